@@ -1,0 +1,183 @@
+"""Datasets for training: one module a format, one registry.
+
+A new format is one more module with a `Writer`, and one more entry in `FORMATS`.
+"""
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterable, Sequence
+from functools import partial
+from operator import length_hint
+from pathlib import Path
+
+from napari_ovam.progress import Progress
+
+from .coco import CocoWriter
+from .dataset import (
+    BACKGROUND,
+    IGNORE,
+    ExportError,
+    ExportItem,
+    LabelClass,
+    Writer,
+    WriterFactory,
+    check_classes,
+    check_item,
+    check_name,
+)
+from .indexed import IndexedWriter
+
+__all__ = [
+    "BACKGROUND",
+    "FORMATS",
+    "IGNORE",
+    "ExportError",
+    "ExportItem",
+    "FolderExistsError",
+    "LabelClass",
+    "Writer",
+    "WriterFactory",
+    "check_name",
+    "export_dataset",
+]
+
+FORMATS: dict[str, WriterFactory] = {
+    "indexed": IndexedWriter,
+    "coco": CocoWriter,
+    "coco-parts": partial(CocoWriter, parts=True),
+}
+"""The formats by name, as the panel and the command line list them."""
+
+_STAGING = ".napari-ovam-export-"
+
+
+class FolderExistsError(FileExistsError, ValueError):
+    """The output folder holds files, and overwriting was not asked for."""
+
+
+def export_dataset(
+    items: Iterable[ExportItem],
+    classes: Sequence[LabelClass],
+    out: str | os.PathLike[str],
+    formats: Sequence[str] = ("indexed",),
+    *,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+) -> Path:
+    """Write images and labels as a dataset, each format in a folder of its own.
+
+    Everything is written beside its final place, read back, compared pixel by pixel,
+    and only then moved into place: an error, a cancel or a full disk leaves `out` as
+    it was.
+
+    Parameters
+    ----------
+    items
+        Images with labels; read once, one at a time, so a generator will do.
+    classes
+        The classes of the labels, also those that no item uses.
+    out
+        The folder; `out/indexed`, `out/coco` and so on are written.
+    formats
+        Names in `FORMATS`.
+    overwrite
+        Replace these formats' folders in an existing `out`; other files stay.
+    progress
+        Called as (done, total) after each item; total is 0 where `items` has no
+        length. May raise `Cancelled`.
+
+    Returns
+    -------
+    Path
+        `out`.
+
+    Raises
+    ------
+    ValueError
+        For an unknown format, classes or items that do not fit together, an item
+        name that is used twice, and (`FolderExistsError`) for an `out` with files in
+        it. Nothing is written then.
+    ExportError
+        Where a file reads back differently.
+    """
+    out = Path(out)
+    classes = check_classes(classes)
+    unknown = [name for name in formats if name not in FORMATS]
+    if unknown or not formats:
+        msg = f"unknown formats {unknown}; choose from {', '.join(FORMATS)}"
+        raise ValueError(msg)
+    _check_folder(out, overwrite=overwrite)
+
+    existed = out.is_dir()
+    parent = out if existed else out.parent
+    parent.mkdir(parents=True, exist_ok=True)
+    staging = Path(tempfile.mkdtemp(prefix=_STAGING, dir=parent))
+    try:
+        new = staging / "new"
+        new.mkdir()
+        _write(items, classes, new, dict.fromkeys(formats), progress)
+        if existed:
+            for name in dict.fromkeys(formats):
+                _replace(out / name, new / name, staging / f"old-{name}")
+        else:
+            new.rename(out)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+    return out
+
+
+def _write(
+    items: Iterable[ExportItem],
+    classes: Sequence[LabelClass],
+    folder: Path,
+    formats: Iterable[str],
+    progress: Progress | None,
+) -> None:
+    writers: list[Writer] = []
+    for name in formats:
+        (folder / name).mkdir()
+        writers.append(FORMATS[name](folder / name, classes))
+    ids = frozenset(entry.id for entry in classes)
+    total = length_hint(items)
+    names: set[str] = set()
+    for done, item in enumerate(items, start=1):
+        check_item(item, ids)
+        # Some file systems take "Cat.png" and "cat.png" for one file.
+        if item.name.casefold() in names:
+            msg = f"two items are named {item.name!r}; file names must differ"
+            raise ValueError(msg)
+        names.add(item.name.casefold())
+        for writer in writers:
+            writer.add(item)
+        if progress is not None:
+            progress(done, total)
+    if not names:
+        msg = "there are no items to export; choose at least one"
+        raise ValueError(msg)
+    for writer in writers:
+        writer.finish()
+
+
+def _check_folder(out: Path, *, overwrite: bool) -> None:
+    if out.exists() and not out.is_dir():
+        msg = f"{str(out)!r} is a file; choose a folder"
+        raise FolderExistsError(msg)
+    if overwrite or not out.is_dir():
+        return
+    # What a killed export left behind does not count.
+    if any(not path.name.startswith(_STAGING) for path in out.iterdir()):
+        msg = f"{str(out)!r} is not empty; choose another folder or allow overwriting"
+        raise FolderExistsError(msg)
+
+
+def _replace(target: Path, new: Path, old: Path) -> None:
+    """Move `new` to `target`; put what was there back where that fails."""
+    if target.exists():
+        target.rename(old)
+    try:
+        new.rename(target)
+    except OSError:
+        if old.exists():
+            old.rename(target)
+        raise

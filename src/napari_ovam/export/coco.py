@@ -1,0 +1,133 @@
+"""COCO instances: one JSON with run-length masks.
+
+    images/NAME.png   annotations.json
+
+Written for readers as they are: `iscrowd` 0 (readers skip crowds), an area, a box and
+an id for each annotation, category ids equal to class ids. COCO has no ignore label:
+those pixels belong to no annotation, and each image counts them in `ignore_pixels`.
+"""
+
+import json
+from collections.abc import Iterator, Sequence
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pycocotools import mask as rle
+from skimage.measure import label as connected
+
+from .dataset import IGNORE, ExportItem, LabelClass, check_same, save_png
+
+
+class CocoWriter:
+    """Writes the formats "coco" and "coco-parts".
+
+    Parameters
+    ----------
+    folder
+        An empty folder.
+    classes
+        Become the categories, used or not.
+    parts
+        Whether each connected part (diagonal neighbours are connected) of a class is
+        an annotation of its own, instead of one for each class and image.
+    """
+
+    def __init__(
+        self, folder: Path, classes: Sequence[LabelClass], *, parts: bool = False
+    ) -> None:
+        self.folder = folder
+        self.parts = parts
+        self.categories = [
+            {"id": c.id, "name": c.name, "supercategory": ""}
+            | ({"color": list(c.color)} if c.color else {})
+            for c in classes
+        ]
+        self.images: list[dict[str, Any]] = []
+        self.annotations: list[dict[str, Any]] = []
+        # Labels are not kept; what the finished file decodes to is compared with these.
+        self.hashes: list[bytes] = []
+        (folder / "images").mkdir()
+
+    def add(self, item: ExportItem) -> None:
+        """Write one image and encode its labels."""
+        file = f"{item.name}.png"
+        save_png(self.folder / "images" / file, item.image)
+        ignored = item.labels == IGNORE
+        labels = np.where(ignored, 0, item.labels).astype(np.uint16)
+        height, width = labels.shape
+        image_id = len(self.images) + 1
+        self.images.append(
+            {
+                "id": image_id,
+                "file_name": file,
+                "width": width,
+                "height": height,
+                "ignore_pixels": int(ignored.sum()),
+            }
+        )
+        self.hashes.append(_hash(labels))
+        for class_id, mask in self._masks(labels):
+            code = rle.encode(np.asfortranarray(mask, dtype=np.uint8))
+            self.annotations.append(
+                {
+                    "id": len(self.annotations) + 1,
+                    "image_id": image_id,
+                    "category_id": class_id,
+                    "iscrowd": 0,
+                    "area": int(rle.area(code)),
+                    "bbox": [float(value) for value in rle.toBbox(code)],
+                    "segmentation": {
+                        "size": [height, width],
+                        "counts": code["counts"].decode("ascii"),
+                    },
+                }
+            )
+
+    def _masks(
+        self, labels: NDArray[np.uint16]
+    ) -> Iterator[tuple[int, NDArray[np.bool_]]]:
+        for class_id in np.unique(labels[labels > 0]):
+            mask = labels == class_id
+            if not self.parts:
+                yield int(class_id), mask
+                continue
+            components = connected(mask, connectivity=2)
+            for part in range(1, int(components.max()) + 1):
+                yield int(class_id), components == part
+
+    def finish(self) -> None:
+        """Write `annotations.json`, then decode it and compare the pixels."""
+        path = self.folder / "annotations.json"
+        content = {
+            "info": {
+                "description": "napari-ovam",
+                "ignore": "ignore_pixels of an image were marked unsure; "
+                "they belong to no annotation",
+            },
+            "licenses": [],
+            "categories": self.categories,
+            "images": self.images,
+            "annotations": self.annotations,
+        }
+        with path.open("x", encoding="utf-8") as file:
+            json.dump(content, file, ensure_ascii=False)
+        self._read_back(path)
+
+    def _read_back(self, path: Path) -> None:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        annotations = iter(content["annotations"])
+        annotation = next(annotations, None)
+        for image, expected in zip(content["images"], self.hashes, strict=True):
+            labels = np.zeros((image["height"], image["width"]), np.uint16)
+            while annotation is not None and annotation["image_id"] == image["id"]:
+                mask = rle.decode(annotation["segmentation"])
+                labels[mask.astype(bool)] = annotation["category_id"]
+                annotation = next(annotations, None)
+            check_same(path, np.array(_hash(labels)), np.array(expected))
+
+
+def _hash(labels: NDArray[np.uint16]) -> bytes:
+    return sha256(labels.tobytes()).digest()

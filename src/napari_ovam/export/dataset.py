@@ -1,0 +1,195 @@
+"""What is exported: items and classes, checked before a file is written."""
+
+import unicodedata
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+BACKGROUND = 0
+IGNORE = 255
+"""The label of pixels that nobody decided: "unsure" in the panel."""
+
+
+@dataclass(frozen=True)
+class LabelClass:
+    """A class of the labels.
+
+    Parameters
+    ----------
+    id
+        The value of its pixels, 1 to 65535, not 255 (ignore). 0 is the background.
+    name
+        Any text; it is written to JSON, never used as a path.
+    color
+        (red, green, blue), 0 to 255 each, or None.
+    """
+
+    id: int
+    name: str
+    color: tuple[int, int, int] | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class ExportItem:
+    """An image and its labels.
+
+    Parameters
+    ----------
+    name
+        The name of the files to write, without an ending; unique in a dataset.
+    image
+        (H, W, 3) uint8 RGB.
+    labels
+        (H, W) integers: class ids, 0 = background, 255 = ignore.
+    """
+
+    name: str
+    image: NDArray[np.uint8]
+    labels: NDArray[np.integer[Any]]
+
+
+class Writer(Protocol):
+    """One format, writing one dataset into a folder of its own."""
+
+    def add(self, item: ExportItem) -> None:
+        """Write one checked item, then read it back and compare."""
+
+    def finish(self) -> None:
+        """Write what describes all items, then read it back and compare."""
+
+
+class WriterFactory(Protocol):
+    """A format: what the registry holds."""
+
+    def __call__(self, folder: Path, classes: Sequence[LabelClass]) -> Writer:
+        """Start a dataset in `folder`, which exists and is empty."""
+
+
+class ExportError(RuntimeError):
+    """What was read back differs from what was written."""
+
+
+def check_classes(classes: Sequence[LabelClass]) -> tuple[LabelClass, ...]:
+    """Return the classes, ordered by id, their numbers as plain int (for JSON).
+
+    Raises
+    ------
+    ValueError
+        For an id that is out of range, reserved or used twice, for a name that is
+        empty or used twice, and for a colour that is not three values of 0 to 255.
+    """
+    names: dict[str, int] = {}
+    ids: dict[int, str] = {}
+    for entry in classes:
+        name, number = entry.name, entry.id
+        if not 0 < number <= np.iinfo(np.uint16).max or number == IGNORE:
+            msg = (
+                f"class {name!r} has the id {number}; use 1 to 65535 without 255 "
+                "(0 is the background, 255 means ignore)"
+            )
+            raise ValueError(msg)
+        if number in ids:
+            msg = f"classes {ids[number]!r} and {name!r} share the id {number}"
+            raise ValueError(msg)
+        if not name.strip():
+            msg = f"the class with the id {number} has no name; name it first"
+            raise ValueError(msg)
+        if name in names:
+            msg = f"two classes are named {name!r} (ids {names[name]} and {number})"
+            raise ValueError(msg)
+        if entry.color is not None and not (
+            len(entry.color) == 3 and all(0 <= value <= 255 for value in entry.color)
+        ):
+            msg = f"class {name!r} has the colour {entry.color!r}; use (r, g, b), 0-255"
+            raise ValueError(msg)
+        ids[number], names[name] = name, number
+    return tuple(
+        sorted((_plain(entry) for entry in classes), key=lambda entry: entry.id)
+    )
+
+
+def _plain(entry: LabelClass) -> LabelClass:
+    if entry.color is None:
+        return LabelClass(int(entry.id), entry.name)
+    red, green, blue = map(int, entry.color)
+    return LabelClass(int(entry.id), entry.name, (red, green, blue))
+
+
+def check_item(item: ExportItem, ids: frozenset[int]) -> None:
+    """Check one item against the ids of the classes.
+
+    Raises
+    ------
+    ValueError
+        For a name that is no plain file name, for arrays of the wrong type or shape,
+        and for labels whose ids have no class.
+    """
+    check_name(item.name)
+    where = f"item {item.name!r}"
+    image, labels = item.image, item.labels
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+        msg = f"{where}: the image is {_describe(image)}; use (H, W, 3) uint8 RGB"
+        raise ValueError(msg)
+    if not np.issubdtype(labels.dtype, np.integer) or labels.ndim != 2:
+        msg = f"{where}: the labels are {_describe(labels)}; use (H, W) integers"
+        raise ValueError(msg)
+    if image.shape[:2] != labels.shape:
+        msg = (
+            f"{where}: the image is {image.shape[:2]} but its labels are "
+            f"{labels.shape}; bring the labels to the size of the image"
+        )
+        raise ValueError(msg)
+    if not labels.size:
+        msg = f"{where} has no pixels: {labels.shape}"
+        raise ValueError(msg)
+    unknown = sorted({int(i) for i in np.unique(labels)} - ids - {BACKGROUND, IGNORE})
+    if unknown:
+        msg = (
+            f"{where}: the labels hold ids without a class: "
+            f"{', '.join(map(str, unknown))}; add the classes or erase the pixels"
+        )
+        raise ValueError(msg)
+
+
+def check_name(name: str) -> None:
+    """Raise ValueError where `name` is not a file name on every usual system."""
+    reserved = {"con", "prn", "aux", "nul"} | {
+        f"{port}{i}" for port in ("com", "lpt") for i in range(1, 10)
+    }
+    if (
+        not name
+        or name[0] == "."
+        or name[-1] in ". "
+        or any(c in '<>:"/\\|?*' or unicodedata.category(c)[0] == "C" for c in name)
+        or len(name.encode(errors="replace")) > 200
+        or name.partition(".")[0].lower() in reserved
+    ):
+        msg = (
+            f"item name {name!r} cannot be a file name; use up to 200 bytes without "
+            '/ \\ < > : " | ? * and control characters, and no dot in front'
+        )
+        raise ValueError(msg)
+
+
+def save_png(path: Path, pixels: NDArray[Any]) -> None:
+    """Write an (H, W) or (H, W, 3) array as PNG, read it back and compare."""
+    with path.open("xb") as file:
+        Image.fromarray(pixels).save(file, format="PNG")
+    with Image.open(path) as written:
+        check_same(path, np.asarray(written), pixels)
+
+
+def check_same(path: Path, found: NDArray[Any], expected: NDArray[Any]) -> None:
+    """Raise ExportError where the pixels read from `path` are not the expected."""
+    if not np.array_equal(found, expected):
+        msg = f"{path.name} reads back differently from what was written; export again"
+        raise ExportError(msg)
+
+
+def _describe(array: NDArray[Any]) -> str:
+    return f"{array.shape} {array.dtype}"

@@ -1,0 +1,146 @@
+"""Small random pipelines of the real classes, built in code from a fixed seed."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")  # a test that asks the hub is a mistake
+
+import pytest
+
+WORDS = [
+    *("a", "an", "and", "the", "of", "on", "in", "at", "with", "photo", "drawing"),
+    *("cat", "dog", "hat", "car", "house", "tree", "red", "blue"),
+    *("grass", "snow", "night", "sea"),
+]
+START, END = "<|startoftext|>", "<|endoftext|>"
+TEXT_DIM = 32
+
+
+def make_tokenizer() -> Any:
+    """Return a CLIP tokenizer that knows WORDS whole and spells all others."""
+    from tokenizers import pre_tokenizers
+    from transformers import CLIPTokenizer
+
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    pieces = {c: i for i, c in enumerate([*alphabet, *(c + "</w>" for c in alphabet)])}
+    merges = []
+    for word in WORDS:
+        left = word[0]
+        for place, letter in enumerate(word[1:], 2):
+            right = letter + "</w>" * (place == len(word))
+            if left + right not in pieces:
+                merges.append((left, right))
+                pieces[left + right] = len(pieces)
+            left += right
+    for special in (START, END):
+        pieces[special] = len(pieces)
+    return CLIPTokenizer(
+        vocab=pieces,
+        merges=merges,
+        bos_token=START,
+        eos_token=END,
+        pad_token=END,
+        unk_token=END,
+        model_max_length=32,
+    )
+
+
+def build_pipeline(
+    *,
+    seed: int = 0,
+    in_channels: int = 4,
+    text_dim: int = TEXT_DIM,
+    only_cross_attention: bool | tuple[bool, ...] = False,
+) -> Any:
+    """Return a random pipeline: 8x8 latents, 32x32 pixels, attention at 8, 4 and 2.
+
+    Its numbers of heads differ from block to block. The weights of the queries are
+    enlarged, as random ones would give maps that are all but flat.
+    """
+    import torch
+    from diffusers import (
+        AutoencoderKL,
+        DDIMScheduler,
+        StableDiffusionPipeline,
+        UNet2DConditionModel,
+    )
+    from transformers import CLIPTextConfig, CLIPTextModel
+
+    tokenizer = make_tokenizer()
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        text_encoder = CLIPTextModel(
+            CLIPTextConfig(
+                vocab_size=len(tokenizer),
+                hidden_size=text_dim,
+                intermediate_size=2 * text_dim,
+                num_hidden_layers=2,
+                num_attention_heads=4,
+                max_position_embeddings=32,
+                projection_dim=text_dim,
+                bos_token_id=tokenizer.bos_token_id,
+                eos_token_id=tokenizer.eos_token_id,
+                pad_token_id=tokenizer.pad_token_id,
+            )
+        )
+        cross = "CrossAttnDownBlock2D", "CrossAttnUpBlock2D"
+        unet = UNet2DConditionModel(
+            sample_size=8,
+            in_channels=in_channels,
+            out_channels=4,
+            block_out_channels=(16, 32, 32),
+            layers_per_block=1,
+            down_block_types=(cross[0], cross[0], "DownBlock2D"),
+            up_block_types=("UpBlock2D", cross[1], cross[1]),
+            only_cross_attention=only_cross_attention,
+            mid_block_only_cross_attention=False,
+            cross_attention_dim=text_dim,
+            attention_head_dim=(2, 4, 4),  # diffusers takes these as numbers of heads
+            norm_num_groups=4,
+        )
+        vae = AutoencoderKL(
+            latent_channels=4,
+            block_out_channels=(8, 16, 16),
+            down_block_types=("DownEncoderBlock2D",) * 3,
+            up_block_types=("UpDecoderBlock2D",) * 3,
+            layers_per_block=1,
+            norm_num_groups=4,
+            sample_size=32,
+        )
+    with torch.no_grad():
+        for name, weight in unet.named_parameters():
+            if name.endswith("attn2.to_q.weight"):
+                weight.mul_(4)
+    pipe = StableDiffusionPipeline(
+        vae=vae.eval(),
+        text_encoder=text_encoder.eval(),
+        tokenizer=tokenizer,
+        unet=unet.eval(),
+        scheduler=DDIMScheduler(
+            beta_start=0.00085,
+            beta_end=0.012,
+            beta_schedule="scaled_linear",
+            clip_sample=False,
+            set_alpha_to_one=False,
+            steps_offset=1,
+        ),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
+@pytest.fixture(scope="session")
+def make_pipe():
+    """Return the factory of small pipelines, for tests that change theirs."""
+    return build_pipeline
+
+
+@pytest.fixture(scope="session")
+def pipe():
+    """Return the small pipeline that all tests share; they leave it as it was."""
+    return build_pipeline()

@@ -1,0 +1,127 @@
+"""The parts of the embedded model, untrained: tokenizer, text encoder, UNet, VAE."""
+
+from __future__ import annotations
+
+import json
+
+from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
+from scenes import BACKGROUNDS, OBJECTS
+from tokenizers import Regex, Tokenizer, models, pre_tokenizers
+from tokenizers.trainers import BpeTrainer
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+
+TEXT_LENGTH = 32
+TEXT_DIM = 128
+LATENT_CHANNELS = 4
+_OTHER_WORDS = "a an and , . photo picture drawing of the with two three"
+_START, _END = "<|startoftext|>", "<|endoftext|>"
+
+
+def make_tokenizer() -> CLIPTokenizer:
+    """CLIP-format BPE: every word of the captions is one piece, others are spelled.
+
+    All single bytes are in the vocabulary, so that any text can be encoded.
+    """
+    words = _OTHER_WORDS.split()
+    for text in (*OBJECTS, *BACKGROUNDS.values()):
+        words += text.split()
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    bpe = Tokenizer(models.BPE(end_of_word_suffix="</w>", unk_token=_END))
+    bpe.pre_tokenizer = pre_tokenizers.Split(Regex(r"\s+"), "removed")
+    bpe.train_from_iterator(
+        words * 50,  # often enough that the trainer merges each into one piece
+        BpeTrainer(
+            vocab_size=2000,
+            min_frequency=2,
+            show_progress=False,
+            initial_alphabet=alphabet,
+            end_of_word_suffix="</w>",
+        ),
+    )
+    trained = json.loads(bpe.to_str())["model"]
+    pieces = dict(trained["vocab"])
+    # CLIP marks the last piece of a word, so each byte needs that form as well
+    for character in alphabet:
+        pieces.setdefault(character + "</w>", len(pieces))
+    for special in (_START, _END):
+        pieces[special] = len(pieces)
+    return CLIPTokenizer(
+        vocab=pieces,
+        merges=[tuple(m) for m in trained["merges"]],
+        bos_token=_START,
+        eos_token=_END,
+        pad_token=_END,
+        unk_token=_END,
+        model_max_length=TEXT_LENGTH,
+    )
+
+
+def make_text_encoder(tokenizer: CLIPTokenizer) -> CLIPTextModel:
+    """A CLIP text model of two layers; its hidden states are 128 wide."""
+    return CLIPTextModel(
+        CLIPTextConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=TEXT_DIM,
+            intermediate_size=2 * TEXT_DIM,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            max_position_embeddings=TEXT_LENGTH,
+            projection_dim=TEXT_DIM,
+            bos_token_id=tokenizer.bos_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+        )
+    )
+
+
+def make_unet() -> UNet2DConditionModel:
+    """8.7 M weights, cross-attention on 32x32, 16x16 and 8x8 grids (and 4x4, middle).
+
+    At 32x32 the blocks attend to the text only: self-attention there costs a third of
+    the training time on a CPU and adds little to pictures this simple. Few heads,
+    for the same reason.
+    """
+    down, up = "CrossAttnDownBlock2D", "CrossAttnUpBlock2D"
+    return UNet2DConditionModel(
+        sample_size=32,
+        in_channels=LATENT_CHANNELS,
+        out_channels=LATENT_CHANNELS,
+        block_out_channels=(32, 64, 128, 192),
+        layers_per_block=1,
+        down_block_types=(down, down, down, "DownBlock2D"),
+        up_block_types=("UpBlock2D", up, up, up),
+        only_cross_attention=(True, False, False, False),
+        mid_block_only_cross_attention=False,
+        cross_attention_dim=TEXT_DIM,
+        attention_head_dim=2,  # diffusers takes this as the number of heads
+        norm_num_groups=16,
+    )
+
+
+def make_autoencoder() -> AutoencoderKL:
+    """Four times smaller each way: 128x128x3 pixels to 32x32x4 latents."""
+    return AutoencoderKL(
+        in_channels=3,
+        out_channels=3,
+        latent_channels=LATENT_CHANNELS,
+        block_out_channels=(32, 64, 64),
+        down_block_types=("DownEncoderBlock2D",) * 3,
+        up_block_types=("UpDecoderBlock2D",) * 3,
+        layers_per_block=1,
+        norm_num_groups=4,  # more groups than this erase flat colours
+        mid_block_add_attention=False,
+        sample_size=128,
+    )
+
+
+def make_scheduler() -> DDIMScheduler:
+    """The schedule of Stable Diffusion, with v-prediction."""
+    return DDIMScheduler(
+        beta_start=0.00085,
+        beta_end=0.012,
+        beta_schedule="scaled_linear",
+        clip_sample=False,
+        set_alpha_to_one=False,
+        steps_offset=1,
+        prediction_type="v_prediction",
+    )
