@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from scenes import BACKGROUNDS, OBJECTS
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 _CARD = """\
 # tiny, the embedded model of napari-ovam

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -110,12 +111,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--model", default="tiny")
     parser.add_argument("--out", type=Path, default=Path("docs/embedded-model"))
+    parser.add_argument("--work", type=Path, default=Path("training/work"))
     parser.add_argument("--steps", type=int, default=700, help="of the classifier")
     parser.add_argument("--each", type=int, default=EACH)
     arguments = parser.parse_args()
     torch.manual_seed(0)
     out: Path = arguments.out
     out.mkdir(parents=True, exist_ok=True)
+    log = arguments.work / "log.jsonl"
+    if log.exists():
+        shutil.copy(log, out / "log.jsonl")
     names, places = tuple(OBJECTS), tuple(BACKGROUNDS.values())
 
     net, accuracy = train_classifier(arguments.steps)
@@ -145,9 +150,7 @@ def main() -> None:
     (out / "two-objects.txt").write_text("\n".join(two) + "\n")
     print(json.dumps(figures, indent=2))
     if arguments.model == "tiny":
-        write_card(
-            Path("src/napari_ovam/tiny"), out / "log.jsonl", out / "check.json"
-        )
+        write_card(Path("src/napari_ovam/tiny"), out / "log.jsonl", out / "check.json")
 
 
 if __name__ == "__main__":

@@ -57,7 +57,7 @@ def make_tokenizer() -> CLIPTokenizer:
 
 
 def make_text_encoder(tokenizer: CLIPTokenizer) -> CLIPTextModel:
-    """A CLIP text model of two layers; its hidden states are 128 wide."""
+    """Return a CLIP text model of two layers; its hidden states are 128 wide."""
     return CLIPTextModel(
         CLIPTextConfig(
             vocab_size=len(tokenizer),
@@ -115,7 +115,7 @@ def make_autoencoder() -> AutoencoderKL:
 
 
 def make_scheduler() -> DDIMScheduler:
-    """The schedule of Stable Diffusion, with v-prediction."""
+    """Return the schedule of Stable Diffusion, with v-prediction."""
     return DDIMScheduler(
         beta_start=0.00085,
         beta_end=0.012,

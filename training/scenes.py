@@ -10,10 +10,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageEnhance, ImageFont
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 FONT_CANDIDATES = (
     Path("/usr/share/fonts/truetype/noto/NotoColorEmoji.ttf"),
@@ -90,7 +93,7 @@ class Scene:
 
 
 def class_id(name: str) -> int:
-    """The label of an object: 1 for the first of `OBJECTS`."""
+    """Return the label of an object: 1 for the first of `OBJECTS`."""
     return tuple(OBJECTS).index(name) + 1
 
 
@@ -121,10 +124,8 @@ def sprites() -> dict[str, Image.Image]:
     return found
 
 
-def caption(
-    rng: np.random.Generator, objects: tuple[str, ...], background: str
-) -> str:
-    """A sentence such as "a photo of a cat and a hat on the grass"."""
+def caption(rng: np.random.Generator, objects: tuple[str, ...], background: str) -> str:
+    """Return a sentence such as "a photo of a cat and a hat on the grass"."""
     nouns = [("an " if o[0] in "aeiou" else "a ") + o for o in objects]
     if len(nouns) > 1:
         nouns = [", ".join(nouns[:-1]) + " and " + nouns[-1]]
@@ -152,9 +153,7 @@ def _background(rng: np.random.Generator, kind: str, size: int) -> Image.Image:
         for y in np.arange(horizon + 4 * unit, size, 7 * unit):
             draw.line((0, y, size, y), fill=(85, 150, 220), width=max(1, int(unit)))
     elif kind == "room":
-        draw.rectangle(
-            (0, horizon - unit, size, horizon + unit), fill=(245, 240, 235)
-        )
+        draw.rectangle((0, horizon - unit, size, horizon + unit), fill=(245, 240, 235))
     return canvas
 
 
@@ -224,9 +223,7 @@ def compose(
     rng = np.random.default_rng(seed)
     if objects is None:
         count = int(rng.choice([1, 2, 3], p=[0.60, 0.34, 0.06]))
-        objects = tuple(
-            str(o) for o in rng.choice(list(OBJECTS), count, replace=False)
-        )
+        objects = tuple(str(o) for o in rng.choice(list(OBJECTS), count, replace=False))
     background = background or str(rng.choice(list(BACKGROUNDS)))
     unknown = [o for o in objects if o not in OBJECTS]
     if unknown or background not in BACKGROUNDS:

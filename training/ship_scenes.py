@@ -15,18 +15,20 @@ from scenes import OBJECTS, class_id, compose
 from train import TEST_SEEDS
 
 OUT = Path("src/napari_ovam/scenes")
+# Of each class first the scene that the demonstration annotates: with another object,
+# so that a token can learn what the class is not.
 SCENES = (
-    (("cat",), "grass"),
     (("cat", "hat"), "room"),
+    (("cat",), "grass"),
     (("cat", "ball"), "desert"),
-    (("car",), "snow"),
     (("car", "tree"), "grass"),
+    (("car",), "snow"),
     (("car", "star"), "night"),
-    (("owl",), "sea"),
     (("owl", "umbrella"), "snow"),
+    (("owl",), "sea"),
     (("owl", "apple"), "room"),
-    (("flower",), "night"),
     (("flower", "house"), "sea"),
+    (("flower",), "night"),
     (("flower", "fox"), "grass"),
 )
 

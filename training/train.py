@@ -13,12 +13,12 @@ import argparse
 import copy
 import json
 import time
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from card import write_card
 from diffusers import AutoencoderKL, StableDiffusionPipeline
 from diffusers.models.attention_processor import AttnProcessor
 from model import (
@@ -31,6 +31,9 @@ from model import (
 )
 from scenes import compose
 from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 SEED = 20261122
 SCENES = 16_000  # a stage; composed with seeds below TEST_SEEDS
@@ -298,7 +301,7 @@ def train_diffusion(
     return ema.module
 
 
-def export(work: Path, out: Path, parts: nn.ModuleDict, vae: AutoencoderKL) -> None:
+def export(out: Path, parts: nn.ModuleDict, vae: AutoencoderKL) -> None:
     """Write the diffusers folder that the package ships, in half precision."""
     pipe = StableDiffusionPipeline(
         vae=vae.half(),
@@ -336,12 +339,13 @@ def main() -> None:
         work, "small", arguments.small, tuple(small), scale, None, learning_rate=1e-3
     )
     # The export after the first stage is a model to look at while the second runs.
-    export(work, work / "model-small", parts, vae)
+    export(work / "model-small", parts, vae)
     *large, _ = encode_scenes(work, vae, 128, 2_000_000)
     parts = train_diffusion(
         work, "large", arguments.large, tuple(large), scale, parts, learning_rate=8e-4
     )
-    export(work, arguments.out, parts, vae)
+    export(arguments.out, parts, vae)
+    write_card(arguments.out, work / "log.jsonl", work / "check.json")
 
 
 if __name__ == "__main__":

@@ -23,16 +23,16 @@ if TYPE_CHECKING:
     from .maps import attention_maps as attention_maps
     from .maps import phrase_map as phrase_map
     from .models import load_pipeline as load_pipeline
+    from .optimize import OptimizationSettings as OptimizationSettings
+    from .optimize import optimize_token as optimize_token
     from .progress import Cancelled as Cancelled
     from .progress import Progress as Progress
     from .recording import record as record
-    from .optimize import OptimizationSettings as OptimizationSettings
-    from .tokens import Token as Token
-    from .tokens import encode_phrase as encode_phrase
     from .token_files import load_token as load_token
     from .token_files import load_tokens as load_tokens
-    from .optimize import optimize_token as optimize_token
     from .token_files import save_token as save_token
+    from .tokens import Token as Token
+    from .tokens import encode_phrase as encode_phrase
     from .trace import LayerTrace as LayerTrace
     from .trace import SelfTrace as SelfTrace
     from .trace import Trace as Trace

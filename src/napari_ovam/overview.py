@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from numpy.typing import NDArray
 
 Panel = tuple[str, "NDArray[np.uint8]"]
@@ -58,7 +59,9 @@ def sheet(rows: Sequence[tuple[str, Sequence[Panel]]]) -> Image.Image:
     columns = max(len(panels) for _, panels in rows)
     width = columns * (_PANEL + _GAP) + _GAP
     high = _PANEL + 2 * _LINE + 2 * _GAP
-    canvas = Image.new("RGB", (width, len(rows) * (high + _LINE + _GAP) + _GAP), "white")
+    canvas = Image.new(
+        "RGB", (width, len(rows) * (high + _LINE + _GAP) + _GAP), "white"
+    )
     draw = ImageDraw.Draw(canvas)
     y = _GAP
     for title, panels in rows:
@@ -72,6 +75,8 @@ def sheet(rows: Sequence[tuple[str, Sequence[Panel]]]) -> Image.Image:
             # whole pixels where an image is enlarged: nothing looks finer than it is
             method = Image.Resampling.NEAREST if scale > 1 else Image.Resampling.BOX
             canvas.paste(fitted.resize(size, method), (x, y))
-            draw.multiline_text((x, y + _PANEL + 3), text, (60, 60, 60), font, spacing=3)
+            draw.multiline_text(
+                (x, y + _PANEL + 3), text, (60, 60, 60), font, spacing=3
+            )
         y += high
     return canvas.crop((0, 0, width, y + _GAP))

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
-import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
+from napari_ovam.atomic import replacing
 from napari_ovam.trace import (
     LayerTrace,
     SelfTrace,
@@ -72,19 +71,13 @@ def save_trace(trace: Trace, path: str | Path) -> Path:
         "layers": [_about_layer(layer) for layer in trace.layers],
         "self_layers": [_about_layer(layer) for layer in trace.self_layers],
     }
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
-    try:
+    with replacing(path) as temporary:
         try:
             save_file(
                 tensors, temporary, {"format": _FORMAT, "trace": json.dumps(about)}
             )
         except SafetensorError as error:  # how it reports a full disk
             raise OSError(f"{path} could not be written: {error}") from error
-        with temporary.open("rb+") as file:
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
     return path
 
 

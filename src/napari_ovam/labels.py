@@ -1,0 +1,329 @@
+"""From maps to labels, from labels to targets, and how well two masks agree.
+
+Masks here are bool, or uint8 of 0 (not the class), 1 (the class) and 255 (unsure:
+counted nowhere).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from numbers import Integral, Real
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from skimage.filters import gaussian, threshold_otsu
+from skimage.measure import label
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+IGNORE = 255
+
+# More levels than this are not told apart when a threshold is fitted.
+_LEVELS = 1024
+
+
+@dataclass(frozen=True)
+class LabelSettings:
+    """How maps become labels.
+
+    Attributes
+    ----------
+    threshold
+        Above 0, up to 1: one for all classes, or one a class; "otsu" finds one for
+        each map. Words want about 0.45, optimized tokens about 0.75 (OVAM, section
+        5); `best_threshold` fits it on an annotated image.
+    smoothing
+        Standard deviation in pixels of the Gaussian that smooths the maps first.
+    min_size
+        Connected parts of a class with fewer pixels than this become background.
+    fill_holes
+        Whether background that one class encloses becomes that class.
+
+    Raises
+    ------
+    ValueError
+        If a value is out of its range.
+    """
+
+    threshold: float | tuple[float, ...] | Literal["otsu"] = 0.45
+    smoothing: float = 0.0
+    min_size: int = 0
+    fill_holes: bool = False
+
+    def __post_init__(self) -> None:
+        several = self.threshold
+        if isinstance(several, str):
+            if several != "otsu":
+                raise ValueError(f"threshold is {several!r}: give numbers or 'otsu'")
+        else:
+            for value in several if isinstance(several, Sequence) else (several,):
+                if not isinstance(value, Real) or not 0 < value <= 1:
+                    raise ValueError(
+                        f"threshold is {value!r}: give a number above 0 and up to 1"
+                    )
+        if not 0 <= self.smoothing < np.inf:
+            raise ValueError(f"smoothing is {self.smoothing!r}: give 0 or more pixels")
+        if not isinstance(self.min_size, Integral) or self.min_size < 0:
+            raise ValueError(f"min_size is {self.min_size!r}: give 0 or more pixels")
+
+
+def maps_to_labels(
+    maps: NDArray[Any],
+    settings: LabelSettings | None = None,
+    *,
+    ids: Sequence[int] | None = None,
+    image: NDArray[np.uint8] | None = None,
+) -> NDArray[Any]:
+    """Give each pixel the class whose map is the highest over its threshold.
+
+    Only classes whose map is at or above their threshold compete; where there is none,
+    the pixel is background. Of equals the first wins.
+
+    Parameters
+    ----------
+    maps
+        Shape (P, H, W), one map a class from 0 to 1, as from `phrase_map`.
+    settings
+        Thresholds and what is done about small parts and holes.
+    ids
+        P different class ids from 1 to 65535 without 255, which means "unsure". None
+        counts from 1.
+    image
+        (H, W, 3), the image the maps belong to. It is only checked to be of their
+        size: refinements that follow its edges come before this function.
+
+    Returns
+    -------
+    ndarray
+        Shape (H, W), class ids with 0 for background: uint8, or uint16 if an id is
+        above 255.
+
+    Raises
+    ------
+    ValueError
+        If shapes, ids or the number of thresholds do not fit, or a map holds NaN.
+    """
+    settings = settings or LabelSettings()
+    maps = np.asarray(maps)
+    if maps.ndim != 3 or 0 in maps.shape:
+        raise ValueError(f"maps have the shape {maps.shape}: give (classes, H, W)")
+    numbers = _checked_ids(ids, len(maps))
+    if image is not None and np.shape(image)[:2] != maps.shape[1:]:
+        raise ValueError(
+            f"the image has the shape {np.shape(image)} and the maps are of "
+            f"{maps.shape[1:]}: resize one of them"
+        )
+    maps = maps.astype(np.float32)
+    for number, each in zip(numbers, maps, strict=True):
+        if not np.isfinite(each).all():
+            raise ValueError(f"the map of class {number} holds NaN or infinite values")
+    if settings.smoothing:
+        maps = np.stack([gaussian(m, settings.smoothing) for m in maps])
+    thresholds = _thresholds(settings, maps)[:, None, None]
+    over = np.where(maps >= thresholds, maps / thresholds, -1)
+    table = np.array(numbers, np.uint16 if max(numbers) > 255 else np.uint8)
+    labels = np.where(over.max(0) >= 0, table[over.argmax(0)], table.dtype.type(0))
+    for number in numbers:
+        if settings.fill_holes:
+            labels[_holes(labels, number)] = number
+    for number in numbers:
+        if settings.min_size > 1:
+            labels[_small_parts(labels == number, settings.min_size)] = 0
+    return labels
+
+
+def labels_to_target(
+    labels: NDArray[Any],
+    id: int,
+    *,
+    ignore: int | None = IGNORE,
+) -> NDArray[np.uint8]:
+    """Return what a token shall find: 1 for the class, 255 for unsure, 0 elsewhere.
+
+    Parameters
+    ----------
+    labels
+        (H, W), class ids.
+    id
+        The class.
+    ignore
+        The id that means "unsure", or None if none does.
+
+    Raises
+    ------
+    ValueError
+        If `labels` are not (H, W) of integers, or `id` is 0 or `ignore`.
+    """
+    labels = np.asarray(labels)
+    if labels.ndim != 2 or not np.issubdtype(labels.dtype, np.integer):
+        raise ValueError(
+            f"labels are {labels.dtype} of shape {labels.shape}: give (H, W) integers"
+        )
+    if id == 0 or id == ignore:
+        raise ValueError(f"id {id} is no class: 0 is background, {ignore} is unsure")
+    target: NDArray[np.uint8] = (labels == id).astype(np.uint8)
+    if ignore is not None:
+        target[labels == ignore] = IGNORE
+    return target
+
+
+def iou(a: NDArray[Any], b: NDArray[Any]) -> float:
+    """Return the intersection over union of two masks of the same shape.
+
+    Pixels that are 255 in either do not count. Two empty masks agree: 1.0.
+
+    Raises
+    ------
+    ValueError
+        If the shapes differ, or a mask holds other values than 0, 1 and 255.
+    """
+    (inside_a, known_a), (inside_b, known_b) = split_mask(a, "a"), split_mask(b, "b")
+    if inside_a.shape != inside_b.shape:
+        raise ValueError(
+            f"masks of {inside_a.shape} and {inside_b.shape} do not compare"
+        )
+    known = known_a & known_b
+    union = np.count_nonzero((inside_a | inside_b) & known)
+    both = np.count_nonzero(inside_a & inside_b & known)
+    return both / union if union else 1.0
+
+
+def best_threshold(
+    map: NDArray[Any] | Sequence[NDArray[Any]],
+    target: NDArray[Any] | Sequence[NDArray[Any]],
+) -> tuple[float, float]:
+    """Return the threshold at which a map agrees best with a target, and their IoU.
+
+    It belongs to the class and to what made the map: fit it again when a token
+    replaces a phrase.
+
+    Parameters
+    ----------
+    map
+        (H, W), as from `phrase_map`, or a list of maps that shall share a threshold.
+    target
+        (H, W), bool or uint8 {0, 1, 255 = unsure}; a list if `map` is one.
+
+    Returns
+    -------
+    tuple of float
+        The threshold for `map >= threshold`, in the middle of those that do equally
+        well, and the IoU: of several maps, the mean.
+
+    Raises
+    ------
+    ValueError
+        If a shape or value is wrong, or a target holds no pixel of the class.
+    """
+    maps = [map] if isinstance(map, np.ndarray) else list(map)
+    targets = [target] if isinstance(target, np.ndarray) else list(target)
+    if not maps or len(maps) != len(targets):
+        raise ValueError(f"{len(maps)} maps and {len(targets)} targets do not pair")
+    pairs = []
+    for i, (values, mask) in enumerate(zip(maps, targets, strict=True)):
+        values = np.asarray(values)
+        inside, known = split_mask(mask, f"target {i}")
+        if values.shape != inside.shape:
+            raise ValueError(
+                f"map {i} has the shape {values.shape} and its target {inside.shape}"
+            )
+        if not np.isfinite(values).all():
+            raise ValueError(f"map {i} holds NaN or infinite values")
+        if not inside.any():
+            raise ValueError(f"target {i} is empty: no pixel of it is 1")
+        pairs.append((np.sort(values[known]), np.sort(values[inside])))
+    levels = np.unique(np.concatenate([known for known, _ in pairs]))
+    capped = len(levels) > _LEVELS
+    if capped:
+        levels = levels[np.linspace(0, len(levels) - 1, _LEVELS).round().astype(int)]
+    scores = np.zeros(len(levels))
+    for known, inside in pairs:
+        found = len(known) - np.searchsorted(known, levels)
+        hits = len(inside) - np.searchsorted(inside, levels)
+        scores += hits / (found + len(inside) - hits) / len(pairs)
+    best = int(scores.argmax())
+    last = best
+    while last + 1 < len(levels) and scores[last + 1] == scores[best]:
+        last += 1
+    # All thresholds above the level below `best`, up to `last`, do equally well, as
+    # long as no level between them was left out.
+    lower = levels[best] if capped else levels[max(best - 1, 0)]
+    return float((lower + levels[last]) / 2), float(scores[best])
+
+
+def split_mask(mask: NDArray[Any], name: str) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Split a mask into where it is the class, and where that is known (both bool).
+
+    Raises
+    ------
+    ValueError
+        If it is not (H, W), or holds other values than 0, 1 and 255; `name` says
+        which mask it is.
+    """
+    mask = np.asarray(mask)
+    if mask.ndim != 2 or mask.size == 0:
+        raise ValueError(f"{name} has the shape {mask.shape}: give a mask (H, W)")
+    if mask.dtype == bool:
+        return mask, np.ones_like(mask)
+    if other := set(np.unique(mask).tolist()) - {0, 1, IGNORE}:
+        raise ValueError(
+            f"{name} holds the value {min(other)}: a mask is bool, or holds 0, 1 and "
+            f"{IGNORE} for unsure. labels_to_target makes one from labels"
+        )
+    return mask == 1, mask != IGNORE
+
+
+def _checked_ids(ids: Sequence[int] | None, count: int) -> list[int]:
+    if ids is None:
+        # The 255th class and those after it make room for 255.
+        return [i + (i >= IGNORE) for i in range(1, count + 1)]
+    numbers = list(ids)
+    if len(numbers) != count:
+        raise ValueError(f"there are {count} maps and {len(numbers)} ids: {numbers}")
+    for number in numbers:
+        if (
+            not isinstance(number, Integral)
+            or not 0 < number <= np.iinfo(np.uint16).max
+        ):
+            raise ValueError(f"id {number!r} is no class: give one from 1 to 65535")
+        if number == IGNORE:
+            raise ValueError(f"id {IGNORE} means unsure: give the class another")
+        if numbers.count(number) > 1:
+            raise ValueError(f"id {number} is there more than once: {numbers}")
+    return [int(number) for number in numbers]
+
+
+def _thresholds(settings: LabelSettings, maps: NDArray[np.float32]) -> NDArray[Any]:
+    """Return a threshold a map, (P,) float32 so that float32 maps compare exactly."""
+    wanted = settings.threshold
+    if wanted == "otsu":
+        # A flat map has no two parts to tell apart: nothing reaches its threshold.
+        found = [threshold_otsu(m) if np.ptp(m) else np.inf for m in maps]
+        return np.maximum(np.array(found, np.float32), np.finfo(np.float32).tiny)
+    if isinstance(wanted, Sequence):
+        if len(wanted) != len(maps):
+            raise ValueError(
+                f"threshold holds {len(wanted)} values {wanted!r} for {len(maps)} maps"
+            )
+        return np.array(wanted, np.float32)
+    return np.full(len(maps), wanted, np.float32)
+
+
+def _holes(labels: NDArray[Any], number: int) -> NDArray[np.bool_]:
+    """Return the background that touches neither the border nor another class."""
+    parts = label(labels != number, connectivity=1)
+    edge = np.concatenate([parts[0], parts[-1], parts[:, 0], parts[:, -1]])
+    taken = parts[(labels != 0) & (labels != number)]
+    inside: NDArray[np.bool_] = ~np.isin(parts, np.concatenate([[0], edge, taken]))
+    return inside
+
+
+def _small_parts(mask: NDArray[np.bool_], smallest: int) -> NDArray[np.bool_]:
+    """Return the connected parts, corners included, with fewer pixels than that."""
+    parts = label(mask, connectivity=2)
+    small = np.bincount(parts.ravel()) < smallest
+    small[0] = False
+    result: NDArray[np.bool_] = small[parts]
+    return result
