@@ -1,0 +1,167 @@
+"""The whole workflow, clicked through in a real napari window."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+
+def exported(folder: str, kind: str) -> list[np.ndarray]:
+    files = sorted((Path(folder) / "indexed" / kind).glob("*.png"))
+    return [np.asarray(Image.open(file)) for file in files]
+
+
+def test_from_prompt_to_dataset(panel: Any) -> None:
+    session = panel.session
+
+    panel.press("generate_button")
+    assert [s.name for s in session.samples] == ["a cat and a hat on the grass"]
+    image = panel.layer("image")
+    assert image.rgb
+    assert image.data.shape == (*session.current.shape, 3)
+    assert "Map" in panel.status
+
+    panel.press("map_button")
+    cat, hat = panel.number("cat"), panel.number("hat")
+    for number, name in ((cat, "cat"), (hat, "hat")):
+        layer = panel.layer("map", number)
+        assert layer.name == name
+        assert layer.blending == "additive"
+        assert layer.data.shape == session.current.shape
+        assert layer.data.max() == 1
+    assert panel.find(f"pieces_{cat}").text().replace(" · ", "") == "cat"
+
+    panel.press("labels_button")
+    labels = panel.labels()
+    assert set(np.unique(labels.data)) <= {0, cat, hat}
+    assert labels.data.any()
+    assert "cat" in list(labels.features["name"])
+    np.testing.assert_allclose(
+        labels.get_color(cat)[:3], np.array(session.classes[cat].color) / 255, atol=1e-3
+    )
+
+    stroke = panel.paint(hat)
+    assert (labels.data[stroke] == hat).all()
+
+    panel.find("iterations").setValue(10)
+    panel.press("optimize_button")
+    entry = session.classes[cat]
+    assert entry.token is not None
+    assert entry.scores is not None
+    assert len(panel.find("loss_plot").points) >= 1
+    assert "IoU" in panel.find("scores_text").text()
+    assert (panel.labels().data[stroke] == hat).all()
+    first = panel.labels().data.copy()
+
+    panel.find("seed").setValue(1)
+    panel.press("generate_button")
+    assert len(session.samples) == 2
+    assert panel.layer("map", cat) is not None
+    assert panel.labels() is not None
+    assert not panel.layer("image", sample=0).visible
+    assert panel.layer("image").visible
+    np.testing.assert_array_equal(panel.labels(sample=0).data, first)
+
+    panel.press("export_button")
+    assert "Exported 2 images" in panel.status, panel.status
+    masks = exported(panel.find("folder").text(), "labels")
+    np.testing.assert_array_equal(masks[0], first)
+    assert (masks[0][stroke] == hat).all()
+    np.testing.assert_array_equal(masks[1], panel.labels().data)
+    images = exported(panel.find("folder").text(), "images")
+    np.testing.assert_array_equal(images[1], session.samples[1].image)
+
+
+def test_pressing_only_the_five_buttons_is_enough(panel: Any) -> None:
+    panel.find("iterations").setValue(10)  # for the sake of time only
+    for name in ("generate", "map", "labels", "optimize"):
+        panel.press(f"{name}_button")
+        assert session_is_well(panel), panel.status
+    assert "exactly the map" in panel.status
+    panel.press("export_button")
+    assert "Exported 1 image" in panel.status, panel.status
+    assert "untouched" in panel.status
+    assert len(exported(panel.find("folder").text(), "labels")) == 1
+
+
+def session_is_well(panel: Any) -> bool:
+    return panel.session.message[1] != "error"
+
+
+def test_switching_samples_shows_one_set_at_a_time(panel: Any) -> None:
+    panel.press("generate_button")
+    panel.press("map_button")
+    panel.layer("map", panel.number("hat")).visible = False
+    panel.find("seed").setValue(3)
+    panel.press("generate_button")
+
+    panel.click("previous_sample")
+
+    shown = {la.name for la in panel.viewer.layers if la.visible}
+    assert shown == {"a cat and a hat on the grass", "cat"}
+    assert len(panel.viewer.layers) == 6
+    panel.click("next_sample")
+    assert panel.layer("image").visible
+    assert not panel.layer("image", sample=0).visible
+
+
+def test_typing_other_phrases_updates_in_place(panel: Any) -> None:
+    panel.press("generate_button")
+    panel.press("map_button")
+    cat = panel.number("cat")
+    layer = panel.layer("map", cat)
+
+    panel.find("phrases").setText("dog\ncat; cat")
+    panel.press("map_button")
+
+    assert panel.layer("map", cat) is layer
+    maps = [la.name for la in panel.viewer.layers if not getattr(la, "rgb", True)]
+    assert sorted(maps) == ["cat", "dog"]
+    # An id belongs to its class for good, typed or not.
+    assert panel.number("hat") == 2
+    assert panel.number("dog") == 3
+
+
+def test_several_images_follow_the_seed(panel: Any) -> None:
+    panel.find("count").setValue(2)
+    panel.press("generate_button")
+    seeds = [s.settings.seed for s in panel.session.samples]
+    assert seeds == [0, 1]
+    assert panel.find("sample").count() == 2
+
+
+def test_cancelled_generation_leaves_the_viewer_as_it_was(panel: Any) -> None:
+    panel.press("generate_button")
+    before = list(panel.viewer.layers)
+    panel.find("steps").setValue(500)
+    panel.click("generate_button")
+    panel.bot.waitUntil(
+        lambda: any(la.name == "preview" for la in panel.viewer.layers), timeout=60_000
+    )
+
+    panel.press("cancel_button")
+
+    assert list(panel.viewer.layers) == before
+    assert len(panel.session.samples) == 1
+    assert "Cancelled" in panel.status
+    assert not panel.find("cancel_button").isVisible()
+
+
+def test_cancelled_optimization_keeps_the_best_token(panel: Any) -> None:
+    for name in ("generate", "map", "labels"):
+        panel.press(f"{name}_button")
+    panel.paint(panel.number("cat"))
+    panel.find("iterations").setValue(100_000)
+    before = panel.layer("map", panel.number("cat")).data.copy()
+    panel.click("optimize_button")
+    panel.bot.waitUntil(lambda: panel.find("loss_plot").points, timeout=60_000)
+
+    panel.press("cancel_button")
+
+    assert "best token" in panel.status
+    assert panel.session.classes[panel.number("cat")].token is not None
+    after = panel.layer("map", panel.number("cat")).data
+    np.testing.assert_array_equal(after, before)
