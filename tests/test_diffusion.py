@@ -124,7 +124,7 @@ def test_previews_arrive_on_the_way_and_end_in_the_image(pipe):
     seen = []
     made = generate(
         pipe,
-        SETTINGS,
+        LONGER,
         trace=KEEP_ALL,
         preview=lambda step, rgb: seen.append((step, rgb)),
     )
