@@ -52,12 +52,13 @@ Emoji, copyright Google, SIL Open Font License 1.1.
 def write_card(folder: Path, log: Path, check: Path) -> None:
     """Write `folder`/README.md; `check` need not exist yet."""
     lines = [json.loads(line) for line in log.read_text().splitlines()]
-    last = {line["stage"]: line for line in lines}
+    last = {line["stage"]: line for line in lines if "stage" in line}
     training = [
         f"- {stage}: {line['step']} steps, last "
         + ", ".join(f"{k} {v}" for k, v in line.items() if k in ("l1", "loss"))
         for stage, line in last.items()
     ]
+    training += [f"- {line['note']}" for line in lines if "note" in line]
     parts = [
         f"| {name} | {_class_name(folder / name / 'config.json')} | "
         f"{_megabytes(folder / name):.1f} MB |"
