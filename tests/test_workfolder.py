@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from napari_ovam.workfolder import WorkFolder, WorkFolderError, read_rgb
+from napari_ovam.png import read_png_settings
+from napari_ovam.workfolder import WorkFolder, WorkFolderError
 
 IMAGE = np.arange(4 * 6 * 3, dtype=np.uint8).reshape(4, 6, 3)
 
@@ -15,6 +16,7 @@ def test_an_image_is_read_back_and_never_replaced(tmp_path: Path) -> None:
     work = WorkFolder(tmp_path / "new", create=True)
     work.write_image("cat", IMAGE, prompt="a cat")
     np.testing.assert_array_equal(work.read_image("cat"), IMAGE)
+    assert read_png_settings(tmp_path / "new/images/cat.png") == {"prompt": "a cat"}
     assert work.new_name("cat") == "cat-2"
     assert work.new_name("dog") == "dog"
 
@@ -73,8 +75,8 @@ def test_a_truncated_png_is_named(tmp_path: Path) -> None:
     )
     path = tmp_path / "images" / "cat.png"
     path.write_bytes(path.read_bytes()[:900])
-    with pytest.raises(WorkFolderError, match=r"cat\.png is broken"):
-        read_rgb(path)
+    with pytest.raises(ValueError, match=r"cat\.png is broken"):
+        work.read_image("cat")
 
 
 def test_a_failed_write_leaves_the_old_file(

@@ -155,7 +155,8 @@ def trace(
     """
     with _reported(), _progress("trace") as progress:
         import napari_ovam as ovam
-        from napari_ovam.workfolder import WorkFolder, read_rgb
+        from napari_ovam.png import read_rgb
+        from napari_ovam.workfolder import WorkFolder
 
         pixels = [read_rgb(path) for path in images]
         pipe = ovam.load_pipeline(model, device=device)

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
-from skimage import color, filters, measure, morphology
+from skimage import color, filters, measure
+from skimage.morphology import disk, opening
 
 from napari_ovam.diffusion import GenerationSettings, generate, trace_image
 from napari_ovam.export import ExportItem, LabelClass, export_dataset
@@ -281,7 +282,7 @@ def colour_mask(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
     lab = color.rgb2lab(image)
     chroma = filters.gaussian(np.hypot(lab[..., 1], lab[..., 2]), 0.7)
     mask = chroma > filters.threshold_otsu(chroma)
-    parts = measure.label(morphology.opening(mask, morphology.disk(1)))
+    parts = measure.label(opening(mask, disk(1)))
     if parts.max() > 0:
         mask = parts == np.bincount(parts.ravel())[1:].argmax() + 1
     holes = measure.label(~mask, connectivity=1)

@@ -50,7 +50,8 @@ def overlay(
     for label, colour in colours.items():
         inside = labels == label
         out[inside] = (1 - opacity) * out[inside] + opacity * np.array(colour)
-    return out.clip(0, 255).astype(np.uint8)
+    painted: NDArray[np.uint8] = out.clip(0, 255).astype(np.uint8)
+    return painted
 
 
 def sheet(rows: Sequence[tuple[str, Sequence[Panel]]]) -> Image.Image:

@@ -12,10 +12,10 @@ import json
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from PIL import Image, ImageOps, PngImagePlugin, UnidentifiedImageError
 
 from napari_ovam.atomic import replacing
 from napari_ovam.export import ExportItem, LabelClass, check_name
+from napari_ovam.png import as_ids, read_ids, read_rgb, write_png
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -86,10 +86,8 @@ class WorkFolder:
         return self._place(f"tokens/{name}.safetensors")
 
     def write_image(self, name: str, image: NDArray[np.uint8], **settings: Any) -> None:
-        """Write (H, W, 3) RGB, with the settings as JSON in the PNG's text `ovam`."""
-        info = PngImagePlugin.PngInfo()
-        info.add_itxt("ovam", json.dumps(settings))
-        self._save(f"images/{name}.png", Image.fromarray(image), pnginfo=info)
+        """Write (H, W, 3) RGB, with the settings in the PNG's text."""
+        write_png(self._place(f"images/{name}.png"), image, settings)
 
     def read_image(self, name: str) -> NDArray[np.uint8]:
         """Return (H, W, 3) RGB."""
@@ -99,12 +97,11 @@ class WorkFolder:
         """Write a map (H, W), 0 to 1."""
         pixels = (values * 65535).round().astype(np.uint16)
         check_name(phrase)
-        self._save(f"maps/{name}.{phrase}.png", Image.fromarray(pixels))
+        write_png(self._place(f"maps/{name}.{phrase}.png"), pixels)
 
     def write_labels(self, name: str, labels: NDArray[Any]) -> None:
         """Write labels (H, W) in 8 bits, or 16 where an id needs it."""
-        dtype = np.uint8 if labels.max(initial=0) < 256 else np.uint16
-        self._save(f"labels/{name}.png", Image.fromarray(labels.astype(dtype)))
+        write_png(self._place(f"labels/{name}.png"), as_ids(name, labels))
 
     def has_labels(self, name: str) -> bool:
         """Tell whether an image has labels."""
@@ -112,13 +109,7 @@ class WorkFolder:
 
     def read_labels(self, name: str) -> NDArray[Any]:
         """Return labels (H, W)."""
-        labels = np.array(_open(self.path / "labels" / f"{name}.png"))
-        if labels.ndim != 2:
-            raise WorkFolderError(
-                f"{self.path / 'labels' / name}.png is in colour: labels are one "
-                "channel of class ids"
-            )
-        return labels
+        return read_ids(self.path / "labels" / f"{name}.png")
 
     def classes(self) -> list[LabelClass]:
         """Return the class table."""
@@ -158,34 +149,7 @@ class WorkFolder:
         if not found:
             raise WorkFolderError(f"{self.path} holds no labels yet: maps makes them")
 
-    def _save(self, place: str, image: Image.Image, **options: Any) -> None:
-        with replacing(self._place(place)) as temporary:
-            image.save(temporary, "PNG", **options)
-
     def _place(self, place: str) -> Path:
         path = self.path / place
         path.parent.mkdir(exist_ok=True)
         return path
-
-
-def read_rgb(path: Path) -> NDArray[np.uint8]:
-    """Read an image file as (H, W, 3) RGB, turned as its EXIF says.
-
-    Raises
-    ------
-    WorkFolderError
-        If it is missing, broken, or no image.
-    """
-    image = ImageOps.exif_transpose(_open(path))
-    return np.array(image.convert("RGB"))
-
-
-def _open(path: Path) -> Image.Image:
-    try:
-        with Image.open(path) as image:
-            image.load()
-            return image.copy()
-    except FileNotFoundError as error:
-        raise WorkFolderError(f"there is no file {path}") from error
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
-        raise WorkFolderError(f"{path} is broken or no image: {error}") from error

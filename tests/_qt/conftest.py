@@ -87,6 +87,13 @@ class Panel:
     def number(self, name: str) -> int:
         return self.session.classes.find(name).id
 
+    @property
+    def other(self) -> int:
+        """The class that is not the one in the middle of the image."""
+        data = self.labels().data
+        middle = data[data.shape[0] // 2, data.shape[1] // 2]
+        return next(e.id for e in self.session.classes if e.id != middle)
+
     def drag(self, start: tuple[float, float], end: tuple[float, float]) -> None:
         """Drag the mouse on the canvas between fractions of its (height, width)."""
         canvas = self.viewer.window._qt_viewer.canvas.native
@@ -113,7 +120,7 @@ class Panel:
         layer.mode = "paint"
         layer.selected_label = label
         layer.brush_size = 4
-        self.drag((0.45, 0.45), (0.55, 0.55))
+        self.drag((0.48, 0.48), (0.53, 0.53))
         layer.mode = "pan_zoom"
         changed = layer.data != before
         assert changed.any(), "the stroke changed nothing"

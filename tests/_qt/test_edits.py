@@ -68,22 +68,23 @@ def labelled(panel: Any) -> Any:
 
 def test_thresholds_change_only_the_rest(labelled: Any) -> None:
     panel = labelled
-    cat, hat = panel.number("cat"), panel.number("hat")
-    stroke = panel.paint(hat)
+    painted, cat = panel.other, panel.number("cat")
+    stroke = panel.paint(painted)
     before = panel.labels().data.copy()
 
     panel.find(f"threshold_{cat}").setValue(5)
     panel.wait()
 
     after = panel.labels().data
-    assert (after[stroke] == hat).all()
+    assert (after[stroke] == painted).all()
     assert (after == cat).sum() > (before == cat).sum()
     assert "painted" in panel.find("edits_text").text()
 
 
 def test_undo_after_a_recompute_brings_back_nothing_stale(labelled: Any) -> None:
     panel = labelled
-    stroke = panel.paint(panel.number("hat"))
+    painted = panel.other
+    stroke = panel.paint(painted)
     panel.find(f"threshold_{panel.number('cat')}").setValue(5)
     panel.wait()
     expected = panel.labels().data.copy()
@@ -92,23 +93,42 @@ def test_undo_after_a_recompute_brings_back_nothing_stale(labelled: Any) -> None
     panel.bot.wait(50)
 
     np.testing.assert_array_equal(panel.labels().data, expected)
-    assert (panel.labels().data[stroke] == panel.number("hat")).all()
+    assert (panel.labels().data[stroke] == painted).all()
 
 
 def test_undo_of_a_stroke_gives_the_pixels_back_to_the_maps(labelled: Any) -> None:
     panel = labelled
     before = panel.labels().data.copy()
-    panel.paint(panel.number("hat"))
+    panel.paint(panel.other)
     panel.labels().undo()
     panel.bot.wait(50)
     np.testing.assert_array_equal(panel.labels().data, before)
     assert panel.session.current.edits.count == 0
 
 
+def test_painting_over_what_is_there_decides_it(labelled: Any) -> None:
+    panel = labelled
+    data = panel.labels().data
+    middle = int(data[data.shape[0] // 2, data.shape[1] // 2])
+    if middle == 0:
+        panel.find(f"threshold_{panel.number('cat')}").setValue(1)
+        panel.wait()
+        middle = int(panel.labels().data[data.shape[0] // 2, data.shape[1] // 2])
+    panel.viewer.layers.selection.active = panel.labels()
+    panel.labels().mode = "paint"
+    panel.labels().selected_label = middle
+    panel.drag((0.5, 0.5), (0.51, 0.51))
+
+    panel.find(f"absent_{middle}").setChecked(True)
+    panel.wait()
+
+    assert (panel.labels().data == middle).any()
+
+
 def test_discard_my_edits(labelled: Any) -> None:
     panel = labelled
     before = panel.labels().data.copy()
-    panel.paint(panel.number("hat"))
+    panel.paint(panel.other)
     panel.click("discard_button")
     np.testing.assert_array_equal(panel.labels().data, before)
     assert not panel.find("discard_button").isEnabled()

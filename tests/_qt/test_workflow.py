@@ -43,8 +43,9 @@ def test_from_prompt_to_dataset(panel: Any) -> None:
         labels.get_color(cat)[:3], np.array(session.classes[cat].color) / 255, atol=1e-3
     )
 
-    stroke = panel.paint(hat)
-    assert (labels.data[stroke] == hat).all()
+    painted = panel.other
+    stroke = panel.paint(painted)
+    assert (labels.data[stroke] == painted).all()
 
     panel.find("iterations").setValue(10)
     panel.press("optimize_button")
@@ -53,7 +54,7 @@ def test_from_prompt_to_dataset(panel: Any) -> None:
     assert entry.scores is not None
     assert len(panel.find("loss_plot").points) >= 1
     assert "IoU" in panel.find("scores_text").text()
-    assert (panel.labels().data[stroke] == hat).all()
+    assert (panel.labels().data[stroke] == painted).all()
     first = panel.labels().data.copy()
 
     panel.find("seed").setValue(1)
@@ -69,7 +70,7 @@ def test_from_prompt_to_dataset(panel: Any) -> None:
     assert "Exported 2 images" in panel.status, panel.status
     masks = exported(panel.find("folder").text(), "labels")
     np.testing.assert_array_equal(masks[0], first)
-    assert (masks[0][stroke] == hat).all()
+    assert (masks[0][stroke] == painted).all()
     np.testing.assert_array_equal(masks[1], panel.labels().data)
     images = exported(panel.find("folder").text(), "images")
     np.testing.assert_array_equal(images[1], session.samples[1].image)
@@ -153,11 +154,11 @@ def test_cancelled_generation_leaves_the_viewer_as_it_was(panel: Any) -> None:
 def test_cancelled_optimization_keeps_the_best_token(panel: Any) -> None:
     for name in ("generate", "map", "labels"):
         panel.press(f"{name}_button")
-    panel.paint(panel.number("cat"))
+    panel.paint(panel.other)
     panel.find("iterations").setValue(100_000)
     before = panel.layer("map", panel.number("cat")).data.copy()
     panel.click("optimize_button")
-    panel.bot.waitUntil(lambda: panel.find("loss_plot").points, timeout=60_000)
+    panel.bot.waitUntil(lambda: bool(panel.find("loss_plot").points), timeout=60_000)
 
     panel.press("cancel_button")
 
@@ -165,3 +166,18 @@ def test_cancelled_optimization_keeps_the_best_token(panel: Any) -> None:
     assert panel.session.classes[panel.number("cat")].token is not None
     after = panel.layer("map", panel.number("cat")).data
     np.testing.assert_array_equal(after, before)
+
+
+def test_a_closed_panel_can_be_opened_again(panel: Any) -> None:
+    from napari_ovam._qt.annotator import AnnotatorWidget
+
+    panel.press("generate_button")
+    panel.viewer.window.remove_dock_widget(panel.widget)
+    panel.bot.wait(100)
+
+    panel.widget = AnnotatorWidget(panel.viewer)
+    panel.viewer.window.add_dock_widget(panel.widget, name="again", area="right")
+
+    assert panel.find("sample").count() == 1
+    panel.press("map_button")
+    assert panel.layer("map", panel.number("cat")) is not None

@@ -1,0 +1,121 @@
+"""Photograph the annotator at work: docs/images/panel-SIZE-STEP.png.
+
+    python docs/make_screenshots.py
+
+napari runs on a display of its own (Xvfb), with settings of its own, on the embedded
+model; every button is pressed as a person would, in the order of the panel.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+OUT = Path(__file__).parent / "images"
+SIZES = ((1400, 900), (1024, 768))
+PATIENCE = 600  # seconds that a step may take
+STEPS = (
+    ("image", "generate_button"),
+    ("maps", "map_button"),
+    ("labels", "labels_button"),
+    ("token", "optimize_button"),
+    ("export", "export_button"),
+)
+
+
+def start_display(folder: str) -> subprocess.Popen[bytes]:
+    """Start an X server that chooses a free number, and set DISPLAY to it."""
+    ready, told = os.pipe()
+    screen = f"{SIZES[0][0]}x{SIZES[0][1]}x24"
+    server = subprocess.Popen(  # noqa: S603
+        ["Xvfb", "-displayfd", str(told), "-screen", "0", screen, "-nolisten", "tcp"],  # noqa: S607
+        pass_fds=[told],
+        stderr=subprocess.DEVNULL,
+    )
+    os.close(told)
+    with os.fdopen(ready) as file:
+        os.environ["DISPLAY"] = f":{file.readline().strip()}"
+    os.environ["NAPARI_CONFIG"] = str(Path(folder) / "settings.yaml")
+    os.environ["HOME"] = folder
+    os.environ.pop("QT_QPA_PLATFORM", None)
+    return server
+
+
+def main() -> None:
+    """Go through the whole job."""
+    import diffusers.pipelines.stable_diffusion  # noqa: F401 (as the launcher does)
+    import napari
+    from qtpy.QtWidgets import QAbstractButton, QApplication, QScrollArea
+
+    viewer = napari.Viewer(title="OVAM annotator", show=False)
+    window = viewer.window._qt_window
+    window.setGeometry(0, 0, *SIZES[0])
+    window.show()
+    _, panel = viewer.window.add_plugin_dock_widget("napari-ovam", "OVAM annotator")
+    session = panel.session
+    scroll = panel.findChild(QScrollArea, "sections")
+
+    def pump(seconds: float) -> None:
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            QApplication.processEvents()
+            time.sleep(0.01)
+
+    def settle() -> None:
+        end = time.monotonic() + PATIENCE
+        pump(0.3)
+        while session.busy or session.labels.job is not None:
+            if time.monotonic() > end:
+                raise SystemExit(f"no end after {PATIENCE} s: {session.message}")
+            pump(0.1)
+        pump(0.3)
+
+    def photograph(step: str, show: Any = None) -> None:
+        for width, height in SIZES:
+            window.resize(width, height)
+            pump(0.5)
+            if show is not None:
+                scroll.ensureWidgetVisible(show)
+            viewer.reset_view()
+            pump(0.4)
+            path = OUT / f"panel-{width}x{height}-{step}.png"
+            viewer.screenshot(path=str(path), canvas_only=False, flash=False)
+            print(path.name, (window.width(), window.height()), session.message)
+
+    OUT.mkdir(exist_ok=True)
+    photograph("start")
+    for step, name in STEPS:
+        button = panel.findChild(QAbstractButton, name)
+        if step == "token":
+            paint(session)
+        button.click()
+        settle()
+        photograph(step, button)
+    viewer.close()
+
+
+def paint(session: Any) -> None:
+    """Draw one stroke of the first class, as a correction."""
+    sample = session.current
+    layer = session.layers.find(sample.key, "labels")
+    height, width = layer.data.shape
+    for part in range(10):
+        place = (height // 2, width // 3 + part * width // 30)
+        layer.paint(place, layer.selected_label)
+    session.labels.take_edits(sample)
+
+
+if __name__ == "__main__":
+    with tempfile.TemporaryDirectory() as scratch:
+        display = start_display(scratch)
+        try:
+            main()
+            sys.stdout.flush()
+        finally:
+            display.terminate()
+            display.wait()

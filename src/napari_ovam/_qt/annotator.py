@@ -1,0 +1,140 @@
+"""The whole workflow in one dock."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from qtpy.QtCore import Qt
+from qtpy.QtWidgets import (
+    QComboBox,
+    QFrame,
+    QHBoxLayout,
+    QLabel,
+    QScrollArea,
+    QVBoxLayout,
+    QWidget,
+)
+from superqt import QCollapsible
+
+from .export_section import ExportSection
+from .image_section import ImageSection
+from .labels_section import LabelsSection
+from .maps_section import MapsSection
+from .recovery import RecoveryBar
+from .section import MAX_WIDTH, StatusLine, listen, small_button
+from .session import Session
+from .token_section import TokenSection
+
+if TYPE_CHECKING:
+    from napari.viewer import Viewer
+
+_SECTIONS = (ImageSection, MapsSection, LabelsSection, TokenSection, ExportSection)
+
+
+class AnnotatorWidget(QWidget):
+    """Numbered sections that fold, the samples above, the status line below.
+
+    Parameters
+    ----------
+    napari_viewer
+        The viewer to annotate in.
+    """
+
+    def __init__(self, napari_viewer: Viewer) -> None:
+        super().__init__()
+        self.session = Session.of(napari_viewer)
+        self.setMaximumWidth(MAX_WIDTH)
+        self.setMinimumWidth(MAX_WIDTH)
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(2, 2, 2, 2)
+        layout.setSpacing(2)
+        layout.addWidget(RecoveryBar(self.session))
+        layout.addWidget(SampleSelector(self.session))
+        content = QWidget()
+        inner = QVBoxLayout(content)
+        inner.setContentsMargins(0, 0, 0, 0)
+        inner.setSpacing(0)
+        self.sections = {}
+        for number, kind in enumerate(_SECTIONS, start=1):
+            section = kind(napari_viewer, inside=True)
+            fold = QCollapsible(f"{number}  {kind.title}")
+            fold.setObjectName(f"fold_{kind.title.lower()}")
+            fold.setDuration(0)  # no animation: the form can be used at once
+            outer: Any = fold.layout()
+            outer.setContentsMargins(2, 0, 2, 0)
+            outer.setSpacing(0)
+            # As the content itself, and not in it: a fold holds its content to the
+            # height that it had, and a section grows with its classes and settings.
+            fold.setContent(section)
+            fold.toggled.connect(partial(_free_height, section))
+            fold.expand(animate=False)
+            _free_height(section, True)
+            inner.addWidget(fold)
+            self.sections[kind.title] = section
+        inner.addStretch(1)
+        scroll = QScrollArea()
+        scroll.setObjectName("sections")
+        scroll.setWidgetResizable(True)
+        scroll.setVerticalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOn)
+        scroll.setFrameShape(QFrame.Shape.NoFrame)
+        scroll.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+        scroll.setWidget(content)
+        layout.addWidget(scroll, 1)
+        layout.addWidget(StatusLine(self.session))
+
+
+def _free_height(section: QWidget, opened: bool) -> None:
+    if opened:
+        section.setMaximumHeight(16_777_215)  # Qt's own maximum
+
+
+class SampleSelector(QWidget):
+    """Which sample is shown."""
+
+    def __init__(self, session: Session) -> None:
+        super().__init__()
+        self._session = session
+        self.list = QComboBox()
+        self.list.setObjectName("sample")
+        self.list.setToolTip("The image that is shown, with its maps and labels")
+        self.list.setSizeAdjustPolicy(
+            QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon
+        )
+        self.list.setMinimumContentsLength(8)
+        self.list.activated.connect(
+            lambda index: session.select(self.list.itemData(index))
+        )
+        row = QHBoxLayout(self)
+        row.setContentsMargins(6, 2, 6, 2)
+        row.setSpacing(4)
+        row.addWidget(QLabel("Sample"))
+        row.addWidget(self.list, 1)
+        self.previous = small_button(
+            "<", "previous_sample", lambda: session.step(-1), "Previous sample"
+        )
+        self.next = small_button(
+            ">", "next_sample", lambda: session.step(1), "Next sample"
+        )
+        row.addWidget(self.previous)
+        row.addWidget(self.next)
+        listen(self, session.samples_changed, self._fill)
+        listen(self, session.current_changed, self._show)
+        self._fill()
+
+    def _fill(self) -> None:
+        self.list.clear()
+        for number, sample in enumerate(self._session.samples, start=1):
+            self.list.addItem(f"{number}: {sample.name}", sample.key)
+        if not self._session.samples:
+            self.list.addItem("no image yet")
+        self.list.setEnabled(bool(self._session.samples))
+        self._show()
+
+    def _show(self) -> None:
+        current, samples = self._session.current, self._session.samples
+        index = samples.index(current) if current in samples else -1
+        if current is not None:
+            self.list.setCurrentIndex(index)
+        self.previous.setEnabled(index > 0)
+        self.next.setEnabled(0 <= index < len(samples) - 1)

@@ -1,0 +1,82 @@
+"""Export labels as a dataset."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
+
+from qtpy.QtWidgets import QCheckBox, QComboBox, QFileDialog, QLabel, QLineEdit
+
+from .section import Section, button, small_button
+from .settings import preferences
+
+if TYPE_CHECKING:
+    from .state import LiveSample
+
+_SCOPES = ("all images", "this image", "edited images")
+
+
+class ExportSection(Section):
+    """Format, images, folder; Export."""
+
+    title: ClassVar[str] = "Export"
+
+    def build(self) -> None:
+        """Make the widgets."""
+        from napari_ovam.export import FORMATS
+
+        self.format = QComboBox()
+        self.format.setObjectName("format")
+        self.format.addItems(list(FORMATS))
+        self.format.setToolTip("indexed: PNGs of class ids; coco: JSON with masks")
+        self.scope = QComboBox()
+        self.scope.setObjectName("export_scope")
+        self.scope.addItems(_SCOPES)
+        self.scope.setToolTip("Which images to export")
+        self.row(QLabel("Format"), self.format, self.scope, stretch=1)
+        self.folder = QLineEdit(preferences().folder or str(_free_folder()))
+        self.folder.setObjectName("folder")
+        self.folder.setToolTip("Where the dataset is written; made where it is missing")
+        browse = small_button(
+            "…", "folder_browse_button", self._browse, "Choose a folder"
+        )
+        self.row(QLabel("Folder"), self.folder, browse, stretch=1)
+        self.overwrite = QCheckBox("replace an earlier export")
+        self.overwrite.setObjectName("overwrite")
+        self.overwrite.setToolTip("Other files in the folder stay")
+        self.export_button = button(
+            "Export", "export_button", self.export, "Write images and labels"
+        )
+        self.row(self.overwrite, self.export_button)
+
+    def export(self) -> None:
+        """Export with the values of the form."""
+        self.session.exports.export(
+            self.folder.text(),
+            [self.format.currentText()],
+            self._samples(),
+            overwrite=self.overwrite.isChecked(),
+        )
+
+    def _samples(self) -> list[LiveSample]:
+        session = self.session
+        scope = self.scope.currentText()
+        if scope == "this image":
+            return [session.current] if session.current else []
+        if scope == "edited images":
+            return [s for s in session.samples if s.edits and s.edits.count]
+        return list(session.samples)
+
+    def _browse(self) -> None:
+        folder = QFileDialog.getExistingDirectory(self, "Export to", self.folder.text())
+        if folder:
+            self.folder.setText(folder)
+
+
+def _free_folder() -> Path:
+    """Return a folder in the person's home that does not exist yet."""
+    home = Path.home()
+    folder, number = home / "ovam-dataset", 2
+    while folder.exists():
+        folder, number = home / f"ovam-dataset-{number}", number + 1
+    return folder

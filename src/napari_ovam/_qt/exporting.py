@@ -1,0 +1,86 @@
+"""Datasets of a session."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from . import tasks
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from .session import Session
+    from .state import LiveSample
+    from .worker import Job
+
+
+class Exports:
+    """Writes the labels of samples."""
+
+    def __init__(self, session: Session) -> None:
+        self.session = session
+
+    def export(
+        self,
+        folder: str,
+        formats: Sequence[str],
+        samples: Sequence[LiveSample],
+        *,
+        overwrite: bool = False,
+    ) -> None:
+        """Write the labels of samples as a dataset."""
+        labelled = [s for s in samples if s.edits is not None]
+        if not labelled:
+            self.session.complain(
+                "There are no labels to export: press Labels from maps first"
+            )
+            return
+        if not folder.strip():
+            self.session.complain("There is no folder to export to: choose one")
+            return
+        for sample in labelled:
+            self.session.labels.take_edits(sample)
+        missing = sorted(
+            {i for s in labelled for i in self.session.labels.unknown_ids(s)}
+        )
+        if missing:
+            self.session.complain(
+                f"The labels hold ids without a class: {', '.join(map(str, missing))}. "
+                "Create the classes under Labels, or erase these pixels"
+            )
+            return
+        untouched = sum(1 for s in labelled if s.edits and s.edits.are_proposal)
+        entries = [(e.id, e.name, e.color) for e in self.session.classes]
+        arrays = [
+            (_file_name(number, s), s.image, s.edits.labels.copy())
+            for number, s in enumerate(self.session.samples, start=1)
+            if s in labelled and s.edits
+        ]
+        target = Path(folder).expanduser()
+
+        def run(job: Job) -> Path:
+            from napari_ovam import ExportItem, LabelClass
+
+            items = [ExportItem(*each) for each in arrays]
+            classes = [LabelClass(*each) for each in entries]
+            return tasks.export(items, classes, target, formats, overwrite, job)
+
+        def done(path: Path) -> None:
+            note = ""
+            if untouched:
+                which = "It is" if len(arrays) == 1 else f"{untouched} of them are"
+                note = f" {which} untouched proposals of the maps."
+            word = "image" if len(arrays) == 1 else "images"
+            self.session.say(f"Exported {len(arrays)} {word} to {path}.{note}")
+
+        self.session.start(
+            "Exporting", run, returned=done, kept="The folder is as it was before."
+        )
+
+
+def _file_name(number: int, sample: LiveSample) -> str:
+    """Return a file name without an ending: unique, and in the order of samples."""
+    plain = "".join(c if c.isalnum() or c in "-_" else "-" for c in sample.name)
+    words = "-".join(filter(None, plain.split("-")))[:60]
+    return f"{number:04d}-{words}".rstrip("-")

@@ -1,0 +1,176 @@
+"""Runs one long task at a time and says what happens."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Literal
+
+from psygnal import Signal
+
+from .worker import Job
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+Kind = Literal["info", "warning", "error"]
+
+
+class JobRunner:
+    """Starts jobs, and speaks through the status line.
+
+    Attributes
+    ----------
+    job
+        The long task that runs now.
+    message
+        What the status line shows, and its kind.
+    """
+
+    said = Signal(str, str)  # text, kind
+    job_changed = Signal()
+    progressed = Signal(int, int)
+
+    def __init__(self) -> None:
+        self.job: Job | None = None
+        self.closed = False
+        self.message: tuple[str, Kind] = ("", "info")
+
+    def say(self, text: str, kind: Kind = "info") -> None:
+        """Show a sentence in the status line."""
+        self.message = (text, kind)
+        self.said.emit(text, kind)
+
+    def complain(self, error: Exception | str, kept: str = "") -> None:
+        """Show an error: what happened, what was kept, what to do."""
+        text = str(error) or type(error).__name__
+        if isinstance(error, OSError) and error.strerror:
+            text = ": ".join(filter(None, (error.strerror, str(error.filename or ""))))
+        if text.split()[0].isalpha():  # a file's name stays as it is
+            text = text[0].upper() + text[1:]
+        if text[-1] not in ".!?":
+            text += "."
+        self.say(f"{text} {kept}".strip(), "error")
+
+    @property
+    def busy(self) -> bool:
+        """Whether a long task runs."""
+        return self.job is not None
+
+    def refused(self) -> bool:
+        """Say so, and return True, where a long task runs already."""
+        if self.job is None:
+            return False
+        self.say(
+            f"{self.job.title} is still running: wait for it or press Cancel.",
+            "warning",
+        )
+        return True
+
+    def start(
+        self,
+        title: str,
+        task: Callable[[Job], Any],
+        *,
+        returned: Callable[[Any], None],
+        previewed: Callable[[Any], None] | None = None,
+        ended: Callable[[], None] | None = None,
+        undo: Callable[[], None] | None = None,
+        kept: str = "",
+    ) -> Job | None:
+        """Start a long task; None, and a word about it, if one runs already.
+
+        Parameters
+        ----------
+        title
+            What the status line shows.
+        task
+            Runs in the job's thread.
+        returned, previewed
+            Called in the GUI thread.
+        ended
+            Called whatever the end was, before the status line says so.
+        undo
+            Called after `ended` where the task failed or was cancelled.
+        kept
+            What an error message says about what was kept.
+        """
+        if self.refused():
+            return None
+        job = Job(task, title)
+        self.job = job
+
+        lost: list[Exception] = []
+
+        def finish(then: Callable[[], object], *, failed: bool = True) -> None:
+            if self.closed:
+                return
+            self.job = None
+            self.closing_waits_for("")
+            for call in (ended, undo if failed else None):
+                if call is not None:
+                    call()
+            then()
+            self.job_changed.emit()
+
+        def errored(error: Exception) -> None:
+            finish(lambda: self.complain(error, kept))
+
+        def aborted() -> None:
+            finish(lambda: self.say("Cancelled. Everything is as it was before."))
+
+        def done(value: Any) -> None:
+            finish(lambda: self.guarded(returned, value), failed=False)
+            if lost and not self.closed:  # else a later word would cover it
+                self.complain(lost[0])
+
+        def arrived(value: Any) -> None:
+            if not self.closed and previewed is not None:
+                error = self.guarded(previewed, value)
+                if error is not None:
+                    lost.append(error)
+
+        job.progressed.connect(self._progressed)
+        job.described.connect(self._described)
+        job.previewed.connect(arrived)
+        job.errored.connect(errored)
+        job.aborted.connect(aborted)
+        job.returned.connect(done)
+        self.say(f"{title}…")
+        self.job_changed.emit()
+        job.start()
+        return job
+
+    def cancel(self) -> None:
+        """Ask the running task to stop."""
+        if self.job is not None:
+            self.job.quit()
+            self.say(f"Cancelling: {self.job.title.lower()}…")
+
+    def close(self) -> None:
+        """Stop what runs."""
+        self.closed = True
+        if self.job is not None:
+            self.job.quit()
+
+    def _progressed(self, done: int, total: int) -> None:
+        if not self.closed:
+            self.progressed.emit(done, total)
+
+    def _described(self, text: str, holds: bool) -> None:
+        if self.closed or self.job is None:
+            return
+        self.closing_waits_for(text if holds else "")
+        if not self.job.cancelled:
+            self.say(f"{text}…")
+            self.progressed.emit(0, 0)
+
+    def closing_waits_for(self, text: str) -> None:
+        """Tell the window what closing would wait for; nothing where empty."""
+
+    def guarded(self, call: Callable[[Any], None], value: Any) -> Exception | None:
+        """Call a slot; an error in it is shown, and returned, not lost in Qt."""
+        try:
+            call(value)
+        except Exception as error:  # noqa: BLE001 (shown to the person)
+            self.complain(error)
+            return error
+        return None

@@ -1,0 +1,108 @@
+"""Attention maps of phrases."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any, ClassVar
+
+from magicgui.widgets import FloatSlider
+from qtpy.QtWidgets import (
+    QCheckBox,
+    QComboBox,
+    QGridLayout,
+    QLabel,
+    QLineEdit,
+    QSizePolicy,
+    QWidget,
+)
+
+from .section import More, Section, button, clear, form, listen, small_button
+from .state import ClassEntry, split_phrases
+
+PHRASES = "cat, hat"
+
+
+class MapsSection(Section):
+    """Phrases, their pieces, and what makes each map."""
+
+    title: ClassVar[str] = "Maps"
+
+    def build(self) -> None:
+        """Make the widgets."""
+        self.phrases = QLineEdit(PHRASES)
+        self.phrases.setObjectName("phrases")
+        self.phrases.setToolTip("What to look for, separated by commas")
+        self.phrases.returnPressed.connect(self.map)
+        self.map_button = button(
+            "Map", "map_button", self.map, "Show where the model sees each phrase"
+        )
+        self.row(QLabel("Phrases"), self.phrases, self.map_button, stretch=1)
+        self._rows = QGridLayout()
+        self._rows.setHorizontalSpacing(4)
+        self._rows.setVerticalSpacing(2)
+        self._rows.setColumnStretch(1, 1)
+        self.box.addLayout(self._rows)
+        self.opacity = FloatSlider(
+            label="Opacity", name="opacity", min=0, max=1, value=0.6
+        )
+        self.opacity.value = self.session.maps.opacity
+        self.opacity.changed.connect(self.session.maps.set_opacity)
+        content: Any = form(self.opacity)
+        special = button(
+            "Map the special tokens",
+            "special_button",
+            lambda: self.session.maps.map_special(self.phrases.text()),
+            "Where the start and end tokens look, which surround every phrase",
+        )
+        content.layout().addRow(special)
+        self.box.addWidget(More(content))
+        listen(self, self.session.classes_changed, self._fill)
+        listen(self, self.session.phrases_restored, self._restore)
+        self._fill()
+
+    def _restore(self, phrases: str) -> None:
+        self.phrases.setText(phrases)
+
+    def map(self) -> None:
+        """Map the typed phrases."""
+        self.session.maps.map_phrases(self.phrases.text())
+
+    def _fill(self) -> None:
+        clear(self._rows)
+        for index, entry in enumerate(self.session.classes.active):
+            for column, widget in enumerate(self._row(entry)):
+                self._rows.addWidget(widget, index, column)
+
+    def _row(self, entry: ClassEntry) -> list[QWidget]:
+        shown = QCheckBox(entry.phrase)
+        shown.setObjectName(f"show_map_{entry.id}")
+        shown.setToolTip("Show this map")
+        shown.setChecked(entry.shown)
+        shown.toggled.connect(partial(self.session.maps.show_map, entry.id))
+        pieces = QLabel(" · ".join(entry.pieces))
+        pieces.setObjectName(f"pieces_{entry.id}")
+        pieces.setToolTip("The pieces that the model's tokenizer makes of the phrase")
+        pieces.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Preferred)
+        source = QComboBox()
+        source.setObjectName(f"source_{entry.id}")
+        source.addItems(["phrase", "token"])
+        source.setCurrentText(entry.source)
+        source.setToolTip("Map the phrase, or the token that was optimized for it")
+        source.setEnabled(entry.token is not None)
+        source.textActivated.connect(partial(self._use, entry.id))
+        remove = small_button(
+            "×", f"remove_map_{entry.id}", partial(self._remove, entry), "Remove"
+        )
+        return [shown, pieces, source, remove]
+
+    def _use(self, number: int, source: str) -> None:
+        self.session.tokens.use(number, "token" if source == "token" else "phrase")
+
+    def _remove(self, entry: ClassEntry) -> None:
+        rest = [
+            phrase
+            for phrase in split_phrases(self.phrases.text())
+            if phrase.casefold() != entry.phrase.casefold()
+        ]
+        self.phrases.setText(", ".join(rest))
+        self.session.maps.drop_phrase(entry.id)

@@ -1,0 +1,211 @@
+"""One session a viewer: it owns the state of the annotator and starts its jobs.
+
+Sections show this state and ask for changes; they own none. Everything here runs in
+the GUI thread; what takes long is handed to a `Job`.
+"""
+
+from __future__ import annotations
+
+import weakref
+from functools import partial
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from napari.utils.task_status import Status
+from psygnal import Signal
+from qtpy.QtCore import QEvent, QObject
+
+from . import tasks
+from .exporting import Exports
+from .generating import Images
+from .jobs import JobRunner
+from .keys import bind_keys
+from .labelling import Labelling
+from .layers import SampleLayers, role_of
+from .mapping import Maps
+from .optimizing import Tokens
+from .saving import Saving
+from .settings import preferences
+from .state import ClassTable, LiveSample
+
+if TYPE_CHECKING:
+    from uuid import UUID
+
+    from napari.viewer import Viewer
+
+
+class Session(JobRunner):
+    """The state of the annotator in one viewer.
+
+    Attributes
+    ----------
+    samples
+        In the order in which they were made.
+    current
+        The sample that is shown.
+    classes
+        The class table.
+    choice
+        The model for new images.
+    images, maps, labels, tokens, exports
+        What can be done, by section of the panel.
+    """
+
+    samples_changed = Signal()
+    current_changed = Signal()
+    classes_changed = Signal()
+    labels_changed = Signal()
+    optimized_step = Signal(int, float)
+    optimized = Signal(object)  # class id
+    settings_restored = Signal(object)  # GenerationSettings of a loaded PNG
+    phrases_restored = Signal(str)  # of recovered work, separated by commas
+    reproduction_differs = Signal(object)  # what loads the picture in spite of that
+
+    _sessions: ClassVar[dict[int, Session]] = {}
+
+    @classmethod
+    def of(cls, viewer: Any) -> Session:
+        """Return the session of a viewer; the first call makes it."""
+        viewer = getattr(viewer, "__wrapped__", viewer)
+        if id(viewer) not in cls._sessions:
+            cls._sessions[id(viewer)] = cls(viewer)
+            weakref.finalize(viewer, cls._sessions.pop, id(viewer), None)
+        return cls._sessions[id(viewer)]
+
+    def __init__(self, viewer: Viewer) -> None:
+        super().__init__()
+        self._viewer = weakref.ref(viewer)
+        self.models = tasks.Models()
+        self.choice = preferences().choice
+        self.samples: list[LiveSample] = []
+        self.current: LiveSample | None = None
+        self.classes = ClassTable()
+        self._held: UUID | None = None
+        self.images = Images(self)
+        self.maps = Maps(self)
+        self.labels = Labelling(self)
+        self.tokens = Tokens(self)
+        self.exports = Exports(self)
+        self.layers = SampleLayers(
+            viewer, self.labels.edited, self.labels.confirmed, partial(bind_keys, self)
+        )
+        viewer.layers.events.removed.connect(self._layer_removed)
+        self.saving = Saving(self)
+        self._watcher = _CloseWatcher(viewer, self)
+        self.hint()
+
+    def close(self) -> None:
+        """Stop what runs; called when the window has closed."""
+        super().close()
+        self.labels.close()
+        self.saving.close()
+        self._sessions.pop(id(self._viewer()), None)
+
+    def closing_waits_for(self, text: str) -> None:
+        """Make napari say what it waits for when a person closes its window."""
+        window = self.viewer.window
+        if self._held is not None:
+            window._update_task_status(self._held, Status.COMPLETED, "")
+            self._held = None
+        if text and self.job is not None:
+            self._held = window._register_task_status(
+                "napari-ovam", Status.BUSY, text, cancel_callback=self.job.quit
+            )
+
+    @property
+    def viewer(self) -> Viewer:
+        """The viewer."""
+        viewer = self._viewer()
+        if viewer is None:
+            raise RuntimeError("the viewer of this session is gone")
+        return viewer
+
+    def hint(self) -> None:
+        """Say what can be done next."""
+        self.say(self._next_step())
+
+    def _next_step(self) -> str:
+        sample = self.current
+        if sample is None:
+            return "Describe an image and press Generate, or load one."
+        if not sample.maps:
+            return "Type what to look for, and press Map."
+        if sample.edits is None:
+            return "Press Labels from maps to turn the maps into labels."
+        if sample.edits.are_proposal:
+            return "Correct the labels with the brush, then optimize a token from them."
+        if not any(entry.token for entry in self.classes):
+            return "Optimize a token from your labels, or keep painting."
+        return "Generate the next image, or export the labels."
+
+    def sample(self, key: str) -> LiveSample | None:
+        """Return the sample with a key."""
+        return next((s for s in self.samples if s.key == key), None)
+
+    def select(self, key: str) -> None:
+        """Show a sample and hide the one that was shown."""
+        sample = self.sample(key)
+        if sample is None:
+            return
+        old = self.current.key if self.current else ""
+        first = not self.viewer.layers
+        self.layers.switch(old, key)
+        self.current = sample
+        self.show(sample)
+        if first or old != key:
+            self.viewer.reset_view()
+        self.current_changed.emit()
+
+    def step(self, by: int) -> None:
+        """Show the next (1) or the previous (-1) sample."""
+        if self.current is not None:
+            index = self.samples.index(self.current) + by
+            if 0 <= index < len(self.samples):
+                self.select(self.samples[index].key)
+
+    def show(self, sample: LiveSample) -> None:
+        self.layers.show_image(sample)
+        self.layers.remove_maps(sample.key, keep=(e.id for e in self.classes.active))
+        for entry in self.classes.active:
+            self.layers.show_map(sample, entry, self.maps.opacity)
+        self.layers.show_labels(sample, self.classes)
+
+    def _layer_removed(self, event: Any) -> None:
+        key, role, _ = role_of(event.value)
+        sample = self.sample(key)
+        if sample is None or self.closed:
+            return
+        if role == "labels":
+            if sample.edits is not None:
+                self.guarded(
+                    lambda layer: self.labels.take_edits(sample, layer), event.value
+                )
+            self.say(
+                f"The labels of {sample.name} are kept: Labels from maps shows them "
+                "again.",
+                "warning",
+            )
+
+
+class _CloseWatcher(QObject):
+    """Ends a session when napari's window has closed.
+
+    A closed window is hidden for good; one that is only minimised stays visible to
+    Qt, and one whose closing was refused was never hidden.
+    """
+
+    def __init__(self, viewer: Viewer, session: Session) -> None:
+        window = viewer.window._qt_window
+        super().__init__(window)
+        self._session = weakref.ref(session)
+        window.installEventFilter(self)
+
+    def eventFilter(self, _watched: QObject | None, event: QEvent | None) -> bool:
+        session = self._session()
+        if (
+            session is not None
+            and event is not None
+            and event.type() == QEvent.Type.Hide
+            and not event.spontaneous()
+        ):
+            session.close()
+        return False

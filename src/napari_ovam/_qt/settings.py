@@ -1,0 +1,55 @@
+"""The annotator's defaults, as a person sets them in napari's Preferences."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from napari.settings import get_plugin_settings
+
+from .state import ModelChoice
+
+
+@dataclass(frozen=True)
+class Preferences:
+    """What the sections start with.
+
+    Attributes
+    ----------
+    model, device
+        As in `ModelChoice`.
+    steps, guidance_scale
+        Of new images; 0 for the model's own.
+    folder
+        Where datasets are written; empty for one in the person's home.
+    """
+
+    model: str = "tiny"
+    device: str = "auto"
+    steps: int = 0
+    guidance_scale: float = 0
+    folder: str = ""
+
+    @property
+    def choice(self) -> ModelChoice:
+        """The model for new images."""
+        return ModelChoice(self.model, self.device)
+
+
+def preferences() -> Preferences:
+    """Return the preferences as they are now.
+
+    Where napari does not know the plugin (an embedded viewer without its manifest,
+    or a disabled plugin) these are the defaults.
+    """
+    try:
+        values = get_plugin_settings("napari-ovam").annotator
+    except (AttributeError, KeyError):
+        return Preferences()
+    return Preferences(
+        # an emptied field means the default, not a model without a name
+        model=values.model.strip() or Preferences.model,
+        device=values.device,
+        steps=values.steps,
+        guidance_scale=values.guidance_scale,
+        folder=values.folder.strip(),
+    )

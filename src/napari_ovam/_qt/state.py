@@ -1,0 +1,190 @@
+"""What the session knows: classes and samples, without Qt and without napari."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
+
+from napari_ovam.classes import PALETTE, Colour, Source, default_thresholds
+from napari_ovam.export import IGNORE
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from napari_ovam.diffusion import GenerationSettings
+    from napari_ovam.tokens import Token
+    from napari_ovam.trace import Trace
+
+    from .edits import Edits
+
+UNSURE = IGNORE
+
+
+@dataclass(frozen=True)
+class ModelChoice:
+    """Which model runs where."""
+
+    model: str = "tiny"
+    device: str = "auto"
+
+
+@dataclass(eq=False)
+class ClassEntry:
+    """One row of the class table.
+
+    Attributes
+    ----------
+    id, name, color
+        As exported; the id never changes.
+    phrase
+        What is looked for in the image.
+    source
+        Whether the phrase or the optimized token makes the maps.
+    thresholds
+        From 0 to 1, one for each source.
+    active
+        Whether the phrase is among those typed now.
+    shown
+        Whether its maps are shown.
+    pieces
+        The text encoder's pieces of the phrase, once it was encoded.
+    scores
+        IoU before and after the last optimization.
+    """
+
+    id: int
+    name: str
+    color: Colour
+    phrase: str
+    source: Source = "phrase"
+    thresholds: dict[Source, float] = field(default_factory=default_thresholds)
+    token: Token | None = None
+    active: bool = True
+    shown: bool = True
+    pieces: tuple[str, ...] = ()
+    scores: tuple[float, float] | None = None
+
+    @property
+    def threshold(self) -> float:
+        """The threshold of the source in use."""
+        return self.thresholds[self.source]
+
+    @property
+    def token_in_use(self) -> Token | None:
+        """The optimized token, if that is the source in use."""
+        return self.token if self.source == "token" else None
+
+
+class ClassTable:
+    """The classes in order of their ids."""
+
+    def __init__(self) -> None:
+        self._entries: dict[int, ClassEntry] = {}
+
+    def __iter__(self) -> Iterator[ClassEntry]:
+        return iter(sorted(self._entries.values(), key=lambda e: e.id))
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def __getitem__(self, number: int) -> ClassEntry:
+        return self._entries[number]
+
+    def __contains__(self, number: int) -> bool:
+        return number in self._entries
+
+    def get(self, number: int) -> ClassEntry | None:
+        """Return the class with an id, if there is one."""
+        return self._entries.get(number)
+
+    def copy(self) -> ClassTable:
+        """Return a table that later changes of this one do not touch."""
+        other = ClassTable()
+        other._entries = {
+            number: replace(entry, thresholds=dict(entry.thresholds))
+            for number, entry in self._entries.items()
+        }
+        return other
+
+    @property
+    def active(self) -> list[ClassEntry]:
+        """The classes whose phrases are typed now."""
+        return [entry for entry in self if entry.active]
+
+    def find(self, phrase: str) -> ClassEntry | None:
+        """Return the class of a phrase, or of that name."""
+        wanted = phrase.casefold()
+        for get in (lambda e: e.phrase, lambda e: e.name):
+            for entry in self:
+                if get(entry).casefold() == wanted:
+                    return entry
+        return None
+
+    def add(self, name: str, number: int | None = None) -> ClassEntry:
+        """Add a class under the id `number`, or the next that is free."""
+        if number is None:
+            number = 1
+            while number in self._entries or number == UNSURE:
+                number += 1
+        color = PALETTE[(number - 1) % len(PALETTE)]
+        entry = ClassEntry(number, name, color, phrase=name)
+        self._entries[number] = entry
+        return entry
+
+    def use_phrases(self, phrases: list[str]) -> list[ClassEntry]:
+        """Make exactly these phrases the active ones; classes are never removed."""
+        for entry in self:
+            entry.active = False
+        for phrase in phrases:
+            entry = self.find(phrase) or self.add(phrase)
+            entry.active = True
+        return self.active
+
+
+def split_phrases(text: str) -> list[str]:
+    """Split typed phrases at commas, semicolons and line ends; each once."""
+    parts = (" ".join(part.split()) for part in re.split(r"[,;\n]", text))
+    unique = {part.casefold(): part for part in parts if part}
+    return list(unique.values())
+
+
+@dataclass(eq=False)
+class LiveSample:
+    """An image with everything that belongs to it.
+
+    Attributes
+    ----------
+    image
+        (H, W, 3) uint8.
+    trace
+        What the model saw; None for labels without a model run.
+    settings
+        How it was generated; None for a loaded image.
+    maps
+        (H, W) float32 from 0 to 1 by class id.
+    edits
+        The labels; None until there are some.
+    absent
+        Classes that are said not to be in this image.
+    """
+
+    name: str
+    image: NDArray[np.uint8]
+    choice: ModelChoice
+    trace: Trace | None = None
+    settings: GenerationSettings | None = None
+    maps: dict[int, NDArray[np.float32]] = field(default_factory=dict)
+    edits: Edits | None = None
+    absent: set[int] = field(default_factory=set)
+    key: str = field(default_factory=lambda: uuid4().hex)
+    extra: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Height and width in pixels."""
+        return self.image.shape[0], self.image.shape[1]

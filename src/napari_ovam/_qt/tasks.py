@@ -1,0 +1,366 @@
+"""What runs in a job's thread: plain functions without Qt, napari or the session.
+
+torch and diffusers are imported inside, so that napari starts without them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+    from napari_ovam import (
+        ExportItem,
+        Generation,
+        GenerationSettings,
+        LabelClass,
+        OptimizationSettings,
+        Token,
+    )
+    from napari_ovam.trace import Trace, TraceSettings
+
+    from .state import ModelChoice
+    from .worker import Job
+
+
+@dataclass(frozen=True)
+class MapRequest:
+    """A class whose map is wanted: by its token, or by its phrase."""
+
+    id: int
+    phrase: str
+    threshold: float
+    token: Token | None = None
+
+
+@dataclass(frozen=True)
+class LabelRequest:
+    """How labels are made from maps."""
+
+    thresholds: Mapping[int, float]
+    absent: frozenset[int] = frozenset()
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, eq=False)
+class Maps:
+    """Maps by class id with the pieces of their phrases."""
+
+    maps: dict[int, NDArray[np.float32]]
+    pieces: dict[int, tuple[str, ...]]
+
+
+@dataclass(frozen=True, eq=False)
+class Preview:
+    """An unfinished image."""
+
+    picture: NDArray[np.uint8]
+
+
+@dataclass(frozen=True, eq=False)
+class Made:
+    """A finished image with its trace and, where phrases are in use, its maps."""
+
+    generation: Generation
+    choice: ModelChoice
+    maps: Maps | None
+    labels: NDArray[Any] | None
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class Step:
+    """One step of a token optimization; `map` is the first image's."""
+
+    index: int
+    loss: float
+    map: NDArray[np.float32]
+
+
+@dataclass(frozen=True, eq=False)
+class Optimized:
+    """An optimized token and how well phrase and token fit the labels."""
+
+    token: Token
+    threshold: float
+    before: float
+    after: float
+    maps: dict[str, NDArray[np.float32]]
+
+
+class Models:
+    """Holds the pipeline used last and the phrases that were encoded.
+
+    Only one job runs at a time, so nothing here needs a lock.
+    """
+
+    def __init__(self) -> None:
+        self._loaded: tuple[ModelChoice, Any] | None = None
+        self._encoded: dict[tuple[str, str], Token] = {}
+
+    def loaded(self, choice: ModelChoice) -> bool:
+        """Whether `choice` needs no loading."""
+        return self._loaded is not None and self._loaded[0] == choice
+
+    def get(self, choice: ModelChoice, job: Job) -> Any:
+        """Return the pipeline of a choice, loading it where needed."""
+        if self._loaded is None or self._loaded[0] != choice:
+            title = job.title
+            job.describe(f"Loading the model {choice.model}", holds=True)
+            from napari_ovam import load_pipeline
+
+            self._loaded = None  # two models may not fit into memory
+            pipe = load_pipeline(choice.model, device=choice.device)
+            self._loaded = (choice, pipe)
+            job.describe(title)
+        return self._loaded[1]
+
+    def encode(self, choice: ModelChoice, phrase: str, job: Job) -> Token:
+        """Return a phrase as a token, from memory where it was encoded before."""
+        key = (choice.model, phrase)
+        if key not in self._encoded:
+            from napari_ovam import encode_phrase
+
+            self._encoded[key] = encode_phrase(self.get(choice, job), phrase)
+        return self._encoded[key]
+
+
+def map_of(trace: Trace, token: Token) -> NDArray[np.float32]:
+    """Return the map that is shown and labelled, (H, W) from 0 to 1.
+
+    Stretched to its own range: a short phrase competes with few other tokens, so its
+    map may be high everywhere, and no threshold of its maximum would tell.
+    """
+    from napari_ovam import phrase_map
+
+    return phrase_map(trace, token, normalize="minmax")
+
+
+def make_maps(
+    models: Models,
+    choice: ModelChoice,
+    trace: Trace,
+    wanted: Sequence[MapRequest],
+    job: Job,
+) -> Maps:
+    """Map phrases and tokens on one trace."""
+    job.describe("Mapping")
+    maps, pieces = {}, {}
+    for done, request in enumerate(wanted):
+        job.progress(done, len(wanted))
+        token = request.token or models.encode(choice, request.phrase, job)
+        maps[request.id] = map_of(trace, token)
+        pieces[request.id] = token.pieces
+    job.progress(len(wanted), len(wanted))
+    return Maps(maps, pieces)
+
+
+def special_maps(
+    models: Models, choice: ModelChoice, trace: Trace, phrase: str, job: Job
+) -> dict[str, NDArray[np.float32]]:
+    """Map the start and end tokens that surround a phrase."""
+    token = models.encode(choice, phrase, job)
+    last = len(token.embedding)
+    return {
+        name: map_of(trace, replace(token, span=span))
+        for name, span in (("start token", (0, 1)), ("end token", (last - 1, last)))
+    }
+
+
+def make_labels(
+    maps: Mapping[int, NDArray[np.float32]],
+    request: LabelRequest,
+    image: NDArray[np.uint8],
+) -> NDArray[Any]:
+    """Turn maps by class id into (H, W) class ids."""
+    from napari_ovam import LabelSettings, maps_to_labels
+
+    ids = sorted(set(maps) & set(request.thresholds) - request.absent)
+    if not ids:
+        return np.zeros(image.shape[:2], np.uint8)
+    settings = LabelSettings(
+        threshold=tuple(request.thresholds[i] for i in ids), **request.options
+    )
+    stack = np.stack([maps[i] for i in ids])
+    labels: NDArray[Any] = maps_to_labels(stack, settings, ids=ids, image=image)
+    return labels
+
+
+def generate_images(
+    models: Models,
+    choice: ModelChoice,
+    settings: GenerationSettings,
+    count: int,
+    trace: TraceSettings,
+    wanted: Sequence[MapRequest],
+    labels: LabelRequest | None,
+    job: Job,
+) -> int:
+    """Generate images, each posted as `Made` when it is done; return how many."""
+    from napari_ovam import generate
+
+    pipe = models.get(choice, job)
+    for index in range(count):
+        each = replace(settings, seed=settings.seed + index)
+        suffix = f" {index + 1} of {count}" if count > 1 else ""
+        job.describe(f"Generating{suffix}")
+        generation = generate(
+            pipe,
+            each,
+            trace=trace,
+            progress=job.progress,
+            preview=lambda _, picture: job.preview(Preview(picture)),
+        )
+        job.post(_made(models, choice, generation, wanted, labels, job))
+    return count
+
+
+def trace_images(
+    models: Models,
+    choice: ModelChoice,
+    images: Sequence[tuple[NDArray[np.uint8], str]],
+    trace: TraceSettings,
+    wanted: Sequence[MapRequest],
+    labels: LabelRequest | None,
+    job: Job,
+) -> int:
+    """Trace existing images with their prompts, each posted as `Made`."""
+    from napari_ovam import trace_image
+
+    pipe = models.get(choice, job)
+    for image, prompt in images:
+        job.describe("Looking at the image")
+        generation = trace_image(
+            pipe,
+            image,
+            prompt=prompt,
+            trace=trace,
+            progress=job.progress,
+        )
+        job.post(_made(models, choice, generation, wanted, labels, job))
+    return len(images)
+
+
+def reproduce_image(
+    models: Models,
+    choice: ModelChoice,
+    image: NDArray[np.uint8],
+    settings: GenerationSettings,
+    trace: TraceSettings,
+    wanted: Sequence[MapRequest],
+    labels: LabelRequest | None,
+    job: Job,
+) -> Generation | None:
+    """Generate an image again from its settings to get its trace.
+
+    Posts `Made` and returns None where the pixels are the same; else returns the
+    image that came out, and posts nothing.
+    """
+    from napari_ovam import generate
+
+    pipe = models.get(choice, job)
+    job.describe("Generating again for the trace")
+    generation = generate(pipe, settings, trace=trace, progress=job.progress)
+    if not np.array_equal(generation.image, image):
+        return generation
+    job.post(_made(models, choice, generation, wanted, labels, job))
+    return None
+
+
+def _made(
+    models: Models,
+    choice: ModelChoice,
+    generation: Generation,
+    wanted: Sequence[MapRequest],
+    labels: LabelRequest | None,
+    job: Job,
+) -> Made:
+    notes: tuple[str, ...] = ()
+    if not generation.image.any():
+        notes = (
+            "The model returned a black image (a safety checker, or too little "
+            "precision): try another seed or prompt.",
+        )
+    if not wanted:
+        return Made(generation, choice, None, None, notes)
+    try:
+        maps = make_maps(models, choice, generation.trace, wanted, job)
+    except ValueError as error:
+        # A token of another model must not cost the person the image.
+        note = f"The image is there, its maps are not: {error}"
+        return Made(generation, choice, None, None, (*notes, note))
+    proposal = None
+    if labels is not None:
+        proposal = make_labels(maps.maps, labels, generation.image)
+    return Made(generation, choice, maps, proposal, notes)
+
+
+def optimize(
+    models: Models,
+    choice: ModelChoice,
+    request: MapRequest,
+    traces: Sequence[Trace],
+    targets: Sequence[NDArray[np.uint8]],
+    keys: Sequence[str],
+    settings: OptimizationSettings | None,
+    job: Job,
+) -> Optimized:
+    """Optimize a token and score phrase and token against the targets."""
+    from napari_ovam import optimize_token
+
+    phrase = models.encode(choice, request.phrase, job)
+    job.describe("Optimizing")
+    before_maps = [map_of(trace, phrase) for trace in traces]
+    _, before = fit_threshold(before_maps, targets)
+
+    def on_step(index: int, loss: float, maps: Any) -> None:
+        job.preview(Step(index, float(loss), _first_map(maps)))
+
+    token = optimize_token(
+        traces, phrase, targets, settings, progress=job.progress, on_step=on_step
+    )
+    after_maps = [map_of(trace, token) for trace in traces]
+    threshold, after = fit_threshold(after_maps, targets)
+    return Optimized(
+        token, threshold, before, after, dict(zip(keys, after_maps, strict=True))
+    )
+
+
+def _first_map(maps: Sequence[Tensor]) -> NDArray[np.float32]:
+    """Return the first image's map, 0 to 1."""
+    values: NDArray[np.float32] = maps[0].detach().float().cpu().numpy()
+    top = float(values.max())
+    return values / top if top > 0 else values
+
+
+def fit_threshold(
+    maps: Sequence[NDArray[np.float32]], targets: Sequence[NDArray[np.uint8]]
+) -> tuple[float, float]:
+    """Return the threshold that fits all maps best, and its mean IoU."""
+    from napari_ovam import best_threshold
+
+    return best_threshold(list(maps), list(targets))
+
+
+def export(
+    items: Iterable[ExportItem],
+    classes: Sequence[LabelClass],
+    folder: Path,
+    formats: Sequence[str],
+    overwrite: bool,
+    job: Job,
+) -> Path:
+    """Write a dataset."""
+    from napari_ovam import export_dataset
+
+    return export_dataset(
+        items, classes, folder, formats, overwrite=overwrite, progress=job.progress
+    )

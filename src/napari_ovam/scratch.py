@@ -1,0 +1,182 @@
+"""Scratch projects: where work is safe before anyone chose a folder.
+
+Each session has one of its own in a folder of the user's, and holds a lock on it while
+it runs, which the system releases however the process ends. Those that hold work, are
+not locked and were not marked as done are offered at the next start.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import uuid
+from datetime import datetime
+from pathlib import Path
+from typing import IO, TYPE_CHECKING
+
+from napari_ovam.project import Project, ProjectError
+
+if TYPE_CHECKING:
+    from os import PathLike
+
+FOLDER_VARIABLE = "NAPARI_OVAM_SCRATCH"
+_LOCK = "in-use"
+_DONE = "done"
+
+
+def scratch_folder() -> Path:
+    """Return the user's folder of scratch projects, which need not exist.
+
+    The variable NAPARI_OVAM_SCRATCH names another one.
+    """
+    chosen = os.environ.get(FOLDER_VARIABLE)
+    if chosen:
+        return Path(chosen)
+    from platformdirs import user_data_path
+
+    return Path(user_data_path("napari-ovam", appauthor=False)) / "scratch"
+
+
+class Scratch:
+    """A new scratch project of this process.
+
+    Nothing is written before `start`, which may take a moment.
+
+    Attributes
+    ----------
+    project
+        The project.
+    """
+
+    def __init__(self) -> None:
+        stamp = datetime.now().astimezone().strftime("%Y-%m-%d-%H%M%S")
+        self.project = Project(scratch_folder() / f"{stamp}-{uuid.uuid4().hex[:6]}")
+        self._held: IO[bytes] | None = None
+
+    def start(self) -> None:
+        """Make the folder and hold it.
+
+        Raises
+        ------
+        OSError
+            If it cannot be written.
+        """
+        self.project.make_folders()
+        self._held = self._held or _lock(self.path)
+
+    @property
+    def path(self) -> Path:
+        """Its folder."""
+        return self.project.path
+
+    def close(self) -> None:
+        """Let it go; it is offered at the next start if it holds work."""
+        if self._held is not None:
+            self._held.close()
+        if not self.project.samples:
+            shutil.rmtree(self.path, ignore_errors=True)
+
+
+def unfinished() -> list[Path]:
+    """Return scratch projects with work in them that nobody has open, newest first."""
+    folder = scratch_folder()
+    if not folder.is_dir():
+        return []
+    found = [path for path in folder.iterdir() if path.is_dir()]
+    return [
+        path
+        for path in sorted(found, key=lambda path: path.name, reverse=True)
+        if not (path / _DONE).exists()
+        and any(path.joinpath("images").glob("*.png"))
+        and not _in_use(path)
+    ]
+
+
+def mark_done(path: Path) -> None:
+    """Do not offer a scratch project again; its files stay where they are."""
+    (path / _DONE).touch()
+
+
+def remove(path: Path) -> None:
+    """Delete a scratch project and everything in it.
+
+    Raises
+    ------
+    ProjectError
+        If it is no scratch project, or a running program works in it.
+    OSError
+        If it cannot be deleted.
+    """
+    if path.resolve().parent != scratch_folder().resolve():
+        raise ProjectError(f"{path} is not in {scratch_folder()}: delete it yourself")
+    if path.is_dir() and _in_use(path):
+        raise ProjectError(f"{path} is in use: close the window that works in it")
+    mark_done(path)  # should deleting stop half-way, what is left is not offered
+    shutil.rmtree(path)
+
+
+def adopt(path: Path, folder: str | PathLike[str]) -> Project:
+    """Copy a scratch project into a folder that a person chose, and open it there.
+
+    Parameters
+    ----------
+    path
+        The scratch project, which is marked as done then. An `Autosave` on it should
+        be flushed before.
+    folder
+        A new or empty folder.
+
+    Raises
+    ------
+    ProjectError
+        If the folder holds something.
+    OSError
+        If it cannot be written; nothing is left behind then.
+    """
+    folder = Path(folder)
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ProjectError(f"{folder} is not empty: choose another folder")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    copy = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}.tmp")
+    try:
+        shutil.copytree(
+            path, copy, ignore=shutil.ignore_patterns(_LOCK, _DONE, ".*.tmp")
+        )
+        if folder.is_dir():
+            folder.rmdir()
+        copy.rename(folder)
+    finally:
+        shutil.rmtree(copy, ignore_errors=True)
+    mark_done(path)
+    return Project.open(folder)
+
+
+def _in_use(path: Path) -> bool:
+    try:
+        lock = _lock(path)
+    except OSError:
+        return True
+    if lock is None:
+        return True
+    lock.close()
+    return False
+
+
+def _lock(path: Path) -> IO[bytes] | None:
+    """Return an open file that holds the lock of a folder; None if another does."""
+    file = (path / _LOCK).open("ab+")
+    try:
+        if sys.platform == "win32":
+            import msvcrt
+
+            file.seek(0)
+            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+        else:
+            import fcntl
+
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        file.close()
+        return None
+    return file

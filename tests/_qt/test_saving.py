@@ -1,0 +1,230 @@
+"""Work is on the disk within three seconds, and comes back at the next start."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+
+from napari_ovam.project import Project
+from napari_ovam.scratch import scratch_folder, unfinished
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+
+@pytest.fixture(autouse=True)
+def scratch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    folder = tmp_path / "scratch"
+    monkeypatch.setenv("NAPARI_OVAM_SCRATCH", str(folder))
+    return folder
+
+
+@pytest.fixture
+def start_again(panel: Any, make_napari_viewer: Callable[..., Any]) -> Any:
+    """Return what opens a second window with the annotator."""
+
+    def start() -> Any:
+        from napari_ovam._qt.annotator import AnnotatorWidget
+
+        viewer = make_napari_viewer(show=True)
+        widget = AnnotatorWidget(viewer)
+        viewer.window.add_dock_widget(widget, name="OVAM annotator", area="right")
+        again = type(panel)(widget, viewer, panel.bot)
+        again.find("model").setCurrentText(panel.find("model").currentText())
+        sessions.append(widget.session)
+        return again
+
+    sessions: list[Any] = []
+    yield start
+    for session in sessions:
+        session.close()
+
+
+def saved(panel: Any) -> Project:
+    """Wait for at most three seconds; return what a kill would leave now."""
+    autosave = panel.session.saving.autosave
+    until = time.monotonic() + 3
+    while autosave.pending and time.monotonic() < until:
+        panel.bot.wait(20)
+    assert autosave.pending == 0
+    return Project.open(autosave.project.path)
+
+
+def test_nothing_is_written_before_there_is_work(panel: Any, scratch: Path) -> None:
+    panel.bot.wait(100)
+    assert not scratch.exists()
+    assert not panel.find("recovery").isVisible()
+
+
+def test_a_stroke_is_on_the_disk_and_comes_back_after_a_kill(
+    panel: Any,
+    start_again: Any,
+    scratch: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name in ("generate", "map", "labels"):
+        panel.press(f"{name}_button")
+    cat = panel.number("cat")
+    panel.session.labels.change_class(cat, name="Cat", color=(1, 2, 3))
+    painted = panel.other
+    stroke = panel.paint(painted)
+
+    project = saved(panel)
+    (sample,) = project.samples
+    assert sample.status == "edited"
+    found = project.load_labels(sample.name)
+    np.testing.assert_array_equal(found, panel.labels().data)
+    image = panel.layer("image").data
+    np.testing.assert_array_equal(project.load_image(sample.name), image)
+    settings = project.settings(sample.name)
+    assert settings is not None
+    assert settings["prompt"] == "a cat and a hat on the grass"
+    assert unfinished() == []  # this window has it open
+
+    # What is left of a killed program: the files, and nobody who holds them.
+    left = tmp_path / "left"
+    shutil.copytree(scratch, left)
+    monkeypatch.setenv("NAPARI_OVAM_SCRATCH", str(left))
+    (path,) = unfinished()
+    again = start_again()
+    panel.bot.waitUntil(lambda: again.find("recovery").isVisible(), timeout=5000)
+    assert "1 image" in again.find("recovery_text").text()
+    again.press("recover_button")
+
+    np.testing.assert_array_equal(again.labels().data, found)
+    np.testing.assert_array_equal(again.layer("image").data, image)
+    entry = again.session.classes[cat]
+    assert (entry.name, entry.color, entry.phrase) == ("Cat", (1, 2, 3), "cat")
+    assert not again.find("recovery").isVisible()
+    # The trace is there as well, and the stroke still wins over a new proposal.
+    again.press("map_button")
+    again.press("labels_button")
+    assert (again.labels().data[stroke] == painted).all()
+    saved(again)
+    panel.bot.waitUntil(lambda: (path / "done").exists(), timeout=5000)
+
+
+def test_recovered_labels_stay_until_maps_are_made(
+    panel: Any, start_again: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    panel.find("phrases").setText("hat")
+    for name in ("generate", "map", "labels"):
+        panel.press(f"{name}_button")
+    hat = panel.number("hat")
+    panel.find(f"threshold_{hat}").setValue(37)
+    panel.wait()
+    data = panel.labels().data.copy()
+    assert (data == hat).any()
+    saved(panel)
+
+    left = tmp_path / "left"
+    shutil.copytree(scratch_folder(), left)
+    monkeypatch.setenv("NAPARI_OVAM_SCRATCH", str(left))
+    again = start_again()
+    panel.bot.waitUntil(lambda: again.find("recovery").isVisible(), timeout=5000)
+    again.press("recover_button")
+    assert again.find("phrases").text() == "hat"
+    slider = again.find(f"threshold_{hat}")
+    assert slider.value() == 37
+    slider.setValue(90)
+    again.wait()
+    np.testing.assert_array_equal(again.labels().data, data)
+    saved(again)
+
+
+def test_recovered_classes_join_those_of_the_window(
+    panel: Any, start_again: Any, scratch: Path
+) -> None:
+    torch = pytest.importorskip("torch")
+    from napari_ovam import Token
+
+    path = scratch / "2026-01-02-030405-abcdef"
+    project = Project.create(path)
+    for name in ("hat", "owl", "cat"):
+        project.classes.add(name)
+    project.classes.rename(3, "Tom")  # its phrase is still cat
+    for number in (2, 3):
+        project.save_token(number, Token(f"token {number}", "", torch.ones(2, 4)))
+    project.add_sample(np.zeros((8, 8, 3), np.uint8), name="a")
+    ids = np.repeat(np.arange(4), 16).reshape(8, 8)
+    project.save_labels("a", ids, painted=ids == 2)
+
+    again = start_again()
+    panel.bot.waitUntil(lambda: again.find("recovery").isVisible(), timeout=5000)
+    again.press("generate_button")
+    again.find("phrases").setText("cat, hat")
+    again.press("map_button")
+    assert [e.name for e in again.session.classes] == ["cat", "hat"]
+    again.press("recover_button")
+
+    classes = list(again.session.classes)
+    assert [(e.id, e.name) for e in classes] == [(1, "cat"), (2, "hat"), (3, "owl")]
+    assert [e.token and e.token.name for e in classes] == ["token 3", None, "token 2"]
+    np.testing.assert_array_equal(again.labels().data, np.array([0, 2, 3, 1])[ids])
+    edits = again.session.samples[-1].edits
+    np.testing.assert_array_equal(edits.override == 3, ids == 2)
+    kept = saved(again)
+    assert [entry.name for entry in kept.classes] == ["cat", "hat", "owl"]
+    assert kept.load_token(1).name == "token 3"
+    panel.bot.waitUntil(lambda: (path / "done").exists(), timeout=5000)
+
+
+def test_two_classes_never_have_one_name(panel: Any) -> None:
+    for name in ("generate", "map"):
+        panel.press(f"{name}_button")
+    hat = panel.number("hat")
+    field = panel.find(f"class_name_{hat}")
+    field.setText("cat")
+    field.editingFinished.emit()
+    assert "'cat' already" in panel.status
+    assert panel.session.classes[hat].name == "hat"
+    assert panel.find(f"class_name_{hat}").text() == "hat"
+
+
+def test_unsaved_work_can_be_left_alone(
+    panel: Any, start_again: Any, scratch: Path
+) -> None:
+    path = scratch / "2026-01-02-030405-abcdef"
+    project = Project.create(path)
+    project.add_sample(np.zeros((8, 8, 3), np.uint8), name="a")
+    again = start_again()
+    panel.bot.waitUntil(lambda: again.find("recovery").isVisible(), timeout=5000)
+    assert "2026-01-02 03:04" in again.find("recovery_text").text()
+    again.click("forget_button")
+    assert not again.find("recovery").isVisible()
+    assert unfinished() == []
+    assert (path / "images" / "a.png").is_file()
+
+
+def test_closing_writes_what_is_left(panel: Any) -> None:
+    panel.press("generate_button")
+    panel.press("map_button")
+    panel.press("labels_button")
+    panel.paint(panel.other)
+    data = panel.labels().data.copy()
+    panel.session.close()
+    (path,) = scratch_folder().iterdir()
+    project = Project.open(path)
+    np.testing.assert_array_equal(project.load_labels(project.samples[0].name), data)
+    assert unfinished() == [path]
+
+
+def test_a_full_disk_is_said_and_tried_again(
+    panel: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_space(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as full:
+        full.setattr("napari_ovam.atomic.os.fsync", no_space)
+        panel.press("generate_button")
+        panel.bot.waitUntil(lambda: "No space left" in panel.status, timeout=5000)
+        assert "autosaved" in panel.status
+    assert panel.session.saving.autosave.flush()
+    assert len(saved(panel).samples) == 1
