@@ -253,7 +253,8 @@ def test_files_outside_the_project_are_never_touched(project: Project) -> None:
     project.save()
     index = project.path / "project.json"
     content = json.loads(index.read_text())
-    content["classes"][0].update(token="../../outside.safetensors")
+    outside = "../../outside.safetensors"
+    content["classes"][0]["token"] = outside
     index.write_text(json.dumps(content))
     opened = Project.open(project.path)
     assert opened.classes[1].token is None

@@ -93,4 +93,6 @@ def test_it_opens_napari_with_the_annotator_ready(tmp_path):
     assert seen["model"] == "tiny"
     assert seen["prompt"]
     assert seen["torch"]  # imported before the window showed
-    assert not done.stderr
+    # vispy's word where neither xrandr nor xdpyinfo is installed, as on a bare server
+    said = done.stderr.replace("WARNING: could not determine DPI\n", "")
+    assert not said

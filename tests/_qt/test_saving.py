@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import signal
+import subprocess
+import sys
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -108,6 +112,64 @@ def test_a_stroke_is_on_the_disk_and_comes_back_after_a_kill(
     assert (again.labels().data[stroke] == painted).all()
     saved(again)
     panel.bot.waitUntil(lambda: (path / "done").exists(), timeout=5000)
+
+
+PAINTER = """
+import time
+import napari
+import numpy as np
+from qtpy.QtCore import QTimer
+from napari_ovam._qt.edits import Edits
+from napari_ovam._qt.session import Session
+from napari_ovam._qt.state import LiveSample
+
+session = Session.of(napari.Viewer())
+session.classes.add("cat")
+edits = Edits(np.zeros((100, 100), np.uint16))
+image = np.zeros((100, 100, 3), np.uint8)
+sample = LiveSample("a cat", image, session.choice, edits=edits)
+session.samples.append(sample)
+session.samples_changed.emit()
+session.select(sample.key)
+layer = session.layers.find(sample.key, "labels")
+layer.brush_size = 1
+strokes = iter(range(10_000))
+
+def paint():
+    stroke = next(strokes)
+    layer.paint(divmod(stroke, 100), 1)
+    print(stroke, time.time(), flush=True)
+
+timer = QTimer()
+timer.timeout.connect(paint)
+timer.start(20)
+napari.run()
+"""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="kill -9 is of POSIX")
+def test_strokes_older_than_three_seconds_outlast_a_kill(
+    panel: Any, start_again: Any
+) -> None:
+    painter = subprocess.Popen([sys.executable, "-c", PAINTER], stdout=subprocess.PIPE)
+    assert painter.stdout is not None
+    assert painter.stdout.readline(), "the painter did not start"
+    time.sleep(4.5)
+    killed = time.time()
+    painter.send_signal(signal.SIGKILL)
+    lines = [line.split() for line in painter.stdout.read().decode().splitlines()]
+    painter.wait()
+    times = [(int(line[0]), float(line[1])) for line in lines if len(line) == 2]
+    old = max(stroke for stroke, at in times if at < killed - 3)
+
+    again = start_again()
+    panel.bot.waitUntil(lambda: again.find("recovery").isVisible(), timeout=5000)
+    again.press("recover_button")
+    found = again.labels().data
+    painted = again.session.current.edits.override == 1
+    assert (found.ravel()[: old + 1] == 1).all()
+    np.testing.assert_array_equal(painted, found == 1)
+    assert [entry.name for entry in again.session.classes] == ["cat"]
 
 
 def test_recovered_labels_stay_until_maps_are_made(
