@@ -231,8 +231,9 @@ def train_diffusion(
     """Train UNet and text encoder together on v-prediction, all time steps alike.
 
     Salimans and Ho, "Progressive Distillation", ICLR 2022, arXiv 2202.00512. Weights
-    that favour little noise (epsilon, min-SNR) gave colours and textures early and
-    shapes late: on latents this redundant, shapes are decided where noise is strong.
+    that favour little noise (min-SNR) had given colours and textures but no shapes when
+    they were replaced half-way through the shipped run; shapes followed. The learning
+    rate fell meanwhile, and no run was made to tell the two apart.
     One caption in ten is emptied, for classifier-free guidance.
     """
     tokenizer = make_tokenizer()

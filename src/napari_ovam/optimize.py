@@ -336,8 +336,7 @@ class _Default:
     """The faster recipe: Adam on balanced cross-entropy and Dice, at the trace's grid.
 
     The map is taken as it is, divided by its largest possible value: a cell at 1 is
-    the class for every layer, call and head, whatever else is in the image, which
-    carries over to images without the class.
+    the class for every layer, call and head, whatever else is in the image.
     """
 
     def __init__(self, settings: OptimizationSettings) -> None:

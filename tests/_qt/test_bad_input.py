@@ -89,7 +89,7 @@ def test_two_jobs_at_once(panel: Any) -> None:
 @pytest.mark.xfail(
     run=False,
     reason="deleting a Labels layer that was painted on can end the process in vispy's "
-    "drawing; not in plain napari, cause not found yet",
+    "drawing; cause not found yet",
 )
 def test_layers_deleted_renamed_and_moved_while_a_job_runs(labelled: Any) -> None:
     panel = labelled
@@ -112,7 +112,7 @@ def test_layers_deleted_renamed_and_moved_while_a_job_runs(labelled: Any) -> Non
 @pytest.mark.xfail(
     run=False,
     reason="deleting a Labels layer that was painted on can end the process in vispy's "
-    "drawing; not in plain napari, cause not found yet",
+    "drawing; cause not found yet",
 )
 def test_a_deleted_labels_layer_comes_back_with_its_strokes(labelled: Any) -> None:
     panel = labelled
