@@ -86,11 +86,6 @@ def test_two_jobs_at_once(panel: Any) -> None:
     assert not panel.session.samples
 
 
-@pytest.mark.xfail(
-    run=False,
-    reason="deleting a Labels layer that was painted on can end the process in vispy's "
-    "drawing; cause not found yet",
-)
 def test_layers_deleted_renamed_and_moved_while_a_job_runs(labelled: Any) -> None:
     panel = labelled
     painted = panel.other
@@ -109,11 +104,6 @@ def test_layers_deleted_renamed_and_moved_while_a_job_runs(labelled: Any) -> Non
     assert (panel.labels().data[stroke] == painted).all()
 
 
-@pytest.mark.xfail(
-    run=False,
-    reason="deleting a Labels layer that was painted on can end the process in vispy's "
-    "drawing; cause not found yet",
-)
 def test_a_deleted_labels_layer_comes_back_with_its_strokes(labelled: Any) -> None:
     panel = labelled
     panel.paint(panel.other)

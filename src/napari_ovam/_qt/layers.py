@@ -59,6 +59,7 @@ class SampleLayers:
         self._bind = bind
         self._writing = False
         self._hidden: dict[str, dict[Layer, bool]] = {}
+        viewer.layers.events.removing.connect(self._use_canvas_context)
 
     # -- finding ---------------------------------------------------------------
 
@@ -244,6 +245,18 @@ class SampleLayers:
             self.viewer.layers.remove(layer)
 
     # -- inside ----------------------------------------------------------------
+
+    def _use_canvas_context(self, _: Any = None) -> None:
+        """Have a layer's OpenGL objects deleted in the context that they belong to.
+
+        napari 0.9 deletes them as soon as a layer is removed, in whichever context is
+        current then. After a mouse event that is another one, and Mesa's software
+        renderer ended the process in the next draw (see also napari issue 8471).
+        """
+        canvas = getattr(self.viewer.window._qt_viewer, "canvas", None)
+        make_current = getattr(getattr(canvas, "native", None), "makeCurrent", None)
+        if make_current is not None:
+            make_current()
 
     def _insert(self, layer: Layer, sample: str) -> None:
         """Add a layer in the order image, maps, labels; keep what is selected."""
