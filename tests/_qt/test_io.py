@@ -25,11 +25,21 @@ COLOURS = {1: (230, 159, 0), 7: (86, 180, 233)}
 @pytest.fixture
 def viewer(make_napari_viewer: Any) -> Any:
     """Return a viewer; napari finds the installed plugin as it does for a person."""
-    made = make_napari_viewer()
-    yield made
     from napari_ovam._qt.session import Session
 
-    Session.of(made).close()
+    made = make_napari_viewer()
+    session = Session.of(made)
+    yield made
+    session.close()
+
+
+def opened(viewer: Any, qtbot: Any, path: Path) -> Any:
+    """Open a file as a drop does, without naming a reader; return its layer."""
+    before = len(viewer.layers)
+    viewer.open(path)
+    qtbot.wait(50)
+    assert len(viewer.layers) == before + 1
+    return viewer.layers[-1]
 
 
 def painted(viewer: Any) -> Any:
@@ -59,7 +69,9 @@ def save(viewer: Any, path: Path) -> list[str]:
     return viewer.layers.save(str(path), selected=True)
 
 
-def test_painted_labels_come_back_from_an_indexed_png(viewer: Any, tmp_path: Path):
+def test_painted_labels_come_back_from_an_indexed_png(
+    viewer: Any, qtbot: Any, tmp_path: Path
+):
     layer = painted(viewer)
     path = tmp_path / "a cat.png"
     assert str(path) in save(viewer, path)
@@ -67,7 +79,7 @@ def test_painted_labels_come_back_from_an_indexed_png(viewer: Any, tmp_path: Pat
         assert picture.mode == "L"
         np.testing.assert_array_equal(np.asarray(picture), layer.data)
     viewer.layers.clear()
-    (back,) = viewer.open(path, plugin=PLUGIN)
+    back = opened(viewer, qtbot, path)
     assert type(back).__name__ == "Labels"
     np.testing.assert_array_equal(back.data, layer.data)
     names = dict(zip(back.features["index"], back.features["name"], strict=True))
@@ -80,10 +92,10 @@ def test_painted_labels_come_back_from_an_indexed_png(viewer: Any, tmp_path: Pat
     ]
 
 
-def test_ids_above_255_take_16_bits(viewer: Any, tmp_path: Path):
+def test_ids_above_255_take_16_bits(viewer: Any, qtbot: Any, tmp_path: Path):
     layer = viewer.add_labels(np.array([[0, 1], [300, 65535]], np.uint16), name="many")
     save(viewer, tmp_path / "many.png")
-    (back,) = viewer.open(tmp_path / "many.png", plugin=PLUGIN)
+    back = opened(viewer, qtbot, tmp_path / "many.png")
     np.testing.assert_array_equal(back.data, layer.data)
 
 
@@ -108,7 +120,9 @@ def test_labels_that_are_no_2d_image_are_refused_by_shape(viewer: Any, tmp_path:
     assert not list(tmp_path.iterdir())
 
 
-def test_an_exported_dataset_opens_with_its_classes(viewer: Any, tmp_path: Path):
+def test_an_exported_dataset_opens_with_its_classes(
+    viewer: Any, qtbot: Any, tmp_path: Path
+):
     from napari_ovam import ExportItem, LabelClass, export_dataset
 
     labels = np.zeros((16, 24), np.uint8)
@@ -117,10 +131,11 @@ def test_an_exported_dataset_opens_with_its_classes(viewer: Any, tmp_path: Path)
     item, owl = ExportItem("x", image, labels), LabelClass(3, "owl", (1, 2, 3))
     export_dataset([item], [owl], tmp_path / "out")
     folder = tmp_path / "out" / "indexed"
-    (back,) = viewer.open(folder / "labels" / "x.png", plugin=PLUGIN)
+    back = opened(viewer, qtbot, folder / "labels" / "x.png")
+    assert type(back).__name__ == "Labels"
     np.testing.assert_array_equal(back.data, labels)
     assert "owl" in list(back.features["name"])
-    (picture,) = viewer.open(folder / "images" / "x.png", plugin=PLUGIN)
+    picture = opened(viewer, qtbot, folder / "images" / "x.png")
     assert type(picture).__name__ == "Image"
     np.testing.assert_array_equal(np.asarray(picture.data)[..., :3], image)
 

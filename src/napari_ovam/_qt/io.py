@@ -1,7 +1,7 @@
 """Files that napari opens and saves for the annotator.
 
-Opened: tokens and traces (by drag and drop into the current viewer's session), and
-label PNGs with their classes. Saved: Labels layers as indexed PNG and as COCO.
+Opened: tokens and traces, by drag and drop into the current viewer's session (label
+PNGs: see label_png.py). Saved: Labels layers as indexed PNG and as COCO.
 """
 
 from __future__ import annotations
@@ -17,12 +17,11 @@ from uuid import uuid4
 
 import napari
 import numpy as np
-from napari.utils.colormaps import DirectLabelColormap
-from PIL import Image, UnidentifiedImageError
 
 from napari_ovam.atomic import replacing
 
 from .images import read_image
+from .label_png import CLASS_TABLE, label_class
 from .layers import KEY
 from .opening import Opening, model_of_image
 from .state import UNSURE
@@ -38,7 +37,6 @@ if TYPE_CHECKING:
 
 _LARGEST_HEADER = 100_000_000  # what the safetensors format allows
 _NOTHING: list[LayerTuple] = [(None,)]  # npe2's word for "opened, and no layer"
-_TABLE = "classes.json"
 
 
 # -- tokens and traces ----------------------------------------------------------
@@ -141,92 +139,6 @@ def trace_layer(
     return pixels, {"name": name, "rgb": True, "metadata": marks}, "image"
 
 
-# -- labels ---------------------------------------------------------------------
-
-
-def labels_reader(
-    path: str | Sequence[str],
-) -> Callable[[str | Sequence[str]], list[LayerTuple]]:
-    """Return a reader for PNGs: labels where a class table is there, else images."""
-    del path
-    return lambda each: [_read_png(p) for p in _paths(each)]
-
-
-def _read_png(path: Path) -> LayerTuple:
-    table = next((t for t in _tables(path) if t.is_file()), None)
-    try:
-        with Image.open(path) as picture:
-            pixels = np.array(picture)
-            if table is None or pixels.ndim != 2:
-                colour = picture.mode not in ("1", "L", "I", "I;16", "F")
-                if colour:
-                    pixels = np.array(picture.convert("RGBA"))
-                return pixels, {"name": path.stem, "rgb": colour}, "image"
-    except (UnidentifiedImageError, OSError, SyntaxError) as error:
-        raise ValueError(f"{path} is broken or no image: {error}") from error
-    classes = read_classes(table)
-    colours: dict[int | None, Any] = {
-        0: (0, 0, 0, 0),
-        UNSURE: (0.62, 0.62, 0.62, 1),
-        None: (1, 0, 1, 1),
-    }
-    for entry in classes:
-        red, green, blue = entry.color or (255, 0, 255)
-        colours[entry.id] = (red / 255, green / 255, blue / 255, 1)
-    rows = [(0, "background"), (UNSURE, "unsure"), *((c.id, c.name) for c in classes)]
-    rows.sort()
-    meta = {
-        "name": path.stem,
-        "features": {"index": [i for i, _ in rows], "name": [n for _, n in rows]},
-        "colormap": DirectLabelColormap(color_dict=colours),
-        "opacity": 0.6,
-    }
-    return pixels.astype(np.uint16), meta, "labels"
-
-
-def _tables(path: Path) -> list[Path]:
-    """Return where the classes of a label PNG may be: its own, or its dataset's."""
-    places = [path.with_name(f"{path.stem}.{_TABLE}"), path.with_name(_TABLE)]
-    # In an exported folder, labels/NAME.png; not the image of that name beside it.
-    if path.parent.name == "labels":
-        places.append(path.parents[1] / _TABLE)
-    return places
-
-
-def read_classes(path: Path) -> list[LabelClass]:
-    """Read the class table of an exported dataset, or of a work folder.
-
-    Raises
-    ------
-    ValueError
-        If it is none, or its classes do not fit together.
-    """
-    from napari_ovam.classes import PALETTE
-    from napari_ovam.export.dataset import check_classes
-
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        entries = content["classes"] if isinstance(content, dict) else content
-        classes = [
-            _label_class(
-                int(e["id"]),
-                str(e["name"]),
-                e.get("color") or PALETTE[(int(e["id"]) - 1) % len(PALETTE)],
-            )
-            for e in entries
-        ]
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-        raise ValueError(f"{path} is no class table: {error!r}") from error
-    return list(check_classes(classes))
-
-
-def _label_class(number: int, name: str, colour: Sequence[Any]) -> LabelClass:
-    from napari_ovam.export import LabelClass
-
-    red, green, blue = (int(value) for value in colour)
-    return LabelClass(number, name, (red, green, blue))
-
-
 # -- saving ---------------------------------------------------------------------
 
 
@@ -247,7 +159,12 @@ def write_png(path: str, data: Any, meta: dict[str, Any]) -> list[str]:
     """
     target = Path(path)
     return _write(
-        target, "indexed", data, meta, f"labels/{target.stem}.png", {_TABLE: _TABLE}
+        target,
+        "indexed",
+        data,
+        meta,
+        f"labels/{target.stem}.png",
+        {CLASS_TABLE: CLASS_TABLE},
     )
 
 
@@ -334,7 +251,7 @@ def layer_classes(
     ids = {int(i) for i in np.unique(labels)} | set(names)
     colour = partial(_colour, meta.get("colormap"))
     return [
-        _label_class(number, names.get(number, f"class {number}"), colour(number))
+        label_class(number, names.get(number, f"class {number}"), colour(number))
         for number in sorted(ids - {0, UNSURE})
     ]
 

@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from napari.utils.task_status import Status
 from psygnal import Signal
-from qtpy.QtCore import QEvent, QObject
+from qtpy.QtCore import QEvent, QObject, QTimer
 
 from . import tasks
 from .exporting import Exports
 from .generating import Images
 from .jobs import JobRunner
 from .keys import bind_keys
+from .label_png import label_png, read_label_png
 from .labelling import Labelling
 from .layers import SampleLayers, role_of
 from .mapping import Maps
@@ -30,6 +31,7 @@ from .state import ClassTable, LiveSample
 if TYPE_CHECKING:
     from uuid import UUID
 
+    from napari.layers import Layer
     from napari.viewer import Viewer
 
 
@@ -88,6 +90,7 @@ class Session(JobRunner):
         self.layers = SampleLayers(
             viewer, self.labels.edited, self.labels.confirmed, partial(bind_keys, self)
         )
+        viewer.layers.events.inserted.connect(self._layer_inserted)
         viewer.layers.events.removed.connect(self._layer_removed)
         self.saving = Saving(self)
         self._watcher = _CloseWatcher(viewer, self)
@@ -168,6 +171,22 @@ class Session(JobRunner):
         for entry in self.classes.active:
             self.layers.show_map(sample, entry, self.maps.opacity)
         self.layers.show_labels(sample, self.classes)
+
+    def _layer_inserted(self, event: Any) -> None:
+        if not self.closed and label_png(event.value) is not None:
+            # napari is not done with the layer yet
+            QTimer.singleShot(0, partial(self.guarded, self._as_labels, event.value))
+
+    def _as_labels(self, layer: Layer) -> None:
+        """Show a label PNG that napari opened as a picture as the labels that it is."""
+        found = label_png(layer)
+        if self.closed or found is None or layer not in self.viewer.layers:
+            return
+        labels = read_label_png(*found)
+        index = self.viewer.layers.index(layer)
+        self.viewer.layers.remove(layer)
+        self.viewer.layers.insert(index, labels)
+        self.say(f"{found[0].name} is shown as labels, with the classes beside it.")
 
     def _layer_removed(self, event: Any) -> None:
         key, role, _ = role_of(event.value)
