@@ -22,6 +22,7 @@ from napari_ovam.project import Project, ProjectError
 from napari_ovam.scratch import (
     Scratch,
     adopt,
+    clean,
     mark_done,
     remove,
     scratch_folder,
@@ -557,3 +558,18 @@ def test_a_kill_loses_nothing_older_than_three_seconds(seconds: float) -> None:
     for picture in pictures:
         with Image.open(picture) as whole:
             assert np.asarray(whole).shape[:2] == (200, 300)
+
+
+def test_what_was_done_a_month_ago_is_cleaned_away() -> None:
+    old, new, unfinished_ = Scratch(), Scratch(), Scratch()
+    for each in (old, new, unfinished_):
+        each.start()
+        each.project.add_sample(IMAGE, SETTINGS)
+        each.close()
+    for each in (old, new):
+        mark_done(each.path)
+    os.utime(old.path / "done", (0, 0))
+    assert clean() == [old.path]
+    assert not old.path.exists()
+    assert new.path.is_dir()
+    assert unfinished() == [unfinished_.path]

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import shutil
 import sys
+import time
 import uuid
 from datetime import datetime
 from pathlib import Path
@@ -114,6 +115,22 @@ def remove(path: Path) -> None:
         raise ProjectError(f"{path} is in use: close the window that works in it")
     mark_done(path)  # should deleting stop half-way, what is left is not offered
     shutil.rmtree(path)
+
+
+def clean(days: float = 30) -> list[Path]:
+    """Delete scratch projects that were marked as done long ago; return which.
+
+    What cannot be deleted, or is in use, stays for another time.
+    """
+    folder, gone = scratch_folder(), []
+    for mark in folder.glob(f"*/{_DONE}"):
+        try:
+            if time.time() - mark.stat().st_mtime > days * 86400:
+                remove(mark.parent)
+                gone.append(mark.parent)
+        except (OSError, ProjectError):
+            continue
+    return gone
 
 
 def adopt(path: Path, folder: str | PathLike[str]) -> Project:

@@ -290,6 +290,11 @@ class TraceSettings:
 
     def __post_init__(self) -> None:
         _check_branch(self.branch)
+        if isinstance(self.dtype, str):
+            raise ValueError(
+                f"dtype is {self.dtype!r}: give torch.{self.dtype}, or None for the "
+                "model's own precision"
+            )
 
 
 def block_of(layer: str) -> str:

@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from PIL import Image
+from qtpy.QtCore import Qt
 
 
 def exported(folder: str, kind: str) -> list[np.ndarray]:
@@ -32,7 +34,7 @@ def test_from_prompt_to_dataset(panel: Any) -> None:
         assert layer.blending == "additive"
         assert layer.data.shape == session.current.shape
         assert layer.data.max() == 1
-    assert panel.find(f"pieces_{cat}").text().replace(" · ", "") == "cat"
+    assert panel.find(f"pieces_{cat}").text() == "2 pieces: c · at"
 
     panel.press("labels_button")
     labels = panel.labels()
@@ -181,3 +183,60 @@ def test_a_closed_panel_can_be_opened_again(panel: Any) -> None:
     assert panel.find("sample").count() == 1
     panel.press("map_button")
     assert panel.layer("map", panel.number("cat")) is not None
+
+
+def test_running_again_for_exact_maps_keeps_the_image_and_the_strokes(panel: Any):
+    panel.press("generate_button")
+    panel.press("map_button")
+    panel.press("labels_button")
+    stroke = panel.paint(panel.other)
+    labels = panel.labels().data.copy()
+    sample = panel.session.current
+    image, before = sample.image.copy(), sample.trace.layers
+    assert {q.queries.dtype for q in before} == {torch.float16}
+
+    panel.press("exact_button")
+
+    assert "exact" in panel.status
+    assert panel.session.current is sample
+    np.testing.assert_array_equal(sample.image, image)
+    assert {q.queries.dtype for q in sample.trace.layers} == {torch.float32}
+    np.testing.assert_array_equal(panel.labels().data[stroke], labels[stroke])
+    assert not panel.find("exact_button").isEnabled()
+
+
+def test_a_list_of_phrases_is_pasted_line_by_line(panel: Any):
+    panel.press("generate_button")
+    panel.find("phrases").setText("cat\nhat\n\n")
+    panel.find("phrases").setFocus()
+    panel.bot.keyClick(panel.find("phrases"), Qt.Key.Key_Return)
+    panel.wait()
+    assert [e.name for e in panel.session.classes.active] == ["cat", "hat"]
+
+
+def test_only_the_selected_images_are_exported(panel: Any, tmp_path: Path):
+    panel.find("count").setValue(2)
+    panel.find("steps").setValue(2)
+    panel.press("generate_button")
+    panel.press("map_button")
+    panel.press("labels_button")
+    panel.find("export_scope").setCurrentText("selected images")
+    panel.find("folder").setText(str(tmp_path / "out"))
+    panel.press("export_button")
+    assert "No image is selected" in panel.status
+    panel.find("export_samples").item(1).setCheckState(Qt.CheckState.Checked)
+    panel.press("export_button")
+    (written,) = (tmp_path / "out" / "indexed" / "labels").iterdir()
+    assert written.name.startswith("0002")
+
+
+def test_a_model_that_was_used_is_offered_the_next_time(
+    panel: Any, make_napari_viewer: Any
+):
+    from napari_ovam._qt.image_section import ImageSection
+
+    panel.find("steps").setValue(2)
+    panel.press("generate_button")
+    section = ImageSection(make_napari_viewer())
+    offered = [section.model.itemText(i) for i in range(section.model.count())]
+    assert offered[:2] == ["tiny", panel.find("model").currentText()]

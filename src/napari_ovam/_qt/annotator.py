@@ -136,5 +136,6 @@ class SampleSelector(QWidget):
         index = samples.index(current) if current in samples else -1
         if current is not None:
             self.list.setCurrentIndex(index)
+            self.list.setToolTip(f"{current.name}: shown, with its maps and labels")
         self.previous.setEnabled(index > 0)
         self.next.setEnabled(0 <= index < len(samples) - 1)

@@ -5,15 +5,24 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
-from qtpy.QtWidgets import QCheckBox, QComboBox, QFileDialog, QLabel, QLineEdit
+from qtpy.QtCore import Qt
+from qtpy.QtWidgets import (
+    QCheckBox,
+    QComboBox,
+    QFileDialog,
+    QLabel,
+    QLineEdit,
+    QListWidget,
+    QListWidgetItem,
+)
 
-from .section import Section, button, small_button
+from .section import Section, button, listen, small_button
 from .settings import preferences
 
 if TYPE_CHECKING:
     from .state import LiveSample
 
-_SCOPES = ("all images", "this image", "edited images")
+_SCOPES = ("all images", "this image", "edited images", "selected images")
 
 
 class ExportSection(Section):
@@ -34,6 +43,15 @@ class ExportSection(Section):
         self.scope.addItems(_SCOPES)
         self.scope.setToolTip("Which images to export")
         self.row(QLabel("Format"), self.format, self.scope, stretch=1)
+        self.chosen = QListWidget()
+        self.chosen.setObjectName("export_samples")
+        self.chosen.setToolTip("Tick the images to export")
+        self.chosen.setMaximumHeight(110)
+        self.chosen.hide()
+        self.box.addWidget(self.chosen)
+        self.scope.currentTextChanged.connect(self._show_chosen)
+        listen(self, self.session.samples_changed, self._fill_chosen)
+        self._fill_chosen()
         self.folder = QLineEdit(preferences().folder or str(_free_folder()))
         self.folder.setObjectName("folder")
         self.folder.setToolTip("Where the dataset is written; made where it is missing")
@@ -51,6 +69,9 @@ class ExportSection(Section):
 
     def export(self) -> None:
         """Export with the values of the form."""
+        if self.scope.currentText() == _SCOPES[-1] and not self._ticked():
+            self.session.complain("No image is selected: tick those to export")
+            return
         self.session.exports.export(
             self.folder.text(),
             [self.format.currentText()],
@@ -65,7 +86,33 @@ class ExportSection(Section):
             return [session.current] if session.current else []
         if scope == "edited images":
             return [s for s in session.samples if s.edits and s.edits.count]
+        if scope == _SCOPES[-1]:
+            ticked = set(self._ticked())
+            return [s for s in session.samples if s.key in ticked]
         return list(session.samples)
+
+    def _show_chosen(self, scope: str) -> None:
+        self.chosen.setVisible(scope == _SCOPES[-1])
+
+    def _fill_chosen(self) -> None:
+        """List the samples; what was ticked stays so, new ones are not."""
+        ticked = set(self._ticked())
+        self.chosen.clear()
+        for number, sample in enumerate(self.session.samples, start=1):
+            item = QListWidgetItem(f"{number}: {sample.name}")
+            item.setData(Qt.ItemDataRole.UserRole, sample.key)
+            item.setToolTip(sample.name)
+            on = sample.key in ticked
+            item.setCheckState(Qt.CheckState.Checked if on else Qt.CheckState.Unchecked)
+            self.chosen.addItem(item)
+
+    def _ticked(self) -> list[str]:
+        items = (self.chosen.item(row) for row in range(self.chosen.count()))
+        return [
+            str(item.data(Qt.ItemDataRole.UserRole))
+            for item in items
+            if item is not None and item.checkState() == Qt.CheckState.Checked
+        ]
 
     def _browse(self) -> None:
         folder = QFileDialog.getExistingDirectory(self, "Export to", self.folder.text())

@@ -75,7 +75,8 @@ class Images:
                 self.session.layers.show_preview(value.picture, size[0])
             else:
                 self.session.layers.remove_preview()
-                self._add_made(value, value.generation.settings.prompt)
+                made = self._add_made(value, value.generation.settings.prompt)
+                made.exact = _is_exact(trace)
 
         self.session.start(
             "Generating",
@@ -155,15 +156,80 @@ class Images:
                 partial(self.load, read, name, prompt=prompt, reproduce=False)
             )
 
+        def arrived(made: tasks.Made) -> None:
+            self._add_made(made, name, loaded=not again, prompt=prompt)
+
         self.session.start(
             "Loading the image",
             run,
             returned=done,
-            previewed=lambda made: self._add_made(made, name, loaded=not again),
+            previewed=arrived,
             kept="Nothing was changed.",
         )
 
-    def _add_made(self, made: tasks.Made, name: str, *, loaded: bool = False) -> None:
+    def exact(self) -> None:
+        """Run the shown sample again, recording everything in full precision.
+
+        Its maps and proposals are made anew; labels that a person painted stay.
+        """
+        sample = self.session.current
+        if sample is None or sample.trace is None:
+            self.session.complain("There is no image: generate or load one first")
+            return
+        if self.session.refused():
+            return
+        wanted, labels = self.session.maps.wanted()
+        branch = sample.trace.branch
+        found: list[tasks.Made] = []
+
+        def run(job: Job) -> bool:
+            from napari_ovam import TraceSettings
+
+            trace = TraceSettings(branch=branch, dtype=None)
+            shared = trace, wanted, labels, job
+            models, choice = self.session.models, sample.choice
+            if sample.settings is None:
+                pairs = [(sample.image, sample.prompt)]
+                tasks.trace_images(models, choice, pairs, *shared)
+                return True
+            settings = sample.settings
+            other = tasks.reproduce_image(
+                models, choice, sample.image, settings, *shared
+            )
+            return other is None
+
+        def done(same: bool) -> None:
+            if not same:
+                self.session.say(
+                    "Its settings make other pixels here (another model, device or "
+                    "version): the trace stays as it was.",
+                    "warning",
+                )
+                return
+            (made,) = found
+            sample.trace, sample.exact = made.generation.trace, True
+            sample.seconds = made.seconds
+            if made.maps is not None:
+                self.session.maps.take(sample, made.maps)
+            if sample is self.session.current:
+                self.session.show(sample)
+            if sample.edits is not None:
+                self.session.labels.propose(sample)
+            self.session.current_changed.emit()
+            self.session.say("The maps are exact now: everything was recorded.")
+
+        about = f", about {sample.seconds:.0f} s" if sample.seconds >= 1 else ""
+        self.session.start(
+            f"Running again{about}",
+            run,
+            returned=done,
+            previewed=found.append,
+            kept="The trace and maps are as they were.",
+        )
+
+    def _add_made(
+        self, made: tasks.Made, name: str, *, loaded: bool = False, prompt: str = ""
+    ) -> LiveSample:
         generation = made.generation
         sample = LiveSample(
             self._free_name(name or "image"),
@@ -172,6 +238,8 @@ class Images:
             trace=generation.trace,
             # How a loaded image was traced does not say how it was made.
             settings=None if loaded else generation.settings,
+            prompt=prompt,
+            seconds=made.seconds,
         )
         if made.maps is not None:
             self.session.maps.take(sample, made.maps)
@@ -181,6 +249,7 @@ class Images:
         self.session.samples_changed.emit()
         self.session.select(sample.key)
         sample.extra["notes"] = made.notes
+        return sample
 
     def _after_images(self) -> None:
         notes = (
@@ -197,3 +266,7 @@ class Images:
         while free in names:
             free, number = f"{name} ({number})", number + 1
         return free
+
+
+def _is_exact(trace: Mapping[str, Any] | None) -> bool:
+    return trace is not None and "dtype" in trace and trace["dtype"] is None

@@ -23,6 +23,7 @@ from qtpy.QtWidgets import (
 
 from .images import read_image, rgb_of_layer
 from .layers import role_of
+from .recent import recent_models
 from .section import More, Section, button, form, listen, small_button
 from .settings import preferences
 from .state import ModelChoice
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 
     from napari_ovam import GenerationSettings
 
+_STABLE_DIFFUSION = "stable-diffusion-v1-5/stable-diffusion-v1-5"
 PROMPT = "a cat and a hat on the grass"
 _BRANCHES = {"unconditional (OVAM)": "uncond", "conditional (DAAM)": "cond"}
 
@@ -46,7 +48,8 @@ class ImageSection(Section):
         self.model = QComboBox()
         self.model.setObjectName("model")
         self.model.setEditable(True)
-        self.model.addItems(["tiny", "stable-diffusion-v1-5/stable-diffusion-v1-5"])
+        known = ["tiny", *recent_models(), _STABLE_DIFFUSION]
+        self.model.addItems(list(dict.fromkeys(known)))
         self.model.setCurrentText(self.session.choice.model)
         self.model.setToolTip(
             "The embedded model, a hub id (owner/name), a diffusers folder or a "

@@ -122,7 +122,10 @@ class LabelsSection(Section):
         name.setMaximumWidth(80)
         name.editingFinished.connect(lambda: self._rename(entry, name))
         value = QLabel(f"{entry.threshold:.2f}")
-        value.setToolTip(f"The threshold of the {entry.source}, of the map's maximum")
+        value.setToolTip(
+            f"The threshold of the {entry.source}: 0 is the map's lowest value, 1 its "
+            "highest"
+        )
         slider = QSlider(Qt.Orientation.Horizontal)
         slider.setObjectName(f"threshold_{entry.id}")
         slider.setRange(1, 100)

@@ -6,20 +6,49 @@ from functools import partial
 from typing import Any, ClassVar
 
 from magicgui.widgets import FloatSlider
+from qtpy.QtCore import Qt, Signal  # type: ignore[attr-defined]
 from qtpy.QtWidgets import (
     QCheckBox,
     QComboBox,
     QGridLayout,
     QLabel,
-    QLineEdit,
+    QPlainTextEdit,
     QSizePolicy,
     QWidget,
 )
 
-from .section import More, Section, button, clear, form, listen, small_button
+from .section import More, Section, button, clear, duration, form, listen, small_button
 from .state import ClassEntry, split_phrases
 
 PHRASES = "cat, hat"
+
+
+class PhraseEdit(QPlainTextEdit):
+    """Two lines for phrases: a list is pasted as it is; Enter maps it."""
+
+    returnPressed = Signal()
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self.setTabChangesFocus(True)
+        self.setVerticalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAsNeeded)
+        self.setFixedHeight(2 * self.fontMetrics().lineSpacing() + 12)
+
+    def text(self) -> str:
+        """Return what is typed."""
+        return self.toPlainText()
+
+    def setText(self, text: str) -> None:
+        """Replace what is typed."""
+        self.setPlainText(text)
+
+    def keyPressEvent(self, e: Any) -> None:
+        """Map at Enter; a new line at Shift-Enter."""
+        enter = e.key() in (Qt.Key.Key_Return, Qt.Key.Key_Enter)
+        if enter and not e.modifiers() & Qt.KeyboardModifier.ShiftModifier:
+            self.returnPressed.emit()
+        else:
+            super().keyPressEvent(e)
 
 
 class MapsSection(Section):
@@ -29,9 +58,11 @@ class MapsSection(Section):
 
     def build(self) -> None:
         """Make the widgets."""
-        self.phrases = QLineEdit(PHRASES)
+        self.phrases = PhraseEdit(PHRASES)
         self.phrases.setObjectName("phrases")
-        self.phrases.setToolTip("What to look for, separated by commas")
+        self.phrases.setToolTip(
+            "What to look for, separated by commas or lines; Enter maps"
+        )
         self.phrases.returnPressed.connect(self.map)
         self.map_button = button(
             "Map", "map_button", self.map, "Show where the model sees each phrase"
@@ -55,6 +86,10 @@ class MapsSection(Section):
             "Where the start and end tokens look, which surround every phrase",
         )
         content.layout().addRow(special)
+        self.exact_button = button("", "exact_button", self.session.images.exact)
+        content.layout().addRow(self.exact_button)
+        listen(self, self.session.current_changed, self._show_exact)
+        self._show_exact()
         self.box.addWidget(More(content))
         listen(self, self.session.classes_changed, self._fill)
         listen(self, self.session.phrases_restored, self._restore)
@@ -62,6 +97,20 @@ class MapsSection(Section):
 
     def _restore(self, phrases: str) -> None:
         self.phrases.setText(phrases)
+
+    def _show_exact(self) -> None:
+        sample = self.session.current
+        text = "Run again for exact maps"
+        if sample is not None and sample.exact:
+            text = "These maps are exact"
+        elif sample is not None and sample.seconds >= 1:
+            text += f" (about {duration(sample.seconds)})"
+        self.exact_button.setText(text)
+        self.exact_button.setToolTip(
+            "Records everything in full precision; the same image, more memory"
+        )
+        able = sample is not None and sample.trace is not None and not sample.exact
+        self.exact_button.setEnabled(able)
 
     def map(self) -> None:
         """Map the typed phrases."""
@@ -79,7 +128,7 @@ class MapsSection(Section):
         shown.setToolTip("Show this map")
         shown.setChecked(entry.shown)
         shown.toggled.connect(partial(self.session.maps.show_map, entry.id))
-        pieces = QLabel(" · ".join(entry.pieces))
+        pieces = QLabel(_pieces(entry))
         pieces.setObjectName(f"pieces_{entry.id}")
         pieces.setToolTip("The pieces that the model's tokenizer makes of the phrase")
         pieces.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Preferred)
@@ -106,3 +155,10 @@ class MapsSection(Section):
         ]
         self.phrases.setText(", ".join(rest))
         self.session.maps.drop_phrase(entry.id)
+
+
+def _pieces(entry: ClassEntry) -> str:
+    """Say what the tokenizer made of a phrase, where that is not its words."""
+    if not entry.pieces or list(entry.pieces) == entry.phrase.split():
+        return ""
+    return f"{len(entry.pieces)} pieces: {' · '.join(entry.pieces)}"

@@ -36,7 +36,7 @@ class RecoveryBar(QWidget):
             "Do not ask again",
             "forget_button",
             self._forget,
-            "Its files stay where they are",
+            "Its files stay for a month",
         )
         row = QHBoxLayout()
         row.addWidget(self.open_button)

@@ -13,7 +13,7 @@ from napari_ovam.autosave import Autosave
 from napari_ovam.classes import ClassTable as ProjectClasses
 from napari_ovam.classes import ProjectClass
 from napari_ovam.project import Project
-from napari_ovam.scratch import Scratch, mark_done, unfinished
+from napari_ovam.scratch import Scratch, clean, mark_done, unfinished
 
 from .edits import UNTOUCHED, Edits
 from .images import as_settings
@@ -193,7 +193,11 @@ class _Voice(QObject):
 
 
 def find_unfinished() -> list[tuple[Path, int]]:
-    """Return unfinished scratch projects and how many images they have."""
+    """Return unfinished scratch projects and how many images they have.
+
+    Those that were finished a month ago are deleted, as nothing else would do so.
+    """
+    clean()
     return [
         (path, sum(1 for _ in path.joinpath("images").glob("*.png")))
         for path in unfinished()

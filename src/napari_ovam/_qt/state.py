@@ -171,6 +171,12 @@ class LiveSample:
         The labels; None until there are some.
     absent
         Classes that are said not to be in this image.
+    prompt
+        What a loaded image was traced with.
+    seconds
+        How long the model ran for it; 0 where that is not known.
+    exact
+        Whether everything was recorded in full precision.
     """
 
     name: str
@@ -181,6 +187,9 @@ class LiveSample:
     maps: dict[int, NDArray[np.float32]] = field(default_factory=dict)
     edits: Edits | None = None
     absent: set[int] = field(default_factory=set)
+    prompt: str = ""
+    seconds: float = 0
+    exact: bool = False
     key: str = field(default_factory=lambda: uuid4().hex)
     extra: dict[str, Any] = field(default_factory=dict)
 

@@ -5,10 +5,13 @@ torch and diffusers are imported inside, so that napari starts without them.
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+from .recent import remember_model
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -67,12 +70,16 @@ class Preview:
 
 @dataclass(frozen=True, eq=False)
 class Made:
-    """A finished image with its trace and, where phrases are in use, its maps."""
+    """A finished image with its trace and, where phrases are in use, its maps.
+
+    `seconds` is how long the model ran for it.
+    """
 
     generation: Generation
     choice: ModelChoice
     maps: Maps | None
     labels: NDArray[Any] | None
+    seconds: float = 0
     notes: tuple[str, ...] = ()
 
 
@@ -120,6 +127,7 @@ class Models:
             self._loaded = None  # two models may not fit into memory
             pipe = load_pipeline(choice.model, device=choice.device)
             self._loaded = (choice, pipe)
+            remember_model(choice.model)
             job.describe(title)
         return self._loaded[1]
 
@@ -212,6 +220,7 @@ def generate_images(
         each = replace(settings, seed=settings.seed + index)
         suffix = f" {index + 1} of {count}" if count > 1 else ""
         job.describe(f"Generating{suffix}")
+        start = time.monotonic()
         generation = generate(
             pipe,
             each,
@@ -219,7 +228,7 @@ def generate_images(
             progress=job.progress,
             preview=lambda _, picture: job.preview(Preview(picture)),
         )
-        job.post(_made(models, choice, generation, wanted, labels, job))
+        job.post(_made(models, choice, generation, wanted, labels, job, start))
     return count
 
 
@@ -238,6 +247,7 @@ def trace_images(
     pipe = models.get(choice, job)
     for image, prompt in images:
         job.describe("Looking at the image")
+        start = time.monotonic()
         generation = trace_image(
             pipe,
             image,
@@ -245,7 +255,7 @@ def trace_images(
             trace=trace,
             progress=job.progress,
         )
-        job.post(_made(models, choice, generation, wanted, labels, job))
+        job.post(_made(models, choice, generation, wanted, labels, job, start))
     return len(images)
 
 
@@ -268,10 +278,11 @@ def reproduce_image(
 
     pipe = models.get(choice, job)
     job.describe("Generating again for the trace")
+    start = time.monotonic()
     generation = generate(pipe, settings, trace=trace, progress=job.progress)
     if not np.array_equal(generation.image, image):
         return generation
-    job.post(_made(models, choice, generation, wanted, labels, job))
+    job.post(_made(models, choice, generation, wanted, labels, job, start))
     return None
 
 
@@ -282,7 +293,9 @@ def _made(
     wanted: Sequence[MapRequest],
     labels: LabelRequest | None,
     job: Job,
+    start: float,
 ) -> Made:
+    seconds = time.monotonic() - start
     notes: tuple[str, ...] = ()
     if not generation.image.any():
         notes = (
@@ -290,17 +303,17 @@ def _made(
             "precision): try another seed or prompt.",
         )
     if not wanted:
-        return Made(generation, choice, None, None, notes)
+        return Made(generation, choice, None, None, seconds, notes)
     try:
         maps = make_maps(models, choice, generation.trace, wanted, job)
     except ValueError as error:
         # A token of another model must not cost the person the image.
         note = f"The image is there, its maps are not: {error}"
-        return Made(generation, choice, None, None, (*notes, note))
+        return Made(generation, choice, None, None, seconds, (*notes, note))
     proposal = None
     if labels is not None:
         proposal = make_labels(maps.maps, labels, generation.image)
-    return Made(generation, choice, maps, proposal, notes)
+    return Made(generation, choice, maps, proposal, seconds, notes)
 
 
 def optimize(
