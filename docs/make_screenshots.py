@@ -1,6 +1,8 @@
-"""Photograph the annotator at work: docs/images/panel-SIZE-STEP.png.
+"""Photograph the annotator at work, and every section with its settings open.
 
     python docs/make_screenshots.py
+
+Writes docs/images/panel-SIZE-STEP.png and section-SIZE-NAME.png.
 
 napari runs on a display of its own (Xvfb), with settings of its own, on the embedded
 model; every button is pressed as a person would, in the order of the panel.
@@ -15,6 +17,8 @@ import tempfile
 import time
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 OUT = Path(__file__).parent / "images"
 SIZES = ((1400, 900), (1024, 768))
@@ -50,7 +54,9 @@ def main() -> None:
     """Go through the whole job."""
     import diffusers.pipelines.stable_diffusion  # noqa: F401 (as the launcher does)
     import napari
-    from qtpy.QtWidgets import QAbstractButton, QApplication, QScrollArea
+    from PIL import Image
+    from qtpy.QtWidgets import QAbstractButton, QApplication, QScrollArea, QToolButton
+    from superqt import QCollapsible
 
     viewer = napari.Viewer(title="OVAM annotator", show=False)
     window = viewer.window._qt_window
@@ -75,7 +81,8 @@ def main() -> None:
             pump(0.1)
         pump(0.3)
 
-    def photograph(step: str, show: Any = None) -> None:
+    def photograph(name: str, show: Any = None) -> None:
+        kind, _, step = name.partition("-")
         for width, height in SIZES:
             window.resize(width, height)
             pump(0.5)
@@ -83,30 +90,49 @@ def main() -> None:
                 scroll.ensureWidgetVisible(show)
             viewer.reset_view()
             pump(0.4)
-            path = OUT / f"panel-{width}x{height}-{step}.png"
-            viewer.screenshot(path=str(path), canvas_only=False, flash=False)
-            print(path.name, (window.width(), window.height()), session.message)
+            pixels = viewer.screenshot(canvas_only=False, flash=False)
+            picture = Image.fromarray(pixels[..., :3]).quantize(256)
+            path = OUT / f"{kind}-{width}x{height}-{step}.png"
+            picture.save(path, optimize=True)
+            print(path.name, picture.size, session.message)
 
     OUT.mkdir(exist_ok=True)
-    photograph("start")
+    photograph("panel-start")
     for step, name in STEPS:
         button = panel.findChild(QAbstractButton, name)
         if step == "token":
-            paint(session)
+            correct(session)
         button.click()
         settle()
-        photograph(step, button)
+        photograph(f"panel-{step}", button)
+    folds = panel.findChildren(QCollapsible)
+    for fold in folds:
+        for other in folds:
+            (other.expand if other is fold else other.collapse)(animate=False)
+        for more in fold.findChildren(QToolButton, "more_button"):
+            more.setChecked(True)
+        pump(0.3)
+        photograph(f"section-{fold.objectName().removeprefix('fold_')}")
     viewer.close()
 
 
-def paint(session: Any) -> None:
-    """Draw one stroke of the first class, as a correction."""
+def correct(session: Any) -> None:
+    """Erase every part of the first class but the largest, as a person would."""
+    from skimage.measure import label
+
     sample = session.current
     layer = session.layers.find(sample.key, "labels")
-    height, width = layer.data.shape
-    for part in range(10):
-        place = (height // 2, width // 3 + part * width // 30)
-        layer.paint(place, layer.selected_label)
+    number = layer.selected_label
+    parts = label(layer.data == number)
+    sizes = np.bincount(parts.ravel())
+    sizes[0] = 0
+    for part in set(np.flatnonzero(sizes)) - {int(sizes.argmax())}:
+        row, column = np.argwhere(parts == part)[0]
+        layer.fill((int(row), int(column)), 0)
+    if sizes.astype(bool).sum() < 2:  # nothing to erase: make it a little larger
+        rows, columns = np.nonzero(parts)
+        place = (int(rows.min()), int(columns[rows.argmin()]))
+        layer.paint(place, number)
     session.labels.take_edits(sample)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 import re
 from dataclasses import replace
@@ -236,3 +237,11 @@ def test_the_hash_tells_text_encoders_apart_but_not_their_dtypes(make_pipe):
     assert text_encoder_hash(pipe) != known
     pipe.text_encoder = None
     assert text_encoder_hash(pipe) == ""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such modes")
+def test_others_may_read_a_saved_trace_as_far_as_the_umask_says(trace, tmp_path):
+    ordinary, saved = tmp_path / "ordinary", tmp_path / "a.safetensors"
+    ordinary.touch()
+    save_trace(trace, saved)
+    assert saved.stat().st_mode == ordinary.stat().st_mode

@@ -12,7 +12,7 @@ from qtpy.QtCore import Qt
 
 
 def exported(folder: str, kind: str) -> list[np.ndarray]:
-    files = sorted((Path(folder) / "indexed" / kind).glob("*.png"))
+    files = sorted((Path(folder).expanduser() / "indexed" / kind).glob("*.png"))
     return [np.asarray(Image.open(file)) for file in files]
 
 
@@ -240,3 +240,24 @@ def test_a_model_that_was_used_is_offered_the_next_time(
     section = ImageSection(make_napari_viewer())
     offered = [section.model.itemText(i) for i in range(section.model.count())]
     assert offered[:2] == ["tiny", panel.find("model").currentText()]
+
+
+def test_the_keys_do_what_the_buttons_do(panel: Any):
+    panel.find("steps").setValue(2)
+    panel.press("generate_button")
+
+    def key(name: str, layer: Any) -> None:
+        panel.viewer.layers.selection.active = layer
+        canvas = panel.viewer.window._qt_viewer.canvas.native
+        panel.bot.keyClick(canvas, name, Qt.KeyboardModifier.ShiftModifier)
+        panel.wait()
+
+    key("m", panel.layer("image"))
+    assert set(panel.session.current.maps) == {1, 2}
+    key("l", panel.layer("image"))
+    assert panel.labels() is not None
+    panel.find("iterations").setValue(2)
+    key("t", panel.labels())
+    assert panel.session.classes[1].scores is not None
+    key("g", panel.labels())
+    assert len(panel.session.samples) == 2

@@ -115,7 +115,8 @@ class ExportSection(Section):
         ]
 
     def _browse(self) -> None:
-        folder = QFileDialog.getExistingDirectory(self, "Export to", self.folder.text())
+        start = str(Path(self.folder.text()).expanduser())
+        folder = QFileDialog.getExistingDirectory(self, "Export to", start)
         if folder:
             self.folder.setText(folder)
 
@@ -126,4 +127,4 @@ def _free_folder() -> Path:
     folder, number = home / "ovam-dataset", 2
     while folder.exists():
         folder, number = home / f"ovam-dataset-{number}", number + 1
-    return folder
+    return Path("~") / folder.name

@@ -57,7 +57,7 @@ class Exports:
             for number, s in enumerate(self.session.samples, start=1)
             if s in labelled and s.edits
         ]
-        target = Path(folder).expanduser()
+        target = Path(folder.strip()).expanduser()
 
         def run(job: Job) -> Path:
             from napari_ovam import ExportItem, LabelClass
@@ -66,13 +66,13 @@ class Exports:
             classes = [LabelClass(*each) for each in entries]
             return tasks.export(items, classes, target, formats, overwrite, job)
 
-        def done(path: Path) -> None:
+        def done(_: Path) -> None:
             note = ""
             if untouched:
                 which = "It is" if len(arrays) == 1 else f"{untouched} of them are"
                 note = f" {which} untouched proposals of the maps."
             word = "image" if len(arrays) == 1 else "images"
-            self.session.say(f"Exported {len(arrays)} {word} to {path}.{note}")
+            self.session.say(f"Exported {len(arrays)} {word} to {folder.strip()}.{note}")
 
         self.session.start(
             "Exporting", run, returned=done, kept="The folder is as it was before."

@@ -94,6 +94,7 @@ class ImageSection(Section):
         self.trace_anyway.clicked.connect(self._trace_anyway)
         listen(self, self.session.reproduction_differs, self._offer_trace)
         listen(self, self.session.settings_restored, self._restore)
+        self.at_key("generate", self.generate)
 
     def _caption(self, text: str) -> QLabel:
         label = QLabel(text)

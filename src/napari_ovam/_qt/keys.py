@@ -21,6 +21,10 @@ KEYS = {
     "C": "paint the next class",
     "U": "paint “unsure”",
     "H": "show or hide the maps",
+    "Shift-G": "generate",
+    "Shift-M": "map",
+    "Shift-L": "labels from maps",
+    "Shift-T": "optimize the token",
 }
 
 
@@ -33,6 +37,10 @@ def bind_keys(session: Session, layer: Layer) -> None:
     bind("N", lambda: session.step(1))
     bind("Shift-N", lambda: session.step(-1))
     bind("H", lambda: _toggle_maps(session))
+    bind("Shift-G", lambda: session.asked.emit("generate"))
+    bind("Shift-M", lambda: session.asked.emit("map"))
+    bind("Shift-L", session.labels.labels_from_maps)
+    bind("Shift-T", lambda: session.asked.emit("optimize"))
     if isinstance(layer, Labels):
         bind("C", lambda: _next_class(session, layer))
         bind("U", lambda: setattr(layer, "selected_label", UNSURE))

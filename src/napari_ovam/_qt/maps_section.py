@@ -93,6 +93,7 @@ class MapsSection(Section):
         self.box.addWidget(More(content))
         listen(self, self.session.classes_changed, self._fill)
         listen(self, self.session.phrases_restored, self._restore)
+        self.at_key("map", self.map)
         self._fill()
 
     def _restore(self, phrases: str) -> None:

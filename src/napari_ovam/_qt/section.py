@@ -82,6 +82,8 @@ class StatusLine(QWidget):
         now = time.monotonic()
         if done == 0 or total == 0:
             self._since = now
+        # A bar draws itself, and with it the whole window, at once: let it wait.
+        self.bar.setUpdatesEnabled(False)
         self.bar.setRange(0, total)  # 0, 0 shows that it works, not how far it is
         self.bar.setValue(done)
         left = ""
@@ -89,6 +91,7 @@ class StatusLine(QWidget):
             seconds = (now - self._since) / done * (total - done)
             left = f", {duration(seconds)} left"
         self.bar.setFormat(f"{done}/{total}{left}" if total else "")
+        self.bar.setUpdatesEnabled(True)
 
 
 class Section(QWidget):
@@ -119,6 +122,12 @@ class Section(QWidget):
     def build(self) -> None:
         """Make the widgets and connect them to the session."""
         raise NotImplementedError
+
+    def at_key(self, name: str, call: Callable[[], Any]) -> None:
+        """Do what a key asks for by name, with the values of this section."""
+        listen(
+            self, self.session.asked, lambda asked: call() if asked == name else None
+        )
 
     def row(self, *widgets: QWidget, stretch: int = 0) -> QHBoxLayout:
         """Add widgets side by side; the one at index `stretch` takes the room."""

@@ -58,6 +58,7 @@ class Session(JobRunner):
     labels_changed = Signal()
     optimized_step = Signal(int, float)
     optimized = Signal(object)  # class id
+    asked = Signal(str)  # a key was pressed for what a section's form starts
     settings_restored = Signal(object)  # GenerationSettings of a loaded PNG
     phrases_restored = Signal(str)  # of recovered work, separated by commas
     reproduction_differs = Signal(object)  # what loads the picture in spite of that

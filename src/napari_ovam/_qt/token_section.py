@@ -66,6 +66,7 @@ class TokenSection(Section):
         self.box.addWidget(More(content, "more: save, load, settings"))
         listen(self, self.session.classes_changed, self._fill)
         listen(self, self.session.optimized_step, self.plot.add)
+        self.at_key("optimize", self.optimize)
         self.choice.currentIndexChanged.connect(lambda _: self._show())
         self._fill()
 
