@@ -82,9 +82,11 @@ def _check_text(path: Path) -> str:
     poor = [f"{k} {v:.0%}" for k, v in figures["by_object"].items() if v < 0.8]
     return (
         f"A small classifier trained on composed scenes (right on "
-        f"{figures['classifier_accuracy']:.1%} of unseen ones) names "
+        f"{figures['classifier_accuracy']:.1%} of unseen ones with one object, "
+        f"{figures['classifier_accuracy_two']:.1%} with two) names "
         f"{figures['named']:.1%} of {figures['images']} generated pictures of one "
-        f"object. Below 80 %: {', '.join(poor) or 'none'}."
+        f"object, and both objects in {figures['both_named']:.1%} of "
+        f"{figures['images_of_two']} of two. Below 80 %: {', '.join(poor) or 'none'}."
     )
 
 

@@ -2,8 +2,9 @@
 
     python training/check.py
 
-Trains a small classifier on composed scenes of one object (a few minutes on two
-cores), lets it name 240 generated pictures, and writes figures and contact sheets.
+Trains a small classifier on composed scenes of one and two objects (a few minutes on
+two cores), lets it name 240 generated pictures of one object and 72 of two, and writes
+figures and contact sheets.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ from train import TEST_SEEDS, to_tensor
 from napari_ovam import load_pipeline
 
 EACH = 10
+PAIRS = 72
+SHOWN_PAIRS = 24
 
 
 def make_classifier() -> nn.Sequential:
@@ -42,23 +45,28 @@ def make_classifier() -> nn.Sequential:
     )
 
 
-def composed(first_seed: int, count: int) -> tuple[Tensor, Tensor]:
-    """Scenes of one object, halved to 64x64, and which object it is."""
+def composed(first_seed: int, count: int, objects: int) -> tuple[Tensor, Tensor]:
+    """Scenes, halved to 64x64, and (count, names) 1 where an object is in them."""
     names = tuple(OBJECTS)
-    images = [
-        compose(first_seed + i, objects=(names[i % len(names)],)).image
-        for i in range(count)
-    ]
-    return halved(np.stack(images)), torch.arange(count) % len(names)
+    rng = np.random.default_rng(first_seed)
+    truth = torch.zeros(count, len(names))
+    images = []
+    for i in range(count):
+        rest = rng.permutation(np.delete(np.arange(len(names)), i % len(names)))
+        chosen = [i % len(names), *rest[: objects - 1].tolist()]
+        truth[i, chosen] = 1
+        scene = compose(first_seed + i, objects=tuple(names[k] for k in chosen))
+        images.append(scene.image)
+    return halved(np.stack(images)), truth
 
 
 def halved(images: np.ndarray) -> Tensor:
     return nn.functional.avg_pool2d(to_tensor(images), 2)
 
 
-def train_classifier(steps: int) -> tuple[nn.Module, float]:
-    """Train, and measure on scenes that neither it nor the model has seen."""
-    x, y = composed(TEST_SEEDS + 500_000, 4800)
+def train_classifier(steps: int) -> nn.Module:
+    parts = [composed(TEST_SEEDS + 500_000 + 10_000 * n, 4800, n) for n in (1, 2)]
+    x, y = (torch.cat(each) for each in zip(*parts, strict=True))
     net = make_classifier()
     optimizer = torch.optim.AdamW(net.parameters(), 2e-3)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 4e-3, steps)
@@ -69,14 +77,21 @@ def train_classifier(steps: int) -> tuple[nn.Module, float]:
         if torch.rand(()) < 0.5:
             batch = nn.functional.avg_pool2d(batch, 3, 1, 1)
         batch = batch + 0.05 * torch.randn_like(batch)
-        loss = nn.functional.cross_entropy(net(batch), y[rows])
+        loss = nn.functional.binary_cross_entropy_with_logits(net(batch), y[rows])
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         schedule.step()
-    x, y = composed(TEST_SEEDS + 900_000, 480)
-    with torch.no_grad():
-        return net, (net(x).argmax(1) == y).float().mean().item()
+    return net
+
+
+@torch.no_grad()
+def all_named(net: nn.Module, x: Tensor, truth: Tensor) -> Tensor:
+    """Whether the n most probable names are the n objects of each picture, 0 or 1."""
+    scores = torch.cat([net(part) for part in x.split(64)])
+    count = int(truth[0].sum())
+    named = scores.topk(count, dim=1).indices
+    return truth.gather(1, named).all(dim=1).float()
 
 
 def draw(pipe: object, prompts: list[str], seed: int) -> np.ndarray:
@@ -95,6 +110,18 @@ def draw(pipe: object, prompts: list[str], seed: int) -> np.ndarray:
             output_type="np",
         ).images.tolist()
     return (np.array(images) * 255).round().astype(np.uint8)
+
+
+def article(noun: str) -> str:
+    return f"{'an' if noun[0] in 'aeiou' else 'a'} {noun}"
+
+
+def truth_of(groups: list[tuple[int, ...]]) -> Tensor:
+    """Return (groups, names), 1 where a name's index is in the group."""
+    truth = torch.zeros(len(groups), len(OBJECTS))
+    for row, group in enumerate(groups):
+        truth[row, list(group)] = 1
+    return truth
 
 
 def sheet(images: np.ndarray, columns: int, path: Path) -> None:
@@ -123,31 +150,42 @@ def main() -> None:
         shutil.copy(log, out / "log.jsonl")
     names, places = tuple(OBJECTS), tuple(BACKGROUNDS.values())
 
-    net, accuracy = train_classifier(arguments.steps)
-    print(f"classifier: {accuracy:.1%} of unseen composed scenes", flush=True)
+    net = train_classifier(arguments.steps)
+    unseen = {
+        n: all_named(net, *composed(TEST_SEEDS + 900_000 + 10_000 * n, 480, n))
+        for n in (1, 2)
+    }
+    accuracy = {n: right.mean().item() for n, right in unseen.items()}
+    print(f"classifier, unseen composed scenes: {accuracy}", flush=True)
     pipe = load_pipeline(arguments.model, device="cpu")
+    ones = [(k,) for k in range(len(names)) for _ in range(arguments.each)]
     prompts = [
-        f"{'an' if name[0] in 'aeiou' else 'a'} {name} {places[i % len(places)]}"
-        for name in names
-        for i in range(arguments.each)
+        f"{article(names[k])} {places[i % arguments.each % len(places)]}"
+        for i, (k,) in enumerate(ones)
     ]
     images = draw(pipe, prompts, 0)
-    with torch.no_grad():
-        named = net(halved(images)).argmax(1).reshape(len(names), -1)
-    right = (named == torch.arange(len(names))[:, None]).float()
+    right = all_named(net, halved(images), truth_of(ones))
+    rng = np.random.default_rng(1)
+    pairs = [tuple(rng.permutation(len(names))[:2].tolist()) for _ in range(PAIRS)]
+    two = [
+        f"{article(names[a])} and {article(names[b])} {places[i % len(places)]}"
+        for i, (a, b) in enumerate(pairs)
+    ]
+    both = draw(pipe, two, 1000)
+    by_object = right.reshape(len(names), -1).mean(1).tolist()
     figures = {
-        "classifier_accuracy": accuracy,
+        "classifier_accuracy": accuracy[1],
+        "classifier_accuracy_two": accuracy[2],
         "images": len(images),
         "named": right.mean().item(),
-        "by_object": dict(zip(names, right.mean(1).tolist(), strict=True)),
+        "images_of_two": len(both),
+        "both_named": all_named(net, halved(both), truth_of(pairs)).mean().item(),
+        "by_object": dict(zip(names, by_object, strict=True)),
     }
     (out / "check.json").write_text(json.dumps(figures, indent=2) + "\n")
     sheet(images, arguments.each, out / "contact-sheet.jpg")
-    rng = np.random.default_rng(1)
-    pairs = [rng.choice(names, 2, replace=False) for _ in range(24)]
-    two = [f"a {a} and a {b} {places[i % 6]}" for i, (a, b) in enumerate(pairs)]
-    sheet(draw(pipe, two, 1000), 6, out / "two-objects.jpg")
-    (out / "two-objects.txt").write_text("\n".join(two) + "\n")
+    sheet(both[:SHOWN_PAIRS], 6, out / "two-objects.jpg")
+    (out / "two-objects.txt").write_text("\n".join(two[:SHOWN_PAIRS]) + "\n")
     print(json.dumps(figures, indent=2))
     if arguments.model == "tiny":
         write_card(Path("src/napari_ovam/tiny"), out / "log.jsonl", out / "check.json")

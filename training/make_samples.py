@@ -20,7 +20,7 @@ import napari_ovam as ovam
 OUT = Path("src/napari_ovam/samples")
 SAMPLES = {
     "cat-and-hat": ("a cat and a hat on the grass", 0),
-    "car": ("a car on the snow", 0),
+    "car": ("a car in the snow", 0),
 }
 CALLS = 2
 LIMIT = 2_000_000  # bytes, of all files together

@@ -3,8 +3,8 @@
     python training/train.py --work training/work
 
 The stages (autoencoder, decoder, small scenes, large scenes, export) each continue
-where their last checkpoint stood. A stage's budget is a time ("20m") or a number of steps
-("3000"); only step budgets give the same weights twice.
+where their last checkpoint stood. A stage's budget is a time ("20m") or a number of
+steps ("3000"); only step budgets give the same weights twice.
 """
 
 from __future__ import annotations
