@@ -6,6 +6,7 @@ process itself, with no word that a user could act on.
 
 from __future__ import annotations
 
+import gc
 import importlib
 import os
 import subprocess
@@ -17,7 +18,8 @@ _DISPLAYS = ("DISPLAY", "WAYLAND_DISPLAY")
 _PROBE = "from qtpy.QtWidgets import QApplication; QApplication([])"
 # Imported before the window shows: together they take seconds, and would freeze it.
 _HEAVY = (
-    "diffusers.pipelines.stable_diffusion",
+    "diffusers.guiders",
+    "diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion",
     "napari_ovam.diffusion",
     "napari_ovam.labels",
     "napari_ovam.models",
@@ -39,14 +41,31 @@ def launch() -> int:
     if problem:
         sys.stderr.write(f"napari-ovam: {problem}\n")
         return 1
-    for module in _HEAVY:
-        importlib.import_module(module)
+    from napari_ovam.model_files import quiet
+
+    with quiet():
+        for module in _HEAVY:
+            importlib.import_module(module)
+    # napari collects garbage whenever a layer is removed, in the GUI thread: what was
+    # imported is none, and looking through it takes half a second.
+    gc.collect()
+    gc.freeze()
     import napari
 
+    _make_first_layers()
     viewer = napari.Viewer(title="OVAM annotator")
     viewer.window.add_plugin_dock_widget("napari-ovam", "OVAM annotator")
     napari.run()
     return 0
+
+
+def _make_first_layers() -> None:
+    """Have napari import what it imports with its first layers, such as pandas."""
+    import numpy as np
+    from napari.layers import Image, Labels
+
+    Image(np.zeros((2, 2)))
+    Labels(np.zeros((2, 2), np.uint16), features={"index": [0], "name": [""]})
 
 
 def _problem() -> str:

@@ -72,7 +72,8 @@ class Exports:
                 which = "It is" if len(arrays) == 1 else f"{untouched} of them are"
                 note = f" {which} untouched proposals of the maps."
             word = "image" if len(arrays) == 1 else "images"
-            self.session.say(f"Exported {len(arrays)} {word} to {folder.strip()}.{note}")
+            where = folder.strip()
+            self.session.say(f"Exported {len(arrays)} {word} to {where}.{note}")
 
         self.session.start(
             "Exporting", run, returned=done, kept="The folder is as it was before."

@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Literal
 
 from psygnal import Signal
+from qtpy.QtCore import Qt, QTimer
+from qtpy.QtWidgets import QLabel
 
 from .worker import Job
 
@@ -12,6 +14,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 Kind = Literal["info", "warning", "error"]
+# Hooks report many times a step; each report that is shown costs a drawing.
+_PERIOD = 100  # ms
 
 
 class JobRunner:
@@ -33,6 +37,10 @@ class JobRunner:
         self.job: Job | None = None
         self.closed = False
         self.message: tuple[str, Kind] = ("", "info")
+        self._progress: tuple[int, int] | None = None  # not shown yet
+        self._timer = QTimer()
+        self._timer.setInterval(_PERIOD)
+        self._timer.timeout.connect(self._show_progress)
 
     def say(self, text: str, kind: Kind = "info") -> None:
         """Show a sentence in the status line."""
@@ -127,6 +135,8 @@ class JobRunner:
                 error = self.guarded(previewed, value)
                 if error is not None:
                     lost.append(error)
+            # After what was changed has been drawn, else previews would pile up.
+            QTimer.singleShot(0, job.preview_shown)
 
         job.progressed.connect(self._progressed)
         job.described.connect(self._described)
@@ -148,12 +158,24 @@ class JobRunner:
     def close(self) -> None:
         """Stop what runs."""
         self.closed = True
+        self._timer.stop()
         if self.job is not None:
             self.job.quit()
+            if self.job.holds:
+                _show_wait(self.job)
 
     def _progressed(self, done: int, total: int) -> None:
-        if not self.closed:
-            self.progressed.emit(done, total)
+        self._progress = (done, total)
+        if not self._timer.isActive():
+            self._timer.start()
+            self._show_progress()
+
+    def _show_progress(self) -> None:
+        progress, self._progress = self._progress, None
+        if progress is None or self.closed or self.job is None:
+            self._timer.stop()
+        else:
+            self.progressed.emit(*progress)
 
     def _described(self, text: str, holds: bool) -> None:
         if self.closed or self.job is None:
@@ -174,3 +196,21 @@ class JobRunner:
             self.complain(error)
             return error
         return None
+
+
+def _show_wait(job: Job) -> None:
+    """Say what closing waits for, in a small window that goes when it is over.
+
+    As long as it is there, Qt does not end the program: the program ends with it.
+    """
+    notice = QLabel(f"Closing waits for this, which cannot be stopped: {job.holds}…")
+    notice.setObjectName("closing_notice")
+    notice.setWindowTitle("napari-ovam")
+    notice.setMargin(16)
+    notice.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
+
+    def over(*_: Any) -> None:  # holds the notice as well
+        notice.close()
+
+    job.finished.connect(over)
+    notice.show()

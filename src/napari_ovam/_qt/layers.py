@@ -307,17 +307,23 @@ def brushed(
     places: Sequence[Sequence[float]], size: float, shape: tuple[int, ...]
 ) -> NDArray[np.bool_]:
     """Return the pixels within a round brush drawn along places (row, column)."""
-    rows, columns = np.indices(shape)
     mask = np.zeros(shape, bool)
+    radius = size / 2
     for start, end in zip(places, [*places[1:], places[-1]], strict=True):
         along = np.subtract(end, start)
         length = float(along @ along) or 1.0
+        low = np.floor(np.minimum(start, end) - radius).astype(int).clip(0)
+        high = np.ceil(np.maximum(start, end) + radius).astype(int).clip(-1) + 1
+        near = tuple(
+            slice(a, min(b, n)) for a, b, n in zip(low, high, shape, strict=True)
+        )
+        rows, columns = np.ogrid[near]
         part = (rows - start[0]) * along[0] + (columns - start[1]) * along[1]
         part = (part / length).clip(0, 1)
         distance = np.hypot(
             rows - start[0] - part * along[0], columns - start[1] - part * along[1]
         )
-        mask |= distance <= size / 2
+        mask[near] |= distance <= radius
     return mask
 
 

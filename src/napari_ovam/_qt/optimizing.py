@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from . import tasks
 
 if TYPE_CHECKING:
@@ -81,9 +83,9 @@ class Tokens:
             self.session.optimized_step.emit(value.index, value.loss)
             if (layer := shown()) is not None:
                 layer.data = value.map
-                layer.scale = [
-                    a / b for a, b in zip(usable[0].shape, value.map.shape, strict=True)
-                ]
+                scale = np.divide(usable[0].shape, value.map.shape)
+                if not np.array_equal(layer.scale, scale):  # each costs a drawing
+                    layer.scale = scale
 
         def ended() -> None:
             if (layer := shown()) is not None:

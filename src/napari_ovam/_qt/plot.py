@@ -30,6 +30,10 @@ class LossPlot(QWidget):
     def paintEvent(self, _event: QPaintEvent | None) -> None:
         """Draw the line."""
         painter = QPainter(self)
+        self._draw(painter)
+        painter.end()
+
+    def _draw(self, painter: QPainter) -> None:
         painter.setRenderHint(QPainter.RenderHint.Antialiasing)
         colour = self.palette().windowText().color()
         area = self.rect().adjusted(4, 4, -4, -4)

@@ -15,8 +15,8 @@ from napari_ovam.progress import Cancelled
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-# Hooks report many times a step; a person sees no more than this many a second.
-_PERIOD = 0.05
+# Between two previews, in seconds: each costs the GUI thread a drawing.
+_PERIOD = 0.1
 
 
 class JobSignals(WorkerBaseSignals):
@@ -54,10 +54,12 @@ class Job(WorkerBase[Any]):
     def __init__(self, task: Callable[[Job], Any], title: str = "") -> None:
         super().__init__(SignalsClass=JobSignals)
         self.title = title
+        self.holds = ""  # what runs now, where no cancel can end it early
         self._task = task
         self._cancel = threading.Event()
         self._last_progress: tuple[int, int] | None = None
         self._last_preview = 0.0
+        self._shown = True  # the last preview
 
     @property
     def cancelled(self) -> bool:
@@ -84,15 +86,24 @@ class Job(WorkerBase[Any]):
         """Say which part of the work begins, and whether no cancel can end it early."""
         self.check()
         self.title = text
+        self.holds = text if holds else ""
         self._last_progress = None
         self.described.emit(text, holds)
 
     def preview(self, value: Any) -> None:
-        """Show something on the way; skipped when the last one was a moment ago."""
+        """Show something on the way.
+
+        Skipped when the last one was a moment ago, or was not shown yet.
+        """
         now = time.monotonic()
-        if now - self._last_preview >= _PERIOD:
+        if self._shown and now - self._last_preview >= _PERIOD:
             self._last_preview = now
+            self._shown = False
             self.previewed.emit(value)
+
+    def preview_shown(self) -> None:
+        """Let the next preview come; called in the GUI thread."""
+        self._shown = True
 
     def post(self, value: Any) -> None:
         """Hand over a result on the way; never skipped."""
