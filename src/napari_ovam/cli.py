@@ -300,7 +300,10 @@ def export(
     out: Annotated[Path, typer.Option(help="A new folder for the dataset.")],
     format: Annotated[
         list[str] | None,
-        typer.Option(help="indexed, coco or coco-parts; may be given again."),
+        typer.Option(
+            help="indexed, coco, coco-parts, coco-panoptic, voc, yolo-seg, "
+            "yolo-semantic, nnunet or hf; several by commas, or given again."
+        ),
     ] = None,
     overwrite: Annotated[bool, typer.Option(help="Replace these formats.")] = False,
 ) -> None:
@@ -310,11 +313,12 @@ def export(
         from napari_ovam.workfolder import WorkFolder
 
         work = WorkFolder(folder)
+        formats = [name.strip() for each in format or [] for name in each.split(",")]
         export_dataset(
             work.items(),
             work.classes(),
             out,
-            format or ["indexed"],
+            formats or ["indexed"],
             overwrite=overwrite,
             progress=lambda done, total: progress(done, total or len(work.names())),
         )

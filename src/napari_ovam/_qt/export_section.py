@@ -37,7 +37,9 @@ class ExportSection(Section):
         self.format = QComboBox()
         self.format.setObjectName("format")
         self.format.addItems(list(FORMATS))
-        self.format.setToolTip("indexed: PNGs of class ids; coco: JSON with masks")
+        self.format.setToolTip(
+            "indexed: PNGs of class ids; coco: JSON with masks; docs/export.md has all"
+        )
         self.scope = QComboBox()
         self.scope.setObjectName("export_scope")
         self.scope.addItems(_SCOPES)

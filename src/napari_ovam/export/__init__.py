@@ -6,7 +6,7 @@ A new format is one more module with a `Writer`, and one more entry in `FORMATS`
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from operator import length_hint
 from pathlib import Path
@@ -14,6 +14,7 @@ from pathlib import Path
 from napari_ovam.progress import Progress
 
 from .coco import CocoWriter
+from .coco_panoptic import CocoPanopticWriter
 from .dataset import (
     BACKGROUND,
     IGNORE,
@@ -26,7 +27,13 @@ from .dataset import (
     check_item,
     check_name,
 )
+from .hf import HfWriter
 from .indexed import IndexedWriter
+from .nnunet import NnunetWriter
+from .splitting import Split
+from .voc import VocWriter
+from .yolo_seg import YoloSegWriter
+from .yolo_semantic import YoloSemanticWriter
 
 __all__ = [
     "BACKGROUND",
@@ -36,6 +43,7 @@ __all__ = [
     "ExportItem",
     "FolderExistsError",
     "LabelClass",
+    "Split",
     "Writer",
     "WriterFactory",
     "check_name",
@@ -46,6 +54,12 @@ FORMATS: dict[str, WriterFactory] = {
     "indexed": IndexedWriter,
     "coco": CocoWriter,
     "coco-parts": partial(CocoWriter, parts=True),
+    "coco-panoptic": CocoPanopticWriter,
+    "voc": VocWriter,
+    "yolo-seg": YoloSegWriter,
+    "yolo-semantic": YoloSemanticWriter,
+    "nnunet": NnunetWriter,
+    "hf": HfWriter,
 }
 """The formats by name, as the panel and the command line list them."""
 
@@ -63,6 +77,7 @@ def export_dataset(
     formats: Sequence[str] = ("indexed",),
     *,
     overwrite: bool = False,
+    split: Split | None = None,
     progress: Progress | None = None,
 ) -> Path:
     """Write images and labels as a dataset, each format in a folder of its own.
@@ -83,6 +98,8 @@ def export_dataset(
         Names in `FORMATS`.
     overwrite
         Replace these formats' folders in an existing `out`; other files stay.
+    split
+        Deal the images to train, validation and test. None keeps each item's own.
     progress
         Called as (done, total) after each item; total is 0 where `items` has no
         length. May raise `Cancelled`.
@@ -95,9 +112,9 @@ def export_dataset(
     Raises
     ------
     ValueError
-        For an unknown format, classes or items that do not fit together, an item
-        name that is used twice, and (`FolderExistsError`) for an `out` with files in
-        it. Nothing is written then.
+        For an unknown format, classes that a format cannot hold, classes or items
+        that do not fit together, an item name that is used twice, and
+        (`FolderExistsError`) for an `out` with files in it. Nothing is written then.
     ExportError
         Where a file reads back differently.
     """
@@ -116,7 +133,7 @@ def export_dataset(
     try:
         new = staging / "new"
         new.mkdir()
-        _write(items, classes, new, dict.fromkeys(formats), progress)
+        _write(items, classes, new, dict.fromkeys(formats), split, progress)
         if existed:
             for name in dict.fromkeys(formats):
                 _replace(out / name, new / name, staging / f"old-{name}")
@@ -132,6 +149,7 @@ def _write(
     classes: Sequence[LabelClass],
     folder: Path,
     formats: Iterable[str],
+    split: Split | None,
     progress: Progress | None,
 ) -> None:
     writers: list[Writer] = []
@@ -141,8 +159,9 @@ def _write(
     ids = frozenset(entry.id for entry in classes)
     total = length_hint(items)
     names: set[str] = set()
-    for done, item in enumerate(items, start=1):
-        check_item(item, ids)
+    checked = _checked(items, ids)
+    dealt = checked if split is None else split.deal(checked)
+    for done, item in enumerate(dealt, start=1):
         # Some file systems take "Cat.png" and "cat.png" for one file.
         if item.name.casefold() in names:
             msg = f"two items are named {item.name!r}; file names must differ"
@@ -157,6 +176,12 @@ def _write(
         raise ValueError(msg)
     for writer in writers:
         writer.finish()
+
+
+def _checked(items: Iterable[ExportItem], ids: frozenset[int]) -> Iterator[ExportItem]:
+    for item in items:
+        check_item(item, ids)
+        yield item
 
 
 def _check_folder(out: Path, *, overwrite: bool) -> None:

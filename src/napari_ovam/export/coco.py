@@ -1,6 +1,6 @@
 """COCO instances: one JSON with run-length masks.
 
-    images/NAME.png   annotations.json
+    images/NAME.png   annotations.json, or annotations_train.json ... if split
 
 Written for readers as they are: `iscrowd` 0 (readers skip crowds), an area, a box and
 an id for each annotation, category ids equal to class ids. COCO has no ignore label:
@@ -47,6 +47,7 @@ class CocoWriter:
         ]
         self.images: list[dict[str, Any]] = []
         self.annotations: list[dict[str, Any]] = []
+        self.splits: list[str] = []
         # Labels are not kept; what the finished file decodes to is compared with these.
         self.hashes: list[bytes] = []
         (folder / "images").mkdir()
@@ -68,6 +69,7 @@ class CocoWriter:
                 "ignore_pixels": int(ignored.sum()),
             }
         )
+        self.splits.append(item.split)
         self.hashes.append(_hash(labels))
         for class_id, mask in self._masks(labels):
             code = rle.encode(np.asfortranarray(mask, dtype=np.uint8))
@@ -100,7 +102,12 @@ class CocoWriter:
 
     def finish(self) -> None:
         """Write `annotations.json`, then decode it and compare the pixels."""
-        path = self.folder / "annotations.json"
+        for split in sorted(set(self.splits)):
+            self._write(split, {i for i, s in enumerate(self.splits) if s == split})
+
+    def _write(self, split: str, chosen: set[int]) -> None:
+        """Write and compare the images of one split, given by their positions."""
+        path = self.folder / json_name("annotations", split)
         content = {
             "info": {
                 "description": "napari-ovam",
@@ -109,24 +116,29 @@ class CocoWriter:
             },
             "licenses": [],
             "categories": self.categories,
-            "images": self.images,
-            "annotations": self.annotations,
+            "images": [self.images[i] for i in sorted(chosen)],
+            "annotations": [a for a in self.annotations if a["image_id"] - 1 in chosen],
         }
         with path.open("x", encoding="utf-8") as file:
             json.dump(content, file, ensure_ascii=False)
-        self._read_back(path)
+        self._read_back(path, [self.hashes[i] for i in sorted(chosen)])
 
-    def _read_back(self, path: Path) -> None:
+    def _read_back(self, path: Path, hashes: Sequence[bytes]) -> None:
         content = json.loads(path.read_text(encoding="utf-8"))
         annotations = iter(content["annotations"])
         annotation = next(annotations, None)
-        for image, expected in zip(content["images"], self.hashes, strict=True):
+        for image, expected in zip(content["images"], hashes, strict=True):
             labels = np.zeros((image["height"], image["width"]), np.uint16)
             while annotation is not None and annotation["image_id"] == image["id"]:
                 mask = rle.decode(annotation["segmentation"])
                 labels[mask.astype(bool)] = annotation["category_id"]
                 annotation = next(annotations, None)
             check_same(path, np.array(_hash(labels)), np.array(expected))
+
+
+def json_name(stem: str, split: str) -> str:
+    """Return STEM.json, or STEM_SPLIT.json in a dataset that is split."""
+    return f"{stem}_{split}.json" if split else f"{stem}.json"
 
 
 def _hash(labels: NDArray[np.uint16]) -> bytes:

@@ -1,5 +1,6 @@
 """What is exported: items and classes, checked before a file is written."""
 
+import json
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from PIL import Image
 BACKGROUND = 0
 IGNORE = 255
 """The label of pixels that nobody decided: "unsure" in the panel."""
+SPLITS = ("train", "val", "test")
 
 
 @dataclass(frozen=True)
@@ -27,11 +29,15 @@ class LabelClass:
         Any text; it is written to JSON, never used as a path.
     color
         (red, green, blue), 0 to 255 each, or None.
+    thing
+        Whether its connected parts are objects to count ("thing" in panoptic
+        formats) or one region ("stuff": sky, grass).
     """
 
     id: int
     name: str
     color: tuple[int, int, int] | None = None
+    thing: bool = True
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,11 +52,14 @@ class ExportItem:
         (H, W, 3) uint8 RGB.
     labels
         (H, W) integers: class ids, 0 = background, 255 = ignore.
+    split
+        "train", "val" or "test"; "" where the dataset is not split.
     """
 
     name: str
     image: NDArray[np.uint8]
     labels: NDArray[np.integer[Any]]
+    split: str = ""
 
 
 class Writer(Protocol):
@@ -114,10 +123,11 @@ def check_classes(classes: Sequence[LabelClass]) -> tuple[LabelClass, ...]:
 
 
 def _plain(entry: LabelClass) -> LabelClass:
-    if entry.color is None:
-        return LabelClass(int(entry.id), entry.name)
-    red, green, blue = map(int, entry.color)
-    return LabelClass(int(entry.id), entry.name, (red, green, blue))
+    color = None
+    if entry.color is not None:
+        red, green, blue = map(int, entry.color)
+        color = (red, green, blue)
+    return LabelClass(int(entry.id), entry.name, color, bool(entry.thing))
 
 
 def check_item(item: ExportItem, ids: frozenset[int]) -> None:
@@ -126,11 +136,14 @@ def check_item(item: ExportItem, ids: frozenset[int]) -> None:
     Raises
     ------
     ValueError
-        For a name that is no plain file name, for arrays of the wrong type or shape,
-        and for labels whose ids have no class.
+        For a name that is no plain file name, for an unknown split, for arrays of the
+        wrong type or shape, and for labels whose ids have no class.
     """
     check_name(item.name)
     where = f"item {item.name!r}"
+    if item.split and item.split not in SPLITS:
+        msg = f"{where} is in the split {item.split!r}; use {', '.join(SPLITS)} or ''"
+        raise ValueError(msg)
     image, labels = item.image, item.labels
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
         msg = f"{where}: the image is {_describe(image)}; use (H, W, 3) uint8 RGB"
@@ -176,19 +189,47 @@ def check_name(name: str) -> None:
         raise ValueError(msg)
 
 
-def save_png(path: Path, pixels: NDArray[Any]) -> None:
-    """Write an (H, W) or (H, W, 3) array as PNG, read it back and compare."""
+def save_png(path: Path, pixels: NDArray[Any], palette: bytes | None = None) -> None:
+    """Write an (H, W) or (H, W, 3) array as PNG, read it back and compare.
+
+    With a palette (256 times red, green, blue), `pixels` are its indices.
+    """
+    image = Image.fromarray(pixels)
+    if palette is not None:
+        image.putpalette(palette)
     with path.open("xb") as file:
-        Image.fromarray(pixels).save(file, format="PNG")
+        image.save(file, format="PNG")
     with Image.open(path) as written:
         check_same(path, np.asarray(written), pixels)
+        if palette is not None and bytes(written.getpalette() or ()) != palette:
+            raise _differs(path)
+
+
+def save_text(path: Path, text: str) -> str:
+    """Write a text, read it back, compare, and return what was read."""
+    path.write_text(text, encoding="utf-8", newline="\n")
+    found = path.read_text(encoding="utf-8")
+    if found != text:
+        raise _differs(path)
+    return found
+
+
+def save_json(path: Path, content: Any) -> None:
+    """Write JSON, read it back and compare. Keys must be text."""
+    text = json.dumps(content, ensure_ascii=False, indent=1)
+    if json.loads(save_text(path, text)) != content:
+        raise _differs(path)
 
 
 def check_same(path: Path, found: NDArray[Any], expected: NDArray[Any]) -> None:
     """Raise ExportError where the pixels read from `path` are not the expected."""
     if not np.array_equal(found, expected):
-        msg = f"{path.name} reads back differently from what was written; export again"
-        raise ExportError(msg)
+        raise _differs(path)
+
+
+def _differs(path: Path) -> ExportError:
+    msg = f"{path.name} reads back differently from what was written; export again"
+    return ExportError(msg)
 
 
 def _describe(array: NDArray[Any]) -> str:

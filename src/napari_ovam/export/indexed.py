@@ -3,10 +3,9 @@
 The form that most tools read (MMSegmentation, ADE20K): grey PNGs of 8 bits; of 16 bits
 where a class id passes 255. Palette PNGs would turn into RGB in cv2 and skimage.
 
-    images/NAME.png   labels/NAME.png   classes.json
+    images/NAME.png   labels/NAME.png   classes.json   splits/train.txt ... if split
 """
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,10 +14,11 @@ import numpy as np
 from .dataset import (
     BACKGROUND,
     IGNORE,
-    ExportError,
     ExportItem,
     LabelClass,
+    save_json,
     save_png,
+    save_text,
 )
 
 
@@ -30,6 +30,7 @@ class IndexedWriter:
         self.classes = classes
         wide = any(entry.id > 255 for entry in classes)
         self.dtype = np.dtype(np.uint16 if wide else np.uint8)
+        self.splits: dict[str, list[str]] = {}
         for name in ("images", "labels"):
             (folder / name).mkdir()
 
@@ -38,9 +39,11 @@ class IndexedWriter:
         file = f"{item.name}.png"
         save_png(self.folder / "images" / file, item.image)
         save_png(self.folder / "labels" / file, item.labels.astype(self.dtype))
+        if item.split:
+            self.splits.setdefault(item.split, []).append(item.name)
 
     def finish(self) -> None:
-        """Write `classes.json`."""
+        """Write `classes.json`, and the names of each split."""
         content = {
             "background": BACKGROUND,
             "ignore": IGNORE,
@@ -54,10 +57,8 @@ class IndexedWriter:
                 for c in self.classes
             ],
         }
-        path = self.folder / "classes.json"
-        path.write_text(
-            json.dumps(content, ensure_ascii=False, indent=1), encoding="utf-8"
-        )
-        if json.loads(path.read_text(encoding="utf-8")) != content:
-            msg = f"{path.name} reads back differently; export again"
-            raise ExportError(msg)
+        save_json(self.folder / "classes.json", content)
+        for split, names in self.splits.items():
+            (self.folder / "splits").mkdir(exist_ok=True)
+            path = self.folder / "splits" / f"{split}.txt"
+            save_text(path, "".join(f"{name}\n" for name in names))

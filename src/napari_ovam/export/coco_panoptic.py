@@ -1,0 +1,114 @@
+"""COCO panoptic: PNGs of segment ids and one JSON that says what they are.
+
+    images/NAME.png   panoptic/NAME.png   panoptic.json
+    (if split: panoptic_train/NAME.png   panoptic_train.json ...)
+
+A pixel's segment id is red + 256 green + 65536 blue; 0 is void. Each connected part
+(diagonal neighbours are connected) of a thing is a segment, and each stuff class of an
+image is one. Background and ignored pixels are void, which is neither trained nor
+scored; each image counts the ignored ones in `ignore_pixels`. No segment is a crowd.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from skimage.measure import label as connected
+from skimage.measure import regionprops
+
+from .coco import json_name
+from .dataset import IGNORE, ExportItem, LabelClass, save_json, save_png
+from .palette import voc_palette
+
+
+class CocoPanopticWriter:
+    """Writes the format "coco-panoptic"."""
+
+    def __init__(self, folder: Path, classes: Sequence[LabelClass]) -> None:
+        self.folder = folder
+        self.classes = classes
+        palette = voc_palette().tolist()
+        # The format's own tools fail where a category has no colour.
+        self.categories = [
+            {
+                "id": c.id,
+                "name": c.name,
+                "supercategory": "",
+                "isthing": int(c.thing),
+                "color": list(c.color) if c.color else palette[c.id % 256],
+            }
+            for c in classes
+        ]
+        self.images: dict[str, list[dict[str, Any]]] = {}
+        self.annotations: dict[str, list[dict[str, Any]]] = {}
+        self.count = 0
+        (folder / "images").mkdir()
+
+    def add(self, item: ExportItem) -> None:
+        """Write one image and its segments."""
+        file = f"{item.name}.png"
+        folder = self.folder / Path(json_name("panoptic", item.split)).stem
+        folder.mkdir(exist_ok=True)
+        ids, segments = self._segments(item.labels)
+        save_png(self.folder / "images" / file, item.image)
+        rgb = np.stack([ids % 256, ids // 256 % 256, ids // 65536], axis=-1)
+        save_png(folder / file, rgb.astype(np.uint8))
+        self.count += 1
+        height, width = ids.shape
+        self.images.setdefault(item.split, []).append(
+            {
+                "id": self.count,
+                "file_name": file,
+                "width": width,
+                "height": height,
+                "ignore_pixels": int((item.labels == IGNORE).sum()),
+            }
+        )
+        self.annotations.setdefault(item.split, []).append(
+            {"image_id": self.count, "file_name": file, "segments_info": segments}
+        )
+
+    def _segments(
+        self, labels: NDArray[np.integer[Any]]
+    ) -> tuple[NDArray[np.int64], list[dict[str, Any]]]:
+        """Return each pixel's segment id, (H, W), and what the segments are."""
+        ids = np.zeros(labels.shape, np.int64)
+        segments: list[dict[str, Any]] = []
+        present = {int(i) for i in np.unique(labels)}
+        for entry in self.classes:
+            if entry.id not in present:
+                continue
+            mask = labels == entry.id
+            parts = connected(mask, connectivity=2) if entry.thing else mask
+            offset = len(segments)
+            ids[mask] = parts[mask] + offset
+            for region in regionprops(np.asarray(parts, np.int64)):
+                top, left, bottom, right = map(int, region.bbox)
+                segments.append(
+                    {
+                        "id": int(region.label) + offset,
+                        "category_id": entry.id,
+                        "area": int(region.area),
+                        "bbox": [left, top, right - left, bottom - top],
+                        "iscrowd": 0,
+                    }
+                )
+        return ids, segments
+
+    def finish(self) -> None:
+        """Write `panoptic.json`."""
+        for split, images in self.images.items():
+            content = {
+                "info": {
+                    "description": "napari-ovam",
+                    "ignore": "ignore_pixels of an image were marked unsure; "
+                    "they and the background are void (0)",
+                },
+                "licenses": [],
+                "categories": self.categories,
+                "images": images,
+                "annotations": self.annotations[split],
+            }
+            save_json(self.folder / json_name("panoptic", split), content)

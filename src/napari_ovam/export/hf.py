@@ -1,0 +1,57 @@
+"""Hugging Face `datasets`: an imagefolder with masks.
+
+    train/images/NAME.png   train/masks/NAME.png   train/metadata.jsonl
+    id2label.json   (if split: validation/ and test/ beside train/)
+
+`load_dataset(FOLDER)` gives the columns `image` and `mask`. Mask pixels are class ids,
+0 = background, 255 = ignore, of 16 bits where a class id passes 255.
+"""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from .dataset import (
+    BACKGROUND,
+    ExportItem,
+    LabelClass,
+    save_json,
+    save_png,
+    save_text,
+)
+
+_FOLDERS = {"": "train", "train": "train", "val": "validation", "test": "test"}
+
+
+class HfWriter:
+    """Writes the format "hf"."""
+
+    def __init__(self, folder: Path, classes: Sequence[LabelClass]) -> None:
+        self.folder = folder
+        self.classes = classes
+        wide = any(entry.id > 255 for entry in classes)
+        self.dtype = np.dtype(np.uint16 if wide else np.uint8)
+        self.rows: dict[str, list[str]] = {}
+
+    def add(self, item: ExportItem) -> None:
+        """Write one image and its mask."""
+        split = _FOLDERS[item.split]
+        folder = self.folder / split
+        image, mask = f"images/{item.name}.png", f"masks/{item.name}.png"
+        for name in ("images", "masks"):
+            (folder / name).mkdir(parents=True, exist_ok=True)
+        save_png(folder / image, item.image)
+        save_png(folder / mask, item.labels.astype(self.dtype))
+        row = {"file_name": image, "mask_file_name": mask}
+        self.rows.setdefault(split, []).append(json.dumps(row, ensure_ascii=False))
+
+    def finish(self) -> None:
+        """Write each `metadata.jsonl`, and `id2label.json`."""
+        for split, rows in self.rows.items():
+            path = self.folder / split / "metadata.jsonl"
+            save_text(path, "".join(f"{row}\n" for row in rows))
+        names = {str(BACKGROUND): "background"}
+        names |= {str(entry.id): entry.name for entry in self.classes}
+        save_json(self.folder / "id2label.json", names)

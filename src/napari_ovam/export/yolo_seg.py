@@ -1,0 +1,94 @@
+"""YOLO segmentation: one polygon a line.
+
+    images/train/NAME.png   labels/train/NAME.txt   data.yaml   report.json
+    (if split: val/ and test/ beside train/)
+
+A line is a class and its points x y, as parts of the width and height. Classes count
+from 0 in the order of their ids; the background is none. Each connected part of a class
+is a polygon. Ignored pixels belong to no polygon: the format has no word for them.
+`report.json` says how near the written polygons come to the masks.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .dataset import IGNORE, ExportItem, LabelClass, save_json, save_png, save_text
+from .polygons import fill, outlines
+from .yolo import save_data_yaml
+
+
+class YoloSegWriter:
+    """Writes the format "yolo-seg"."""
+
+    def __init__(self, folder: Path, classes: Sequence[LabelClass]) -> None:
+        self.folder = folder
+        self.classes = classes
+        self.splits: set[str] = set()
+        self.polygons = 0
+        self.ignored = 0
+        # (IoU, image, class) of the class in an image that fits worst
+        self.worst: tuple[float, str, str] | None = None
+
+    def add(self, item: ExportItem) -> None:
+        """Write one image and its polygons, draw them and compare with the masks."""
+        split = item.split or "train"
+        self.splits.add(split)
+        images, texts = (self.folder / kind / split for kind in ("images", "labels"))
+        for folder in (images, texts):
+            folder.mkdir(parents=True, exist_ok=True)
+        save_png(images / f"{item.name}.png", item.image)
+        height, width = item.labels.shape
+        lines = []
+        present = {int(i) for i in np.unique(item.labels)}
+        for index, entry in enumerate(self.classes):
+            if entry.id not in present:
+                continue
+            for points in outlines(item.labels == entry.id):
+                numbers = (points / (width, height)).ravel().tolist()
+                lines.append(f"{index} {' '.join(f'{n:.6f}' for n in numbers)}\n")
+        text = save_text(texts / f"{item.name}.txt", "".join(lines))
+        self.polygons += len(lines)
+        self.ignored += int((item.labels == IGNORE).sum())
+        self._compare(item, text)
+
+    def _compare(self, item: ExportItem, text: str) -> None:
+        drawn = np.zeros(item.labels.shape, np.int64)
+        for line in text.splitlines():
+            index, *numbers = line.split()
+            mask = _draw(np.array(numbers, np.float32), item.labels.shape)
+            drawn[mask] = self.classes[int(index)].id
+        present = {int(i) for i in np.unique(drawn)} | {
+            int(i) for i in np.unique(item.labels)
+        }
+        for entry in self.classes:
+            if entry.id not in present:
+                continue
+            found, expected = drawn == entry.id, item.labels == entry.id
+            union = int((found | expected).sum())
+            iou = int((found & expected).sum()) / union
+            if self.worst is None or iou < self.worst[0]:
+                self.worst = (iou, item.name, entry.name)
+
+    def finish(self) -> None:
+        """Write `data.yaml` and `report.json`."""
+        names = [entry.name for entry in self.classes]
+        save_data_yaml(self.folder, names, self.splits)
+        lowest, image, name = self.worst or (None, None, None)
+        report: dict[str, Any] = {
+            "lowest_iou": lowest,
+            "image": image,
+            "class": name,
+            "polygons": self.polygons,
+            "ignore_pixels": self.ignored,
+        }
+        save_json(self.folder / "report.json", report)
+
+
+def _draw(numbers: NDArray[np.float32], shape: tuple[int, ...]) -> NDArray[np.bool_]:
+    height, width = shape
+    points = numbers.reshape(-1, 2) * np.array([width, height], np.float32)
+    return fill(points, (height, width))
