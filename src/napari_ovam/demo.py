@@ -30,6 +30,7 @@ from napari_ovam.models import load_pipeline
 from napari_ovam.optimize import optimize_token
 from napari_ovam.overview import heat, overlay, sheet
 from napari_ovam.progress import Progress, no_progress
+from napari_ovam.refine import refine
 from napari_ovam.scenes import Scene, load_scenes
 from napari_ovam.token_files import save_token
 from napari_ovam.tokens import Token, encode_phrase
@@ -151,7 +152,7 @@ class _Run:
             [_map(made.trace, encode_phrase(self.pipe, p)) for p in _PHRASES]
         )
         labels = maps_to_labels(
-            maps,
+            refine(maps, made.image),
             LabelSettings(min_size=20),
             ids=[c.id for c in classes],
         )
@@ -195,7 +196,7 @@ class _Run:
         """Optimize a token on the first picture, compare it on the others."""
         annotated, *others = pictures
         phrase = encode_phrase(self.pipe, name)
-        token = optimize_token(annotated.trace, phrase, annotated.mask)
+        token = optimize_token(annotated.trace.fine(), phrase, annotated.mask)
         save_token(token, self.out / "tokens" / f"{name}.safetensors")
         find_phrase, find_token = (
             self._finder(source, annotated) for source in (phrase, token)
@@ -209,7 +210,7 @@ class _Run:
             )
         ]
         for picture in others:
-            before, after = find_phrase(picture.trace), find_token(picture.trace)
+            before, after = find_phrase(picture), find_token(picture)
             score = Score(
                 name,
                 picture.name,
@@ -249,10 +250,10 @@ class _Run:
 
     def _finder(
         self, source: Token, annotated: _Picture
-    ) -> Callable[[Trace], NDArray[np.bool_]]:
+    ) -> Callable[[_Picture], NDArray[np.bool_]]:
         # A threshold belongs to a class and to what made its map.
-        threshold, _ = best_threshold(_map(annotated.trace, source), annotated.mask)
-        return lambda trace: _map(trace, source) >= threshold
+        threshold, _ = best_threshold(_refined(annotated, source), annotated.mask)
+        return lambda picture: _refined(picture, source) >= threshold
 
     def _class(self, name: str) -> LabelClass:
         return next(c for c in self.classes if c.name == name)
@@ -270,7 +271,11 @@ class _Run:
 
 
 def _map(trace: Trace, source: Token) -> NDArray[np.float32]:
-    return phrase_map(trace, source, normalize="minmax")
+    return phrase_map(trace.fine(), source, normalize="minmax")
+
+
+def _refined(picture: _Picture, source: Token) -> NDArray[np.float32]:
+    return refine(_map(picture.trace, source), picture.image)
 
 
 def colour_mask(image: NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -24,6 +24,9 @@ Branch = Literal["uncond", "cond"]
 _hashes: WeakKeyDictionary[torch.nn.Module, tuple[Any, str]] = WeakKeyDictionary()
 
 
+_FINE = 16  # cells along a side
+
+
 class TraceError(ValueError):
     """A trace that contradicts itself or the question asked of it."""
 
@@ -239,6 +242,19 @@ class Trace:
             ),
             calls=tuple(self.calls[place] for place in places),
         )
+
+    def fine(self) -> Trace:
+        """Return the up blocks' layers of 16 cells or more along a side.
+
+        Their maps make better masks than those of all layers (docs/quality.md,
+        measured on the embedded model). The whole trace where there are none.
+        """
+        names = [
+            layer.name
+            for layer in self.layers
+            if "up_blocks" in layer.name and max(layer.grid) >= _FINE
+        ]
+        return self.select(layers=names) if names else self
 
     def to(
         self, device: torch.device | str | None, dtype: torch.dtype | None = None

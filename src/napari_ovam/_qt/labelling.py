@@ -31,6 +31,9 @@ class Labelling:
         Whether new samples get labels by themselves: once a person asked for some.
     options
         Further fields of `napari_ovam.LabelSettings`.
+    refine
+        How borders follow the image: a name in `napari_ovam.refine.REFINEMENTS`, or
+        empty.
     job
         What computes a proposal now.
     """
@@ -39,6 +42,7 @@ class Labelling:
         self.session = session
         self.automatic = False
         self.options: dict[str, Any] = {}
+        self.refine = "walk"
         self.job: Job | None = None
         self._queue: list[LiveSample] = []
 
@@ -76,7 +80,12 @@ class Labelling:
             then()
             self._next_job()
 
-        job = Job(lambda _: tasks.make_labels(maps, request, sample.image), "Labels")
+        known = sample.refined  # by one job at a time
+
+        def make(_: Job) -> NDArray[Any]:
+            return tasks.make_labels(maps, request, sample.image, known)
+
+        job = Job(make, "Labels")
         job.returned.connect(
             lambda labels: finish(
                 lambda: self.session.guarded(partial(self._proposed, sample), labels)
@@ -121,6 +130,7 @@ class Labelling:
         return tasks.LabelRequest(
             {e.id: e.threshold for e in self.session.classes.active},
             frozenset(sample.absent if sample else ()),
+            self.refine,
             dict(self.options),
         )
 
@@ -140,6 +150,11 @@ class Labelling:
         self.options = options
         if self.session.current is not None and self.session.current.edits is not None:
             self.propose(self.session.current)
+
+    def set_refine(self, method: str) -> None:
+        """Set how borders follow the image, and propose labels anew."""
+        self.refine = method
+        self.set_options(**self.options)
 
     def set_absent(self, number: int, absent: bool) -> None:
         """Say that a class is not in the image that is shown."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from magicgui.widgets import CheckBox, SpinBox
+from magicgui.widgets import CheckBox, ComboBox, SpinBox
 from qtpy.QtCore import Qt
 from qtpy.QtGui import QColor
 from qtpy.QtWidgets import (
@@ -25,6 +25,15 @@ from .section import More, Section, button, clear, form, listen
 
 if TYPE_CHECKING:
     from .state import ClassEntry
+
+
+_FOLLOW = "follow the image"
+_REFINE = {
+    _FOLLOW: "walk",
+    "guided filter": "guided",
+    "superpixels": "superpixels",
+    "as in the map": "",
+}
 
 
 class LabelsSection(Section):
@@ -70,6 +79,13 @@ class LabelsSection(Section):
         self._fill()
 
     def _form(self) -> QWidget:
+        self.refine = ComboBox(
+            label="Borders", name="refine", choices=list(_REFINE), value=_FOLLOW
+        )
+        self.refine.tooltip = "Whether and how the labels' borders follow the image"
+        self.refine.changed.connect(
+            lambda chosen: self.session.labels.set_refine(_REFINE[chosen])
+        )
         self.smoothing = SpinBox(
             label="Smoothing", name="smoothing", min=0, max=50, value=0
         )
@@ -78,7 +94,7 @@ class LabelsSection(Section):
         )
         self.smallest.tooltip = "In pixels; smaller parts are left out"
         self.holes = CheckBox(text="Fill holes", name="holes", value=False)
-        fields: Any = form(self.smoothing, self.smallest, self.holes)
+        fields: Any = form(self.refine, self.smoothing, self.smallest, self.holes)
         for field in (self.smoothing, self.smallest, self.holes):
             field.changed.connect(self._options_changed)
         keys = QLabel(

@@ -19,11 +19,14 @@ class Maps:
     ----------
     opacity
         0 to 1, of every map layer.
+    layers
+        What maps are made of, one of `tasks.LAYERS`.
     """
 
     def __init__(self, session: Session) -> None:
         self.session = session
         self.opacity = 0.6
+        self.layers = tasks.LAYERS[0]
 
     def map_phrases(self, text: str) -> None:
         """Map the typed phrases on the sample that is shown."""
@@ -104,7 +107,7 @@ class Maps:
 
     def wanted(self) -> tuple[list[tasks.MapRequest], tasks.LabelRequest | None]:
         wanted = [
-            tasks.MapRequest(e.id, e.phrase, e.threshold, e.token_in_use)
+            tasks.MapRequest(e.id, e.phrase, e.threshold, e.token_in_use, self.layers)
             for e in self.session.classes.active
         ]
         return (
@@ -125,6 +128,14 @@ class Maps:
             layer = self.session.layers.find(sample.key, "map", number)
             if layer is not None and sample is self.session.current:
                 layer.visible = shown
+
+    def set_layers(self, layers: str) -> None:
+        """Choose what maps are made of from now on, and map what is shown anew."""
+        self.layers = layers
+        phrases = [entry.phrase for entry in self.session.classes.active]
+        sample = self.session.current
+        if phrases and sample is not None and sample.trace is not None:
+            self.map_phrases(", ".join(phrases))
 
     def set_opacity(self, opacity: float) -> None:
         """Set the opacity of every map layer, 0 to 1."""

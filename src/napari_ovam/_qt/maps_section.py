@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import Any, ClassVar
 
-from magicgui.widgets import FloatSlider
+from magicgui.widgets import ComboBox, FloatSlider
 from qtpy.QtCore import Qt, Signal  # type: ignore[attr-defined]
 from qtpy.QtWidgets import (
     QCheckBox,
@@ -19,6 +19,7 @@ from qtpy.QtWidgets import (
 
 from .section import More, Section, button, clear, duration, form, listen, small_button
 from .state import ClassEntry, split_phrases
+from .tasks import LAYERS
 
 PHRASES = "cat, hat"
 
@@ -78,7 +79,14 @@ class MapsSection(Section):
         )
         self.opacity.value = self.session.maps.opacity
         self.opacity.changed.connect(self.session.maps.set_opacity)
-        content: Any = form(self.opacity)
+        self.layers = ComboBox(
+            label="Layers", name="layers", choices=list(LAYERS), value=LAYERS[0]
+        )
+        self.layers.tooltip = (
+            "fine: the up blocks with 16 cells a side or more; all: as published"
+        )
+        self.layers.changed.connect(self.session.maps.set_layers)
+        content: Any = form(self.opacity, self.layers)
         special = button(
             "Map the special tokens",
             "special_button",

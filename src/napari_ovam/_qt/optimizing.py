@@ -53,10 +53,14 @@ class Tokens:
             )
             return
         untouched = [s for s in usable if s.edits and s.edits.are_proposal]
-        request = tasks.MapRequest(entry.id, entry.phrase, entry.threshold)
+        layers, refine = self.session.maps.layers, self.session.labels.refine
+        request = tasks.MapRequest(
+            entry.id, entry.phrase, entry.threshold, layers=layers
+        )
         choice = usable[0].choice
         labels = [s.edits.labels.copy() for s in usable if s.edits]
         traces = [s.trace for s in usable if s.trace is not None]
+        images = [s.image for s in usable]
         keys = [s.key for s in usable]
         warning = ""
         if untouched:
@@ -71,7 +75,16 @@ class Tokens:
             targets = [labels_to_target(each, number) for each in labels]
             made = settings() if settings is not None else None
             return tasks.optimize(
-                self.session.models, choice, request, traces, targets, keys, made, job
+                self.session.models,
+                choice,
+                request,
+                traces,
+                images,
+                targets,
+                keys,
+                made,
+                refine,
+                job,
             )
 
         live: Any = self.session.layers.find(keys[0], "map", number)
@@ -184,7 +197,11 @@ class Tokens:
             return
         wanted = replace(wanted, source=source)
         request = tasks.MapRequest(
-            wanted.id, wanted.phrase, wanted.threshold, wanted.token_in_use
+            wanted.id,
+            wanted.phrase,
+            wanted.threshold,
+            wanted.token_in_use,
+            self.session.maps.layers,
         )
         samples = [s for s in self.session.samples if s.trace is not None]
 

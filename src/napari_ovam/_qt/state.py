@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from napari_ovam.trace import Trace
 
     from .edits import Edits
+    from .tasks import RefinedMaps
 
 UNSURE = IGNORE
 
@@ -177,6 +178,8 @@ class LiveSample:
         How long the model ran for it; 0 where that is not known.
     exact
         Whether everything was recorded in full precision.
+    refined
+        Maps with borders that follow the image, as they were made last.
     """
 
     name: str
@@ -190,6 +193,7 @@ class LiveSample:
     prompt: str = ""
     seconds: float = 0
     exact: bool = False
+    refined: RefinedMaps = field(default_factory=dict)
     key: str = field(default_factory=lambda: uuid4().hex)
     extra: dict[str, Any] = field(default_factory=dict)
 

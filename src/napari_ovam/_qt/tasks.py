@@ -34,22 +34,35 @@ if TYPE_CHECKING:
     from .worker import Job
 
 
+LAYERS = ("fine", "all")  # what a map is made of: see Trace.fine
+# Refined maps by class id: of which map, how, and what came out.
+RefinedMaps = dict[int, tuple["NDArray[np.float32]", str, "NDArray[np.float32]"]]
+
+
 @dataclass(frozen=True)
 class MapRequest:
-    """A class whose map is wanted: by its token, or by its phrase."""
+    """A class whose map is wanted: by its token, or by its phrase.
+
+    `layers` is one of `LAYERS`.
+    """
 
     id: int
     phrase: str
     threshold: float
     token: Token | None = None
+    layers: str = "fine"
 
 
 @dataclass(frozen=True)
 class LabelRequest:
-    """How labels are made from maps."""
+    """How labels are made from maps.
+
+    `refine` is a name in `napari_ovam.refine.REFINEMENTS`, or empty for none.
+    """
 
     thresholds: Mapping[int, float]
     absent: frozenset[int] = frozenset()
+    refine: str = ""
     options: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -141,7 +154,7 @@ class Models:
         return self._encoded[key]
 
 
-def map_of(trace: Trace, token: Token) -> NDArray[np.float32]:
+def map_of(trace: Trace, token: Token, layers: str = "fine") -> NDArray[np.float32]:
     """Return the map that is shown and labelled, (H, W) from 0 to 1.
 
     Stretched to its own range: a short phrase competes with few other tokens, so its
@@ -149,7 +162,31 @@ def map_of(trace: Trace, token: Token) -> NDArray[np.float32]:
     """
     from napari_ovam import phrase_map
 
-    return phrase_map(trace, token, normalize="minmax")
+    return phrase_map(seen(trace, layers), token, normalize="minmax")
+
+
+def seen(trace: Trace, layers: str) -> Trace:
+    """Return the part of a trace that maps are made of."""
+    return trace.fine() if layers == "fine" else trace
+
+
+def refined(
+    maps: Mapping[int, NDArray[np.float32]],
+    image: NDArray[np.uint8],
+    method: str,
+    known: RefinedMaps | None = None,
+) -> dict[int, NDArray[np.float32]]:
+    """Return maps whose borders follow the image; `known` saves doing it twice."""
+    if not method:
+        return dict(maps)
+    from napari_ovam.refine import refine
+
+    known = {} if known is None else known
+    for number, values in maps.items():
+        old = known.get(number)
+        if old is None or old[0] is not values or old[1] != method:
+            known[number] = values, method, refine(values, image, method)
+    return {number: known[number][2] for number in maps}
 
 
 def make_maps(
@@ -165,7 +202,7 @@ def make_maps(
     for done, request in enumerate(wanted):
         job.progress(done, len(wanted))
         token = request.token or models.encode(choice, request.phrase, job)
-        maps[request.id] = map_of(trace, token)
+        maps[request.id] = map_of(trace, token, request.layers)
         pieces[request.id] = token.pieces
     job.progress(len(wanted), len(wanted))
     return Maps(maps, pieces)
@@ -187,8 +224,9 @@ def make_labels(
     maps: Mapping[int, NDArray[np.float32]],
     request: LabelRequest,
     image: NDArray[np.uint8],
+    known: RefinedMaps | None = None,
 ) -> NDArray[Any]:
-    """Turn maps by class id into (H, W) class ids."""
+    """Turn maps by class id into (H, W) class ids; `known` as in `refined`."""
     from napari_ovam import LabelSettings, maps_to_labels
 
     ids = sorted(set(maps) & set(request.thresholds) - request.absent)
@@ -197,7 +235,8 @@ def make_labels(
     settings = LabelSettings(
         threshold=tuple(request.thresholds[i] for i in ids), **request.options
     )
-    stack = np.stack([maps[i] for i in ids])
+    fine = refined({i: maps[i] for i in ids}, image, request.refine, known)
+    stack = np.stack([fine[i] for i in ids])
     labels: NDArray[Any] = maps_to_labels(stack, settings, ids=ids, image=image)
     return labels
 
@@ -321,18 +360,30 @@ def optimize(
     choice: ModelChoice,
     request: MapRequest,
     traces: Sequence[Trace],
+    images: Sequence[NDArray[np.uint8]],
     targets: Sequence[NDArray[np.uint8]],
     keys: Sequence[str],
     settings: OptimizationSettings | None,
+    refine: str,
     job: Job,
 ) -> Optimized:
-    """Optimize a token and score phrase and token against the targets."""
+    """Optimize a token and score phrase and token against the targets.
+
+    What is scored are maps refined as for labels: thresholds belong to those.
+    """
     from napari_ovam import optimize_token
 
     phrase = models.encode(choice, request.phrase, job)
     job.describe("Optimizing")
-    before_maps = [map_of(trace, phrase) for trace in traces]
-    _, before = fit_threshold(before_maps, targets)
+    traces = [seen(trace, request.layers) for trace in traces]
+
+    def scored(maps: Sequence[NDArray[np.float32]]) -> tuple[float, float]:
+        pairs = zip(maps, images, strict=True)
+        return fit_threshold(
+            [refined({0: each}, image, refine)[0] for each, image in pairs], targets
+        )
+
+    _, before = scored([map_of(trace, phrase, "all") for trace in traces])
 
     def on_step(index: int, loss: float, maps: Any) -> None:
         job.preview(Step(index, float(loss), _first_map(maps)))
@@ -340,8 +391,8 @@ def optimize(
     token = optimize_token(
         traces, phrase, targets, settings, progress=job.progress, on_step=on_step
     )
-    after_maps = [map_of(trace, token) for trace in traces]
-    threshold, after = fit_threshold(after_maps, targets)
+    after_maps = [map_of(trace, token, "all") for trace in traces]
+    threshold, after = scored(after_maps)
     return Optimized(
         token, threshold, before, after, dict(zip(keys, after_maps, strict=True))
     )
