@@ -35,12 +35,11 @@ def test_the_phrases_find_their_objects(demo: Path) -> None:
     assert {1, 2} <= set(np.unique(labels))
 
 
-def test_tokens_raise_the_iou_on_other_images(demo: Path) -> None:
+def test_the_masks_of_other_images_are_found(demo: Path) -> None:
+    # Which of the two is better on so few images is chance: see docs/quality.md.
     scores = json.loads((demo / "scores.json").read_text())
-    words = np.mean([s["phrase"] for s in scores])
-    tokens = np.mean([s["token"] for s in scores])
-    assert tokens > words
-    assert tokens > 0.6
+    for source in ("phrase", "token"):
+        assert np.mean([s[source] for s in scores]) > 0.65
 
 
 def test_colour_finds_an_outline() -> None:

@@ -19,8 +19,8 @@ import napari_ovam as ovam
 
 OUT = Path("src/napari_ovam/samples")
 SAMPLES = {
-    "cat-and-hat": ("a cat and a hat on the grass", 0),
-    "car": ("a car in the snow", 0),
+    "cat-and-hat": ("a cat and a hat on the grass", 6),
+    "car": ("a car in the snow", 9),
 }
 CALLS = 2
 LIMIT = 2_000_000  # bytes, of all files together

@@ -2,52 +2,49 @@
 
 from __future__ import annotations
 
-import json
+from itertools import pairwise
 
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 from scenes import BACKGROUNDS, OBJECTS
-from tokenizers import Regex, Tokenizer, models, pre_tokenizers
-from tokenizers.trainers import BpeTrainer
+from tokenizers import pre_tokenizers
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 TEXT_LENGTH = 32
 TEXT_DIM = 128
 LATENT_CHANNELS = 4
 _OTHER_WORDS = "a an and , . photo picture drawing of the with two three"
+_WORD_END = "</w>"
 _START, _END = "<|startoftext|>", "<|endoftext|>"
 
 
 def make_tokenizer() -> CLIPTokenizer:
     """CLIP-format BPE: every word of the captions is one piece, others are spelled.
 
-    All single bytes are in the vocabulary, so that any text can be encoded.
+    All single bytes are in the vocabulary, so that any text can be encoded. Built by
+    hand, as ids must be the same in every run: between pieces of equal count, the
+    trainer of `tokenizers` chooses by chance.
     """
-    words = _OTHER_WORDS.split()
+    words = set(_OTHER_WORDS.split())
     for text in (*OBJECTS, *BACKGROUNDS.values()):
-        words += text.split()
+        words.update(text.split())
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    bpe = Tokenizer(models.BPE(end_of_word_suffix="</w>", unk_token=_END))
-    bpe.pre_tokenizer = pre_tokenizers.Split(Regex(r"\s+"), "removed")
-    bpe.train_from_iterator(
-        words * 50,  # often enough that the trainer merges each into one piece
-        BpeTrainer(
-            vocab_size=2000,
-            min_frequency=2,
-            show_progress=False,
-            initial_alphabet=alphabet,
-            end_of_word_suffix="</w>",
-        ),
-    )
-    trained = json.loads(bpe.to_str())["model"]
-    pieces = dict(trained["vocab"])
-    # CLIP marks the last piece of a word, so each byte needs that form as well
-    for character in alphabet:
-        pieces.setdefault(character + "</w>", len(pieces))
-    for special in (_START, _END):
-        pieces[special] = len(pieces)
+    # CLIP marks the last piece of a word
+    pieces = [*alphabet, *(character + _WORD_END for character in alphabet)]
+    merges: list[tuple[str, str]] = []
+    for word in sorted(words):
+        left = [*word[:-1], word[-1] + _WORD_END]
+        while len(left) > 1:
+            known = [pair for pair in pairwise(left) if pair in merges]
+            pair = min(known, key=merges.index) if known else (left[0], left[1])
+            if not known:
+                merges.append(pair)
+                pieces.append("".join(pair))
+            at = list(pairwise(left)).index(pair)
+            left[at : at + 2] = ["".join(pair)]
+    vocabulary = dict.fromkeys([*pieces, _START, _END])
     return CLIPTokenizer(
-        vocab=pieces,
-        merges=[tuple(m) for m in trained["merges"]],
+        vocab={piece: number for number, piece in enumerate(vocabulary)},
+        merges=merges,
         bos_token=_START,
         eos_token=_END,
         pad_token=_END,

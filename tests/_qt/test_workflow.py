@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from PIL import Image
 from qtpy.QtCore import Qt
+from qtpy.QtWidgets import QToolButton, QWidget
 
 
 def exported(folder: str, kind: str) -> list[np.ndarray]:
@@ -132,7 +133,7 @@ def test_several_images_follow_the_seed(panel: Any) -> None:
     panel.find("count").setValue(2)
     panel.press("generate_button")
     seeds = [s.settings.seed for s in panel.session.samples]
-    assert seeds == [0, 1]
+    assert seeds == [5, 6]
     assert panel.find("sample").count() == 2
 
 
@@ -261,3 +262,24 @@ def test_the_keys_do_what_the_buttons_do(panel: Any):
     assert panel.session.classes[1].scores is not None
     key("g", panel.labels())
     assert len(panel.session.samples) == 2
+
+
+def test_nothing_is_wider_than_the_panel(panel: Any):
+    panel.press("generate_button")
+    panel.press("map_button")
+    panel.press("labels_button")
+    scroll = panel.find("sections")
+    content = scroll.widget()
+    for more in content.findChildren(QToolButton, "more_button"):
+        more.setChecked(True)
+    panel.find("export_scope").setCurrentText("selected images")
+    panel.bot.wait(50)
+    room = scroll.viewport().width()
+    wide = {
+        f"{type(each).__name__} {each.objectName()}": each.minimumSizeHint().width()
+        for each in content.findChildren(QWidget)
+        if each.minimumSizeHint().width() > room - 4
+    }
+    assert content.minimumSizeHint().width() <= room, sorted(wide.items(), key=str)[
+        ::-1
+    ]

@@ -44,6 +44,11 @@ class ExportSection(Section):
         self.scope.setObjectName("export_scope")
         self.scope.addItems(_SCOPES)
         self.scope.setToolTip("Which images to export")
+        for box in (self.format, self.scope):
+            box.setSizeAdjustPolicy(
+                QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon
+            )
+            box.setMinimumContentsLength(6)
         self.row(QLabel("Format"), self.format, self.scope, stretch=1)
         self.chosen = QListWidget()
         self.chosen.setObjectName("export_samples")

@@ -104,7 +104,7 @@ class ImageSection(Section):
     def _form(self) -> QWidget:
         self.negative = LineEditForm(label="Negative", name="negative")
         self.negative.tooltip = "What to keep away from"
-        self.seed = SpinBox(label="Seed", name="seed", min=0, max=2**31 - 1, value=0)
+        self.seed = SpinBox(label="Seed", name="seed", min=0, max=2**31 - 1, value=5)
         self.steps = SpinBox(label="Steps", name="steps", min=0, max=1000, value=0)
         self.guidance = FloatSpinBox(
             label="Guidance", name="guidance", min=0.0, max=50.0, step=0.5, value=0.0

@@ -34,6 +34,10 @@ class PhraseEdit(QPlainTextEdit):
         self.setTabChangesFocus(True)
         self.setVerticalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAsNeeded)
         self.setFixedHeight(2 * self.fontMetrics().lineSpacing() + 12)
+        # napari's themes give it the colour of what is behind it
+        self.setStyleSheet(
+            "QPlainTextEdit {background: rgba(128, 128, 128, 90); border-radius: 2px;}"
+        )
 
     def text(self) -> str:
         """Return what is typed."""

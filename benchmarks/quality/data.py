@@ -1,0 +1,136 @@
+"""The benchmark's scenes and their traces."""
+
+from __future__ import annotations
+
+import io
+import json
+import zipfile
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from napari_ovam import (
+    Trace,
+    TraceSettings,
+    labels_to_target,
+    load_trace,
+    save_trace,
+    trace_image,
+)
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+HERE = Path(__file__).parent
+WORK = HERE / "work"
+# Grids of at least this side, of the up blocks: where words show what they mean.
+FINE_SIDE = 16
+
+
+@dataclass(frozen=True, eq=False)
+class Scene:
+    """A composed picture (128, 128, 3) with the exact masks of its classes."""
+
+    number: int
+    split: str
+    background: str
+    image: NDArray[np.uint8]
+    labels: NDArray[np.uint8]
+    classes: dict[str, int]
+
+    def mask(self, name: str) -> NDArray[np.uint8]:
+        return labels_to_target(self.labels, self.classes[name])
+
+
+@dataclass(frozen=True)
+class Kind:
+    """How a scene is traced; what is left out is the program's default."""
+
+    noise_level: int = 100
+    noise_seeds: int = 3
+    flipped: bool = False
+    prompted: bool = False
+
+    @property
+    def folder(self) -> str:
+        parts = [f"t{self.noise_level}", f"n{self.noise_seeds}"]
+        parts += ["flipped"] * self.flipped + ["prompted"] * self.prompted
+        return "-".join(parts)
+
+    def make(self, pipe: Any, scene: Scene) -> Trace:
+        image = scene.image[:, ::-1].copy() if self.flipped else scene.image
+        return trace_image(
+            pipe,
+            image,
+            prompt=" and ".join(f"a {n}" for n in scene.classes) * self.prompted,
+            trace=TraceSettings(self_attention=True),
+            noise_level=self.noise_level,
+            noise_seeds=self.noise_seeds,
+        ).trace
+
+
+PLAIN = Kind()
+
+
+@dataclass(frozen=True)
+class Data:
+    """The scenes and their traces, which are made once and kept on disk."""
+
+    pipe: Any
+    key: str
+    scenes: tuple[Scene, ...]
+
+    @cached_property
+    def names(self) -> tuple[str, ...]:
+        return tuple(sorted({name for scene in self.scenes for name in scene.classes}))
+
+    def of(self, split: str, name: str | None = None) -> list[Scene]:
+        """Return the scenes of a split, those that hold a class if one is named.
+
+        Scenes with two objects come first: a token learns from the other object what
+        the class is not.
+        """
+        found = [s for s in self.scenes if s.split == split]
+        if name is not None:
+            found = [s for s in found if name in s.classes]
+        return sorted(found, key=lambda s: -len(s.classes))
+
+    def trace(self, scene: Scene, kind: Kind = PLAIN) -> Trace:
+        """Return a scene's trace in float32."""
+        path = WORK / self.key / kind.folder / f"{scene.number:03d}.safetensors"
+        if not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            save_trace(kind.make(self.pipe, scene), path)
+        return load_trace(path).to("cpu", torch.float32)
+
+
+def fine(trace: Trace) -> list[str]:
+    """Return the names of the layers of the up blocks with fine grids."""
+    return [
+        la.name
+        for la in trace.layers
+        if la.name.startswith("up_") and max(la.grid) >= FINE_SIDE
+    ]
+
+
+def read_scenes(path: Path = HERE / "scenes.zip") -> tuple[Scene, ...]:
+    def picture(archive: zipfile.ZipFile, name: str) -> NDArray[np.uint8]:
+        return np.array(Image.open(io.BytesIO(archive.read(name))))
+
+    with zipfile.ZipFile(path) as archive:
+        return tuple(
+            Scene(
+                number,
+                entry["split"],
+                entry["background"],
+                picture(archive, f"{number:03d}.image.png"),
+                picture(archive, f"{number:03d}.labels.png"),
+                entry["classes"],
+            )
+            for number, entry in enumerate(json.loads(archive.read("scenes.json")))
+        )
