@@ -91,7 +91,7 @@ def main() -> None:
             viewer.reset_view()
             pump(0.4)
             pixels = viewer.screenshot(canvas_only=False, flash=False)
-            picture = Image.fromarray(pixels[..., :3]).quantize(256)
+            picture = Image.fromarray(pixels[..., :3])
             path = OUT / f"{kind}-{width}x{height}-{step}.png"
             picture.save(path, optimize=True)
             print(path.name, picture.size, session.message)
