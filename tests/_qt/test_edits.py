@@ -151,3 +151,14 @@ def test_an_id_without_a_class_can_be_given_one(labelled: Any) -> None:
     panel.click("create_class_button")
     panel.press("export_button")
     assert "Exported" in panel.status
+
+
+def test_undo_takes_back_what_the_stroke_went_over_unchanged() -> None:
+    edits = Edits(np.array([[1, 1, 2, 2]]))
+    edits.take(np.array([[1, 1, 1, 2]]))
+    edits.confirm(np.array([[False, True, True, False]]))
+    assert edits.count == 2
+    edits.take(np.array([[1, 1, 2, 2]]), undone=True)
+    assert edits.count == 0
+    edits.take(np.array([[1, 1, 1, 2]]), undone=True)  # redo
+    assert edits.count == 1

@@ -35,6 +35,9 @@ class Edits:
             override = np.full(proposal.shape, UNTOUCHED, np.int32)
         self.override = override
         self.labels: Labels = self._composed()
+        # of each stroke that napari can undo: the places that it confirmed
+        self._confirmed: list[NDArray[np.intp]] = []
+        self._changed = False  # since the last stroke ended
 
     @property
     def count(self) -> int:
@@ -54,6 +57,7 @@ class Edits:
             )
         self.proposal = proposal.astype(np.uint16)
         self.labels = self._composed()
+        self._confirmed.clear()  # as napari's history then
 
     def take(self, labels: NDArray[Any], *, undone: bool = False) -> bool:
         """Notice what a person changed since; return whether anything did.
@@ -81,13 +85,26 @@ class Edits:
             return False
         self.override[changed] = labels[changed]
         if undone:
-            self.override[changed & (labels == self.proposal)] = UNTOUCHED
+            back = changed & (labels == self.proposal)
+            self.override[back] = UNTOUCHED
+            if back.any() and self._confirmed:  # an undo, not a redo
+                self.override.flat[self._confirmed.pop()] = UNTOUCHED
+        else:
+            self._changed = True
         self.labels = labels.astype(np.uint16)
         return True
 
     def confirm(self, where: NDArray[np.bool_]) -> None:
-        """Remember pixels as decided the way they are: painted over unchanged."""
-        self.override[where] = self.labels[where]
+        """Remember pixels as decided the way they are: painted over unchanged.
+
+        Called at the end of a stroke; undoing the stroke takes it back. napari knows
+        no stroke that changed nothing, so that nothing is undone with such a one.
+        """
+        new = where & (self.override == UNTOUCHED)
+        self.override[new] = self.labels[new]
+        if self._changed:
+            self._confirmed.append(np.flatnonzero(new))
+        self._changed = False
 
     def discard(self) -> None:
         """Forget every stroke."""
