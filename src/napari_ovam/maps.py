@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -15,9 +16,8 @@ from torch.nn import functional
 from napari_ovam.trace import LayerTrace, ModelMismatchError, Trace
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator, Sequence
 
-    import numpy as np
     from numpy.typing import NDArray
 
     from napari_ovam.tokens import Token
@@ -34,8 +34,11 @@ _ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "tanh": torch.tanh,
     "relu": torch.relu,
 }
-# Scores held at once: 64 MB in float32.
-_CHUNK = 2**24
+# Values of the queries, or of their scores, that are worked on at once. On a CPU they
+# stay in its cache, and memory that was just freed is taken again (4 MB in float32);
+# on other devices few large pieces are better.
+_CHUNK = 2**20
+_DEVICE_CHUNK = 2**26
 
 
 def attention_maps(
@@ -82,20 +85,8 @@ def attention_maps(
     _check_name("activation", activation, _ACTIVATIONS)
     _check_name("aggregation", aggregation, ("sum", "mean"))
     _check_embedding(trace, embedding)
-    embedding = embedding.to(trace.layers[0].queries.device, torch.float32)
-    total: Tensor | None = None
-    for layer in trace.layers:
-        summed = _layer_map(layer, embedding, activation)
-        if aggregation == "mean":
-            summed = summed / (layer.queries.shape[0] * layer.queries.shape[1])
-        resized = _resize(summed.unflatten(-1, layer.grid), trace.grid)
-        total = resized if total is None else total + resized
-    assert total is not None  # noqa: S101 - a trace has at least one layer
-    if aggregation == "mean":
-        total = total / len(trace.layers)
-    if not total.isfinite().all():
-        _name_what_is_not_finite(trace)
-    return total if size is None else _resize(total, _checked_size(size))
+    (total,) = _all_maps(trace, [embedding[None]], activation, aggregation)
+    return total[0] if size is None else _resize(total[0], _checked_size(size))
 
 
 def phrase_map(
@@ -128,50 +119,205 @@ def phrase_map(
     ValueError
         If the embedding does not fit the trace, or `normalize` is unknown.
     """
+    found: NDArray[np.float32] = phrase_maps(trace, [token], normalize=normalize)[0]
+    return found
+
+
+def phrase_maps(
+    trace: Trace, tokens: Sequence[Token], *, normalize: Normalization = "max"
+) -> NDArray[np.float32]:
+    """Return the maps of several phrases, which is faster than one after the other.
+
+    The queries are read once for all. Each phrase competes with its own start and end
+    only: its map is the same as alone.
+
+    Parameters
+    ----------
+    trace, normalize
+        As for `phrase_map`.
+    tokens
+        From `encode_phrase`, `optimize_token` or `load_token`; may be none.
+
+    Returns
+    -------
+    ndarray
+        Shape (P, H, W) of the image, 0 to 1, in the order of the tokens.
+
+    Raises
+    ------
+    ModelMismatchError, ValueError
+        As from `phrase_map`.
+    """
     _check_name("normalize", normalize, ("max", "probability", "minmax"))
-    if token.model and trace.model and token.model != trace.model:
-        raise ModelMismatchError(
-            f"the token {token.name!r} belongs to the text encoder {token.model} and "
-            f"the trace to {trace.model}: encode or optimize it with this model"
-        )
-    start, stop = token.span
-    if not 0 <= start < stop <= len(token.embedding):
-        raise ValueError(
-            f"the token {token.name!r} has the span {token.span} and "
-            f"{len(token.embedding)} rows"
-        )
+    for token in tokens:
+        _check_token(trace, token)
+    # Phrases of as many rows are computed together.
+    places: dict[int, list[int]] = {}
+    for place, token in enumerate(tokens):
+        places.setdefault(len(token.embedding), []).append(place)
+    found: NDArray[np.float32] = np.empty((len(tokens), *trace.image_size), np.float32)
     with torch.no_grad():
-        maps = attention_maps(trace, token.embedding)
-        found = _resize(maps[start:stop].mean(0, keepdim=True), trace.image_size)[0]
-        if normalize == "probability":
-            found = found / trace.maps_per_pixel
-        else:
-            if normalize == "minmax":
-                found = found - found.min()
-            found = found / found.max().clamp_min(torch.finfo(found.dtype).tiny)
-        result: NDArray[np.float32] = found.clamp(0, 1).cpu().numpy()
+        groups = [
+            torch.stack([tokens[i].embedding.float() for i in group])
+            for group in places.values()
+        ]
+        all_maps = _all_maps(trace, groups, "softmax", "sum") if groups else []
+        for group, maps in zip(places.values(), all_maps, strict=True):
+            for place, each in zip(group, maps, strict=True):
+                start, stop = tokens[place].span
+                mean = each[start:stop].mean(0, keepdim=True)
+                resized = _resize(mean, trace.image_size)[0]
+                found[place] = _normalized(resized, trace, normalize).cpu().numpy()
+    return found
+
+
+def joint_map(trace: Trace, tokens: Sequence[Token]) -> NDArray[np.float32]:
+    """Return where all of several tokens see their class, at the image's size.
+
+    The geometric mean of their maps, each stretched to 0 to 1 (a product of experts,
+    Hinton 2002, doi:10.1162/089976602760128018). An optimized token finds whole
+    objects and forgets which: with its phrase it keeps what the word knows
+    (docs/quality.md).
+
+    Parameters
+    ----------
+    trace, tokens
+        As for `phrase_map`; one token gives its own map.
+
+    Returns
+    -------
+    ndarray
+        Shape (H, W) of the image, stretched to 0 to 1.
+
+    Raises
+    ------
+    ValueError
+        If there is no token, or one does not fit the trace.
+    """
+    if not tokens:
+        raise ValueError("there is no token: give at least one")
+    return join_maps(phrase_maps(trace, tokens, normalize="minmax"))
+
+
+def join_maps(maps: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Join maps of one class as `joint_map` does: (P, H, W) from 0 to 1 to (H, W)."""
+    if len(maps) == 1:
+        alone: NDArray[np.float32] = maps[0]
+        return alone
+    mean = np.exp(np.mean(np.log(np.maximum(maps, 1e-6)), 0))
+    low, high = float(mean.min()), float(mean.max())
+    result: NDArray[np.float32] = ((mean - low) / max(high - low, 1e-9)).astype(
+        np.float32
+    )
     return result
 
 
-def _layer_map(layer: LayerTrace, embedding: Tensor, activation: str) -> Tensor:
-    """Return the sum of a layer's maps over calls and heads, (n, cells)."""
-    calls, heads, cells, _ = layer.queries.shape
-    keys = embedding @ layer.key_weight.float().T
+def _all_maps(
+    trace: Trace, groups: Sequence[Tensor], activation: str, aggregation: str
+) -> list[Tensor]:
+    """Return the maps of groups of texts, each (texts, n, h, w) on the largest grid.
+
+    A group holds texts of as many rows, (texts, n, text_dim).
+    """
+    device = trace.layers[0].queries.device
+    groups = [group.to(device, torch.float32) for group in groups]
+    # Layers of one grid are added up before they are resized.
+    by_grid: dict[tuple[int, int], list[Tensor]] = {}
+    for layer in trace.layers:
+        summed = _layer_maps(layer, groups, activation)
+        if aggregation == "mean":
+            count = layer.queries.shape[0] * layer.queries.shape[1]
+            summed = [each / (count * len(trace.layers)) for each in summed]
+        known = by_grid.get(layer.grid)
+        by_grid[layer.grid] = (
+            summed
+            if known is None
+            else [a + b for a, b in zip(known, summed, strict=True)]
+        )
+    totals = []
+    for i, group in enumerate(groups):
+        resized = [
+            _resize(summed[i].unflatten(-1, grid).flatten(0, 1), trace.grid)
+            for grid, summed in by_grid.items()
+        ]
+        total = torch.stack(resized).sum(0)
+        if not total.isfinite().all():
+            _name_what_is_not_finite(trace)
+        totals.append(total.unflatten(0, group.shape[:2]))
+    return totals
+
+
+def _layer_maps(
+    layer: LayerTrace, groups: Sequence[Tensor], activation: str
+) -> list[Tensor]:
+    """Return the sums of a layer's maps over calls and heads, (texts, n, cells)."""
+    calls, heads, cells, dim = layer.queries.shape
+    keys = [_keys(layer, group.flatten(0, 1)) for group in groups]
+    sizes = [tuple(group.shape[:2]) for group in groups]
+    # A softmax over two is the sigmoid of one difference: one dot product, not two.
+    pairs = [activation == "softmax" and n == 2 for _, n in sizes]
+    keys = [
+        each[:, 1::2] - each[:, ::2] if pair else each
+        for each, pair in zip(keys, pairs, strict=True)
+    ]
+    joined = torch.cat(keys, 1)  # (heads, rows, head_dim)
+    totals = [joined.new_zeros(each.shape[1], cells) for each in keys]
+    held = heads * cells * max(dim, joined.shape[1])
+    chunk = _CHUNK if joined.device.type == "cpu" else _DEVICE_CHUNK
+    for queries in _floats(layer.queries, max(1, chunk // held), joined.requires_grad):
+        scores = joined @ queries.transpose(-1, -2)
+        parts = scores.split([each.shape[1] for each in keys], -2)
+        for i, (part, pair, size) in enumerate(zip(parts, pairs, sizes, strict=True)):
+            if pair:
+                active = part.sigmoid()
+            else:
+                active = _ACTIVATIONS[activation](part.unflatten(-2, size))
+            totals[i] = totals[i] + active.sum((0, 1)).reshape(-1, cells)
+    return [
+        torch.stack([calls * heads - total, total], 1)
+        if pair
+        else total.unflatten(0, size)
+        for total, pair, size in zip(totals, pairs, sizes, strict=True)
+    ]
+
+
+def _floats(queries: Tensor, calls: int, keep: bool) -> Iterator[Tensor]:
+    """Yield so many calls at a time in float32.
+
+    All in one buffer, as fresh memory costs several times what the conversion does;
+    not if they are to be kept, for gradients.
+    """
+    buffer = queries.new_empty((0,), dtype=torch.float32)
+    for part in queries.split(calls):
+        if part.dtype == torch.float32 or keep:
+            yield part.float()
+        else:
+            if len(buffer) < len(part):
+                buffer = torch.empty_like(part, dtype=torch.float32)
+            yield buffer[: len(part)].copy_(part)
+
+
+def _keys(layer: LayerTrace, rows: Tensor) -> Tensor:
+    """Return a text's keys, times the layer's scale: (heads, rows, head_dim)."""
+    keys = torch.cat(
+        # in parts, as a float32 copy of the whole weight costs more than the product
+        [rows @ weight.float().T for weight in layer.key_weight.split(256)],
+        -1,
+    )
     if layer.key_bias is not None:
         keys = keys + layer.key_bias.float()
-    keys = (
-        keys.unflatten(-1, (heads, -1)).transpose(0, 1) * layer.scale
-    )  # (heads, n, d)
-    # A softmax over two is the sigmoid of one difference: one dot product, not two.
-    two = activation == "softmax" and len(embedding) == 2
-    if two:
-        keys, activation = keys[:, 1:] - keys[:, :1], "sigmoid"
-    step = max(1, _CHUNK // (heads * cells * keys.shape[1]))
-    total = keys.new_zeros(keys.shape[1], cells)
-    for queries in layer.queries.split(step):
-        scores = keys @ queries.float().transpose(-1, -2)
-        total = total + _ACTIVATIONS[activation](scores).sum((0, 1))
-    return torch.cat([calls * heads - total, total]) if two else total
+    by_head: Tensor = keys.unflatten(-1, (layer.queries.shape[1], -1))
+    return by_head.transpose(0, 1) * layer.scale
+
+
+def _normalized(found: Tensor, trace: Trace, normalize: str) -> Tensor:
+    if normalize == "probability":
+        found = found / trace.maps_per_pixel
+    else:
+        if normalize == "minmax":
+            found = found - found.min()
+        found = found / found.max().clamp_min(torch.finfo(found.dtype).tiny)
+    return found.clamp_(0, 1)
 
 
 def _resize(maps: Tensor, size: tuple[int, int]) -> Tensor:
@@ -187,6 +333,21 @@ def _check_name(what: str, value: object, known: object) -> None:
     names = list(known)  # type: ignore[call-overload]
     if value not in names:
         raise ValueError(f"{what} is {value!r}: give one of {names}")
+
+
+def _check_token(trace: Trace, token: Token) -> None:
+    if token.model and trace.model and token.model != trace.model:
+        raise ModelMismatchError(
+            f"the token {token.name!r} belongs to the text encoder {token.model} and "
+            f"the trace to {trace.model}: encode or optimize it with this model"
+        )
+    _check_embedding(trace, token.embedding)
+    start, stop = token.span
+    if not 0 <= start < stop <= len(token.embedding):
+        raise ValueError(
+            f"the token {token.name!r} has the span {token.span} and "
+            f"{len(token.embedding)} rows"
+        )
 
 
 def _check_embedding(trace: Trace, embedding: Tensor) -> None:

@@ -6,21 +6,35 @@ import operator
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor
 
+from napari_ovam.architectures import pipeline_architecture
+from napari_ovam.attention_layers import (
+    AttentionLayer,
+    check_range,
+    find_layers,
+    key_weight,
+)
 from napari_ovam.trace import (
     Branch,
+    Calls,
+    Layers,
     LayerTrace,
     SelfTrace,
     Trace,
     TraceSettings,
     block_of,
     choose_layers,
+    fine_layers,
+    quarter_calls,
     text_encoder_hash,
 )
+
+if TYPE_CHECKING:
+    from napari_ovam.architecture_base import Architecture
 
 Check = Callable[[], None]
 
@@ -44,8 +58,8 @@ def record(
     pipe: Any,
     *,
     branch: Branch = "uncond",
-    layers: Iterable[str | int] | None = None,
-    calls: Iterable[int] | None = None,
+    layers: Iterable[str | int] | Layers | None = None,
+    calls: Iterable[int] | Calls | None = None,
     dtype: torch.dtype | None = None,
     middle: bool = False,
     self_attention: bool = False,
@@ -59,26 +73,29 @@ def record(
     Parameters
     ----------
     pipe
-        The pipeline that is called in the block: text-to-image, image-to-image or
-        inpainting. Calls of its UNet alone are recorded as well.
+        The pipeline that is called in the block: text-to-image, image-to-image,
+        inpainting or ControlNet, of an architecture in `napari_ovam.architectures`.
+        Calls of its UNet or transformer alone are recorded as well.
     branch
         The half of the guidance batch to keep. "uncond" is OVAM's, "cond" DAAM's.
         Without guidance there is one half, kept whatever is asked and stored as
         "cond".
     layers
         Names of layers, and integers, which stand for all layers whose grid has that
-        many cells along its longer side. None keeps all.
+        many cells along its longer side; or "fine", those of `Trace.fine`. None keeps
+        all.
     calls
         Numbers of the denoising calls to keep, from 0; negative ones count from the
-        last (-1). None keeps all.
+        last (-1); or "quarters", those a quarter, half and three quarters of the way,
+        where the number of calls is known in advance. None keeps all.
     dtype
         What to store queries and weights in; None keeps the model's.
     middle
-        Record the middle block as well.
+        Record the middle block as well, where there is one.
     self_attention
         Record self-attention as well, in the transformer blocks of the kept layers.
     check
-        Called several times in every call of the UNet; may raise to end it.
+        Called several times in every call of the model; may raise to end it.
 
     Yields
     ------
@@ -88,8 +105,9 @@ def record(
     Raises
     ------
     ValueError
-        If the pipeline has no cross-attention of the kind that can be recorded, or a
-        layer or call that is asked for does not exist.
+        If the pipeline is not supported (`ModelError`) or has no cross-attention of
+        the kind that can be recorded, a layer or call that is asked for does not
+        exist, or the queries overflow `dtype`.
 
     Examples
     --------
@@ -97,35 +115,28 @@ def record(
     ...     image = pipe("a cat and a hat").images[0]
     >>> trace = recorder.traces[0]
     """
-    TraceSettings(branch=branch)
+    if not (layers is None or isinstance(layers, str)):
+        layers = tuple(layers)
+    if not (calls is None or isinstance(calls, str)):
+        calls = tuple(operator.index(call) for call in calls)
+    # It refuses other words than these.
+    kept = TraceSettings(branch, cast("Layers", layers), cast("Calls", calls))
+    architecture = pipeline_architecture(pipe)
     hooks = _Hooks(
         pipe,
+        architecture,
         branch,
-        None if layers is None else tuple(layers),
-        None if calls is None else tuple(operator.index(call) for call in calls),
+        kept.layers,
+        kept.calls,
         dtype,
         check or (lambda: None),
-        _find_layers(pipe, middle, self_attention),
+        find_layers(architecture, pipe, middle, self_attention),
     )
     recorder = Recorder()
     with ExitStack() as stack:
         hooks.register(stack)
         yield recorder
     recorder.traces = list(hooks.traces())
-
-
-@dataclass(frozen=True)
-class _Layer:
-    """An attention layer and the module around it that sees the image as a grid."""
-
-    name: str
-    attention: Any
-    outer: torch.nn.Module
-    is_self: bool
-
-    @property
-    def parts(self) -> tuple[str, ...]:
-        return ("to_q", "to_k") if self.is_self else ("to_q",)
 
 
 @dataclass
@@ -140,6 +151,7 @@ class _Run:
     size: tuple[int, int]
     images: int
     guided: bool
+    wanted: tuple[int, ...] | None  # calls; None for all
     calls: int = 0
     kept: list[int] = field(default_factory=list)
     grids: dict[str, tuple[int, int]] = field(default_factory=dict)
@@ -178,12 +190,13 @@ class _Step:
 @dataclass
 class _Hooks:
     pipe: Any
+    architecture: Architecture
     branch: Branch
-    layers: tuple[str | int, ...] | None
-    calls: tuple[int, ...] | None
+    layers: tuple[str | int, ...] | Layers | None
+    calls: tuple[int, ...] | Calls | None
     dtype: torch.dtype | None
     check: Check
-    found: list[_Layer]
+    found: list[AttentionLayer]
     runs: list[_Run] = field(default_factory=list)
     rows: slice | None = None  # of the batch, to be kept from the present call
 
@@ -192,14 +205,15 @@ class _Hooks:
             if getattr(self, what) == ():
                 raise ValueError(f"{what} is empty: name at least one, or give None")
         names = [la.name for la in self.found if not la.is_self]
-        for name in self.layers or ():
+        for name in () if self.layers == "fine" else self.layers or ():
             if isinstance(name, str) and name not in names:
                 raise ValueError(
                     f"there is no layer {name!r} to record: give names of {names}, or "
                     "middle=True for the middle block"
                 )
         # The last calls are known at the end only: until then as many are held.
-        self.held = max([-call for call in self.calls or () if call < 0], default=0)
+        calls = () if self.calls == "quarters" else self.calls or ()
+        self.held = max([-call for call in calls if call < 0], default=0)
 
     def register(self, stack: ExitStack) -> None:
         """Register all hooks; the stack takes them away again."""
@@ -207,9 +221,9 @@ class _Hooks:
         def add(handle: Any) -> None:
             stack.callback(handle.remove)
 
-        unet = _unet(self.pipe)
-        add(unet.register_forward_pre_hook(self._before_unet, with_kwargs=True))
-        add(unet.register_forward_hook(self._after_unet))
+        model = self.architecture.denoiser(self.pipe)
+        add(model.register_forward_pre_hook(self._before_model, with_kwargs=True))
+        add(model.register_forward_hook(self._after_model))
         for outer in {la.outer for la in self.found}:
             here = [la.name for la in self.found if la.outer is outer]
             add(
@@ -230,10 +244,10 @@ class _Hooks:
                     )
                 )
 
-    def _before_unet(self, _module: Any, args: Any, kwargs: Any) -> None:
+    def _before_model(self, _module: Any, args: Any, kwargs: Any) -> None:
         self.check()
-        sample = _argument(args, kwargs, 0, "sample")
-        step = _Step(_argument(args, kwargs, 1, "timestep"))
+        sample = _argument(args, kwargs, *self.architecture.latents_place)
+        step = _Step(_argument(args, kwargs, *self.architecture.step_place))
         batch, size = sample.shape[0], tuple(sample.shape[-2:])
         run = self.runs[-1] if self.runs else None
         # A pipeline may switch its guidance off half-way: its batch halves.
@@ -244,9 +258,15 @@ class _Hooks:
             or batch
             not in ({run.images, 2 * run.images} if run.guided else {run.images})
         ):
-            guided = _is_guided(self.pipe, sample)
-            run = _Run(step, size, batch // 2 if guided else batch, guided)
-            self._check_calls(step.remaining)
+            guided = self.architecture.is_guided(self.pipe, sample)
+            run = _Run(
+                step,
+                size,
+                batch // 2 if guided else batch,
+                guided,
+                self._wanted_calls(step.remaining),
+            )
+            self._check_calls(run, step.remaining)
             self.runs.append(run)
         run.step = step
         call, run.calls = run.calls, run.calls + 1
@@ -256,7 +276,7 @@ class _Hooks:
         self._forget(run)
 
     def _wanted_rows(self, run: _Run, batch: int, call: int) -> slice | None:
-        if self.calls is not None and call not in self.calls and not self.held:
+        if run.wanted is not None and call not in run.wanted and not self.held:
             return None
         if not run.guided:
             return slice(0, batch)
@@ -264,8 +284,13 @@ class _Hooks:
             return slice(0, run.images) if batch == 2 * run.images else None
         return slice(batch - run.images, batch)
 
-    def _check_calls(self, total: int | None) -> None:
-        for call in self.calls or ():
+    def _wanted_calls(self, total: int | None) -> tuple[int, ...] | None:
+        if self.calls != "quarters":
+            return self.calls
+        return None if total is None else quarter_calls(total)
+
+    def _check_calls(self, run: _Run, total: int | None) -> None:
+        for call in run.wanted or ():
             if total is not None and not -total <= call < total:
                 raise ValueError(
                     f"call {call} is to be recorded and the pipeline makes {total}, "
@@ -277,16 +302,19 @@ class _Hooks:
         if not self.held:
             return
         for call in list(run.kept):
-            if call < run.calls - self.held and call not in (self.calls or ()):
+            if call < run.calls - self.held and call not in (run.wanted or ()):
                 run.kept.remove(call)
                 for tensors in run.stored.values():
                     tensors.pop(call, None)
 
-    def _after_unet(self, *_: Any) -> None:
+    def _after_model(self, *_: Any) -> None:
         self.check()
         run = self.runs[-1]
         if run.calls == 1 and self.layers is not None:
-            self._chosen(run)  # so that a wrong one is known before the last step
+            # So that a wrong one is known before the last step, and that of the first
+            # call, when the grids were not known yet, no more is held than wanted.
+            names = {la.name for la in self._chosen(run)}
+            run.stored = {k: v for k, v in run.stored.items() if k[0] in names}
         self.rows = None
 
     def _before_outer(self, names: list[str], hidden_states: Tensor) -> None:
@@ -294,12 +322,13 @@ class _Hooks:
         if hidden_states.ndim != 4:
             raise ValueError(
                 f"{names[0]} works on a tensor of shape {tuple(hidden_states.shape)}, "
-                "not on a grid: this UNet cannot be recorded"
+                "not on a grid: this model cannot be recorded"
             )
-        grid = (int(hidden_states.shape[2]), int(hidden_states.shape[3]))
+        patch = self.architecture.patch(self.pipe)
+        grid = (hidden_states.shape[2] // patch, hidden_states.shape[3] // patch)
         self.runs[-1].grids.update(dict.fromkeys(names, grid))
 
-    def _keep(self, layer: _Layer, part: str, output: Tensor) -> None:
+    def _keep(self, layer: AttentionLayer, part: str, output: Tensor) -> None:
         self.check()
         run = self.runs[-1]
         if self.rows is None or not self._is_wanted(layer, run):
@@ -312,21 +341,33 @@ class _Hooks:
             dtype, copy=True, memory_format=torch.contiguous_format
         )
         if not layer.is_self and layer.name not in run.keys:
-            run.keys[layer.name] = _key_weight(layer.attention.to_k, self.dtype)
+            weight, bias = key_weight(layer.attention.to_k, output)
+            run.keys[layer.name] = (
+                weight.to(dtype),
+                None if bias is None else bias.to(dtype),
+            )
 
-    def _is_wanted(self, layer: _Layer, run: _Run) -> bool:
+    def _is_wanted(self, layer: AttentionLayer, run: _Run) -> bool:
         if self.layers is None:
             return True
         name = f"{block_of(layer.name)}.attn2"
+        if self.layers == "fine":
+            return run.calls == 1 or name in fine_layers(self._cross_grids(run))
         return name in self.layers or max(run.grids[layer.name]) in self.layers
 
-    def _chosen(self, run: _Run) -> list[_Layer]:
+    def _cross_grids(self, run: _Run) -> dict[str, tuple[int, int]]:
+        return {la.name: run.grids[la.name] for la in self.found if not la.is_self}
+
+    def _chosen(self, run: _Run) -> list[AttentionLayer]:
         """Return the layers to be kept.
 
         Self-attention is kept in the transformer blocks of the kept cross-attention.
         """
-        grids = {la.name: run.grids[la.name] for la in self.found if not la.is_self}
-        names = choose_layers(self.layers, grids) if self.layers else set(grids)
+        grids = self._cross_grids(run)
+        if self.layers == "fine":
+            names = fine_layers(grids)
+        else:
+            names = choose_layers(self.layers, grids) if self.layers else set(grids)
         blocks = {block_of(name) for name in names}
         return [la for la in self.found if block_of(la.name) in blocks]
 
@@ -335,8 +376,8 @@ class _Hooks:
         model = text_encoder_hash(self.pipe)
         factor = getattr(self.pipe, "vae_scale_factor", 8)
         for run in self.runs:
-            self._check_calls(run.calls)
-            wanted = {call % run.calls for call in self.calls or range(run.calls)}
+            self._check_calls(run, run.calls)
+            wanted = {call % run.calls for call in run.wanted or range(run.calls)}
             calls = [call for call in run.kept if call in wanted]
             if not calls:
                 raise ValueError(
@@ -351,6 +392,8 @@ class _Hooks:
                 scale = float(layer.attention.scale)
                 for image in range(run.images):
                     parts = [torch.stack([t[image] for t in ts]) for ts in tensors]
+                    for part in parts:
+                        check_range(name, part)
                     if layer.is_self:
                         self_layers[image].append(
                             SelfTrace(name, grid, parts[0], parts[1], scale)
@@ -371,7 +414,7 @@ class _Hooks:
                 )
 
     def _pop(
-        self, run: _Run, layer: _Layer, part: str, calls: list[int]
+        self, run: _Run, layer: AttentionLayer, part: str, calls: list[int]
     ) -> list[Tensor]:
         stored = run.stored.pop((layer.name, part), {})
         if missing := [call for call in calls if call not in stored]:
@@ -380,74 +423,6 @@ class _Hooks:
                 "projections fused? Call pipe.unfuse_qkv_projections() first"
             )
         return [stored[call] for call in calls]
-
-
-def _unet(pipe: Any) -> Any:
-    unet = getattr(pipe, "unet", None)
-    if unet is None:
-        raise ValueError(
-            f"{type(pipe).__name__} has no UNet: traces can be recorded of Stable "
-            "Diffusion 1.x and 2.x"
-        )
-    return getattr(unet, "_orig_mod", unet)  # what torch.compile wraps
-
-
-def _find_layers(pipe: Any, middle: bool, self_attention: bool) -> list[_Layer]:
-    unet = _unet(pipe)
-    modules = dict(unet.named_modules())
-    blocks = ["down_blocks", *["mid_block"] * middle, "up_blocks"]
-    found = []
-    for name in (n for block in blocks for n in modules if n.startswith(f"{block}.")):
-        module = modules[name]
-        outer, _, inner = name.rpartition(".transformer_blocks.")
-        kind = inner.rpartition(".")[2]
-        if not outer or kind not in ("attn1", "attn2"):
-            continue
-        # In blocks with cross-attention only, attn1 reads the text too.
-        is_self = kind == "attn1"
-        if module.is_cross_attention == is_self or (is_self and not self_attention):
-            continue
-        if not is_self and module.norm_cross is not None:
-            raise ValueError(
-                f"{name} normalises the text before it reads it (cross_attention_norm)"
-                ": this UNet cannot be recorded"
-            )
-        found.append(_Layer(name, module, modules[outer], is_self))
-    if all(layer.is_self for layer in found):
-        raise ValueError(
-            f"{type(pipe).__name__}'s UNet has no cross-attention layer (attn2) "
-            "that could be recorded"
-        )
-    return found
-
-
-def _is_guided(pipe: Any, sample: Tensor) -> bool:
-    """Tell whether a batch is made of an unconditional and a conditional half.
-
-    A pipeline with guidance shows the UNet all latents twice. The pipeline's own word
-    alone would not do: it may stem from an earlier call, while the UNet is now called
-    alone.
-    """
-    if len(sample) % 2 or not getattr(pipe, "do_classifier_free_guidance", True):
-        return False
-    first, second = sample.nan_to_num().chunk(2)
-    return torch.equal(first, second)
-
-
-@torch.no_grad()
-def _key_weight(to_k: Any, dtype: torch.dtype | None) -> tuple[Tensor, Tensor | None]:
-    """Copy the weight and bias that the keys are made with just now."""
-    weight, bias = to_k.weight, to_k.bias
-    # A LoRA that peft put around the layer, unless it is merged or switched off.
-    if hasattr(to_k, "get_delta_weight") and not (to_k.merged or to_k.disable_adapters):
-        for adapter in to_k.active_adapters:
-            if adapter in to_k.lora_A:
-                weight = weight + to_k.get_delta_weight(adapter)
-
-    def copy(tensor: Tensor) -> Tensor:
-        return tensor.detach().to(dtype or tensor.dtype, copy=True)
-
-    return copy(weight), None if bias is None else copy(bias)
 
 
 def _argument(args: Any, kwargs: Any, place: int, name: str) -> Any:

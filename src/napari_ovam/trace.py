@@ -16,10 +16,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from napari_ovam.architectures import pipeline_architecture
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
 Branch = Literal["uncond", "cond"]
+# What is kept by default, by a word as it depends on the model: see `TraceSettings`.
+Layers = Literal["fine"]
+Calls = Literal["quarters"]
 
 _hashes: WeakKeyDictionary[torch.nn.Module, tuple[Any, str]] = WeakKeyDictionary()
 
@@ -249,12 +254,8 @@ class Trace:
         Their maps make better masks than those of all layers (docs/quality.md,
         measured on the embedded model). The whole trace where there are none.
         """
-        names = [
-            layer.name
-            for layer in self.layers
-            if "up_blocks" in layer.name and max(layer.grid) >= _FINE
-        ]
-        return self.select(layers=names) if names else self
+        names = fine_layers({layer.name: layer.grid for layer in self.layers})
+        return self if len(names) == len(self.layers) else self.select(layers=names)
 
     def to(
         self, device: torch.device | str | None, dtype: torch.dtype | None = None
@@ -293,19 +294,33 @@ class Trace:
 class TraceSettings:
     """What `generate` and `trace_image` keep; see `record` for what each means.
 
-    Half precision is the default: it halves the memory, and changes no map by more
-    than about a thousandth of its maximum.
+    The defaults make masks as good as those of everything, of a thirtieth of the bytes
+    for SD 1.5 (docs/speed.md): the layers that `Trace.fine` takes, the calls a
+    quarter, half and three quarters of the way, and half precision, which changes no
+    map by more than about a thousandth of its maximum. None keeps everything:
+    ``TraceSettings(layers=None, calls=None, dtype=None)`` is exact.
+
+    Raises
+    ------
+    ValueError
+        If a value is none of those that `record` takes.
     """
 
     branch: Branch = "uncond"
-    layers: tuple[str | int, ...] | None = None
-    calls: tuple[int, ...] | None = None
+    layers: tuple[str | int, ...] | Layers | None = "fine"
+    calls: tuple[int, ...] | Calls | None = "quarters"
     dtype: torch.dtype | None = torch.float16
     middle: bool = False
     self_attention: bool = False
 
     def __post_init__(self) -> None:
         _check_branch(self.branch)
+        for name, word in (("layers", *get_args(Layers)), ("calls", *get_args(Calls))):
+            value = getattr(self, name)
+            if isinstance(value, str) and value != word:
+                raise ValueError(
+                    f"{name} is {value!r}: give {word!r}, a list, or None for all"
+                )
         if isinstance(self.dtype, str):
             raise ValueError(
                 f"dtype is {self.dtype!r}: give torch.{self.dtype}, or None for the "
@@ -316,6 +331,17 @@ class TraceSettings:
 def block_of(layer: str) -> str:
     """Return the path of the transformer block that an attention layer is in."""
     return layer.rpartition(".")[0]
+
+
+def fine_layers(grids: dict[str, tuple[int, int]]) -> set[str]:
+    """Return the up blocks' layers of 16 cells or more along a side, or else all."""
+    names = {n for n, g in grids.items() if "up_blocks" in n and max(g) >= _FINE}
+    return names or set(grids)
+
+
+def quarter_calls(total: int) -> tuple[int, ...]:
+    """Return the calls a quarter, half and three quarters of the way, ascending."""
+    return tuple(sorted({total * part // 4 for part in (1, 2, 3)}))
 
 
 def choose_layers(
@@ -351,20 +377,28 @@ def choose_layers(
 def text_encoder_hash(pipe: Any) -> str:
     """Return a fingerprint of a pipeline's text encoder, "" if it has none at hand.
 
-    It is taken of the signs of all weights, which neither half precision, bfloat16
-    nor the device changes, while any training flips many. It is kept per encoder and
-    taken anew when weights were replaced or changed in place.
+    Of several encoders (Stable Diffusion XL) all count, and of PixArt the projection
+    behind its encoder. It is taken of the signs of all weights, which neither half
+    precision, bfloat16 nor the device changes, while any training flips many. It is
+    kept per module and taken anew when weights were replaced or changed in place.
     """
-    encoder = getattr(pipe, "text_encoder", None)
-    if encoder is None or any(p.is_meta for p in encoder.parameters()):
+    modules = pipeline_architecture(pipe).text_modules(pipe)
+    if any(p.is_meta for module in modules for p in module.parameters()):
         return ""
-    state = tuple((p.data_ptr(), p._version) for p in encoder.parameters())
-    known = _hashes.get(encoder)
+    hashes = [_weights_hash(module) for module in modules]
+    if len(hashes) < 2:
+        return "".join(hashes)
+    return hashlib.blake2b("".join(hashes).encode(), digest_size=16).hexdigest()
+
+
+def _weights_hash(module: torch.nn.Module) -> str:
+    state = tuple((p.data_ptr(), p._version) for p in module.parameters())
+    known = _hashes.get(module)
     if known is None or known[0] != state:
         # Sorted, as libraries rename and reorder the parts of a model.
-        digests = sorted(_signs(p.detach()) for p in encoder.parameters())
+        digests = sorted(_signs(p.detach()) for p in module.parameters())
         known = state, hashlib.blake2b(b"".join(digests), digest_size=16).hexdigest()
-        _hashes[encoder] = known
+        _hashes[module] = known
     return known[1]
 
 
