@@ -7,7 +7,7 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
-from diffusers import EulerDiscreteScheduler, StableDiffusionImg2ImgPipeline
+from diffusers import StableDiffusionImg2ImgPipeline
 
 from napari_ovam import diffusion
 from napari_ovam.diffusion import (
@@ -15,7 +15,6 @@ from napari_ovam.diffusion import (
     GenerationSettings,
     generate,
     resolve_settings,
-    trace_image,
 )
 from napari_ovam.models import OutOfMemory, load_pipeline, model_defaults
 from napari_ovam.progress import Cancelled
@@ -50,12 +49,6 @@ def cancel_at(count):
             raise Cancelled
 
     return progress, calls
-
-
-@pytest.fixture
-def picture() -> np.ndarray:
-    """Return a photo-like image of an odd size, wider than high."""
-    return np.random.default_rng(0).integers(0, 256, (37, 61, 3), dtype=np.uint8)
 
 
 def test_a_seed_gives_one_image_bit_for_bit(pipe):
@@ -154,8 +147,6 @@ def test_previews_of_a_large_autoencoder_are_linear_in_the_latents(pipe, monkeyp
     [
         ({"prompt": ""}, "prompt is empty"),
         ({"prompt": " \n"}, "prompt is empty"),
-        ({"prompt": "cat " * 500}, r"the prompt has \d+ tokens"),
-        ({"negative_prompt": "cat " * 500}, r"the negative prompt has \d+ tokens"),
         ({"steps": 0}, "steps is 0"),
         ({"steps": 2.5}, r"steps is 2\.5"),
         ({"steps": 1001}, "steps is 1001"),
@@ -197,13 +188,11 @@ def own_pipe(pipe, tmp_path):
     return load_pipeline(tmp_path, device="cpu")
 
 
-def test_numbers_that_are_no_image_are_an_error(own_pipe, picture):
+def test_numbers_that_are_no_image_are_an_error(own_pipe):
     with torch.no_grad():
         own_pipe.unet.conv_out.bias.fill_(torch.nan)
     with pytest.raises(GenerationError, match=r"NaNs.*dtype='float32'"):
         generate(own_pipe, SETTINGS, trace=KEEP_ALL)
-    with pytest.raises(GenerationError, match="NaNs"):
-        trace_image(own_pipe, picture, trace=KEEP_ALL)
 
 
 def test_out_of_memory_says_how_to_fit(own_pipe):
@@ -216,90 +205,3 @@ def test_out_of_memory_says_how_to_fit(own_pipe):
         generate(own_pipe, SETTINGS, trace=KEEP_ALL)
     assert hooks(own_pipe) == before
     handle.remove()
-
-
-def test_tracing_an_image_of_any_size(pipe, picture):
-    before = hooks(pipe)
-    made = trace_image(pipe, picture, trace=KEEP_ALL, noise_seeds=2)
-    assert made.image is picture
-    assert made.trace.image_size == (37, 61)
-    assert made.trace.branch == "cond"
-    assert made.trace.calls == (0, 1)
-    assert hooks(pipe) == before
-    for layer in made.trace.layers:
-        height, width = layer.grid
-        assert layer.queries.shape[0] == 2
-        assert layer.queries.shape[2] == height * width
-        assert width > height
-        assert layer.queries.isfinite().all()
-
-
-@pytest.mark.parametrize("shape", [(1, 1, 3), (1, 400, 3), (300, 2, 3), (200, 200, 3)])
-def test_tracing_extreme_shapes_keeps_to_the_models_area(pipe, shape):
-    image = np.full(shape, 128, np.uint8)
-    made = trace_image(pipe, image, trace=KEEP_ALL, noise_seeds=1)
-    defaults = model_defaults(pipe)
-    cells = defaults.height * defaults.width / pipe.vae_scale_factor**2
-    assert made.trace.image_size == shape[:2]
-    assert max(h * w for h, w in (x.grid for x in made.trace.layers)) <= 1.5 * cells
-
-
-def test_tracing_is_the_same_by_seed_and_after_generating(own_pipe, picture):
-    first = trace_image(own_pipe, picture, seed=5, trace=KEEP_ALL)
-    generate(own_pipe, SETTINGS, trace=KEEP_ALL)
-    again = trace_image(own_pipe, picture, seed=5, trace=KEEP_ALL)
-    other = trace_image(own_pipe, picture, seed=6, trace=KEEP_ALL)
-    assert same_trace(first.trace, again.trace)
-    assert not same_trace(first.trace, other.trace)
-    # Draws count up from the seed: the second of 5 is the first of 6.
-    assert torch.equal(
-        first.trace.layers[0].queries[1], other.trace.layers[0].queries[0]
-    )
-    # It is the image that the trace is of, not the scheduler that samples.
-    own_pipe.scheduler = EulerDiscreteScheduler.from_config(own_pipe.scheduler.config)
-    euler = trace_image(own_pipe, picture, seed=5, trace=KEEP_ALL)
-    assert same_trace(first.trace, euler.trace)
-
-
-def test_tracing_leaves_the_scheduler_alone(pipe, picture):
-    expected = generate(pipe, SETTINGS, trace=KEEP_ALL).image
-    state = {k: str(v) for k, v in vars(pipe.scheduler).items()}
-    trace_image(pipe, picture, trace=KEEP_ALL)
-    assert {k: str(v) for k, v in vars(pipe.scheduler).items()} == state
-    np.testing.assert_array_equal(
-        generate(pipe, SETTINGS, trace=KEEP_ALL).image, expected
-    )
-
-
-def test_tracing_ignores_which_calls_a_generation_keeps(pipe, picture):
-    keep = dataclasses.replace(KEEP_ALL, calls=(7, 9))
-    made = trace_image(pipe, picture, trace=keep)
-    assert made.trace.layers[0].queries.shape[0] == 3
-
-
-def test_tracing_can_be_cancelled_within_a_draw(pipe, picture):
-    before = hooks(pipe)
-    progress, calls = cancel_at(2)
-    with pytest.raises(Cancelled):
-        trace_image(pipe, picture, trace=KEEP_ALL, progress=progress)
-    assert calls == [(0, 3), (0, 3)]
-    assert hooks(pipe) == before
-
-
-@pytest.mark.parametrize(
-    ("image", "options", "message"),
-    [
-        (np.zeros((4, 4), np.uint8), {}, r"shape \(4, 4\)"),
-        (np.zeros((4, 4, 4), np.uint8), {}, r"shape \(4, 4, 4\)"),
-        (np.zeros((0, 4, 3), np.uint8), {}, r"shape \(0, 4, 3\)"),
-        (np.zeros((4, 4, 3)), {}, "float64"),
-        ([[1, 2, 3]], {}, "type None"),
-        (None, {"noise_level": 1000}, "noise_level is 1000"),
-        (None, {"noise_seeds": 0}, "noise_seeds is 0"),
-        (None, {"seed": -1}, "seed is -1"),
-        (None, {"prompt": "cat " * 500}, "the prompt has"),
-    ],
-)
-def test_what_cannot_be_traced_is_named(pipe, picture, image, options, message):
-    with pytest.raises(ValueError, match=message):
-        trace_image(pipe, picture if image is None else image, **options)

@@ -110,7 +110,7 @@ def test_defaults_come_from_the_model(saved, folder):
 
 @pytest.mark.parametrize(
     "name",
-    ["FluxPipeline", "StableDiffusion3Pipeline", "StableDiffusionXLPipeline", "Mine"],
+    ["FluxPipeline", "StableDiffusion3Pipeline", "KandinskyPipeline", "Mine"],
 )
 def test_another_architecture_is_refused_by_name_before_weights(tmp_path, name):
     (tmp_path / "model_index.json").write_text(json.dumps({"_class_name": name}))
@@ -192,9 +192,13 @@ SD1 = {
     ("names", "message"),
     [
         (["lora_unet_down_blocks_0.lora_down.weight"], "is LoRA weights"),
-        (["conditioner.embedders.0.x", *SD1], "StableDiffusionXLPipeline"),
-        (["model.diffusion_model.joint_blocks.0.x"], "StableDiffusion3Pipeline"),
-        (["double_blocks.0.img_attn.qkv.weight"], "FluxPipeline"),
+        (["conditioner.embedders.0.model.x", *SD1], "refiner of Stable Diffusion XL"),
+        (["model.diffusion_model.joint_blocks.0.x"], "Diffusion3Pipeline.*keys of an"),
+        (["double_blocks.0.img_attn.qkv.weight"], "FluxPipeline.*keys of another"),
+        (["y_embedder.y_proj.fc1.weight"], "transformer of PixArt"),
+        (["unet.down_blocks.0.attn2.to_k.lora_A.weight"], "is LoRA weights"),
+        (["encoder.conv_in.weight", "quant_conv.bias"], r"autoencoder \(VAE\)"),
+        (["first_stage_model.decoder.mid.attn_1.k.weight"], r"autoencoder \(VAE\)"),
         (["control_model.input_blocks.0.0.weight"], "is a ControlNet"),
         (["emb_params"], "textual inversion"),
         (["embedding"], "load_token"),
@@ -325,7 +329,8 @@ def test_noise_and_velocity_prediction_are_told_apart(pipe, kind):
     unet = _Predictor(kind)
     unet.config = pipe.unet.config
     parts = {n: getattr(pipe, n) for n in ("vae_scale_factor", "device", "scheduler")}
-    asked = SimpleNamespace(unet=unet, encode_prompt=pipe.encode_prompt, **parts)
+    kind_of_pipe = type("StableDiffusionPipeline", (SimpleNamespace,), {})
+    asked = kind_of_pipe(unet=unet, encode_prompt=pipe.encode_prompt, **parts)
     assert models._predicts_noise(asked) is (kind == "epsilon")
 
 

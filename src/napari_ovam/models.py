@@ -8,6 +8,7 @@ about to be annotated; who publishes images has to check them otherwise.
 from __future__ import annotations
 
 import gc
+import inspect
 import re
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -19,14 +20,13 @@ import diffusers
 import torch
 from safetensors import SafetensorError
 
+from napari_ovam.architecture_base import ModelError as ModelError
+from napari_ovam.architectures import pipeline_architecture as pipeline_architecture
 from napari_ovam.model_files import (
-    ARCHITECTURES,
     INDEX,
     LEFT_OUT,
     PICKLES,
-    Architecture,
-    ModelError,
-    architecture_of,
+    check_tokenizers,
     check_weights,
     download,
     download_config,
@@ -73,30 +73,16 @@ class ModelDefaults:
     width: int
 
 
-def pipeline_architecture(pipe: Any) -> Architecture:
-    """Return the architecture of a loaded pipeline, a subclass of a known one too."""
-    for ancestor in type(pipe).__mro__:
-        for architecture in ARCHITECTURES:
-            if ancestor.__name__ in architecture.pipelines:
-                return architecture
-    return architecture_of(type(pipe).__name__)
-
-
 def model_defaults(pipe: Any) -> ModelDefaults:
     """Return the settings that suit a pipeline when its user chose none.
 
-    The size is the one the UNet was trained for. A model folder may hold a file
+    The size is the one the model was trained for. A model folder may hold a file
     `ovam_defaults.json`, an object with any of the keys steps, guidance_scale, height
     and width (pixels), which is used in place of the architecture's own values.
     """
     architecture = pipeline_architecture(pipe)
-    sample = pipe.unet.config.sample_size or 64
-    rows, columns = (sample, sample) if isinstance(sample, int) else sample
     defaults = ModelDefaults(
-        architecture.steps,
-        architecture.guidance_scale,
-        rows * pipe.vae_scale_factor,
-        columns * pipe.vae_scale_factor,
+        *architecture.steps_and_guidance(pipe), *architecture.size(pipe)
     )
     path = Path(pipe.name_or_path or "") / DEFAULTS_FILE
     if not path.is_file():
@@ -165,7 +151,7 @@ def load_pipeline(
         )
     advice = f"Load it with device='cpu', or free {chosen_device} first."
     with memory_guard(advice), quiet():
-        pipe.to(chosen_device, chosen_dtype)
+        pipe.to(chosen_device)
     pipe.set_progress_bar_config(disable=True)
     return pipe
 
@@ -221,7 +207,8 @@ def _load_folder(folder: Path, dtype: torch.dtype) -> Any:
     """Load a diffusers folder, after everything that can be checked cheaply."""
     index = read_index(folder)
     variant = check_weights(folder, index)
-    left_out = {k: v for k, v in _WITHOUT.items() if k in index or v is False}
+    check_tokenizers(folder, index)
+    left_out = _accepted(index["_class_name"], _WITHOUT)
     with quiet(), _explained(folder):
         pipe = diffusers.DiffusionPipeline.from_pretrained(
             folder,
@@ -234,8 +221,10 @@ def _load_folder(folder: Path, dtype: torch.dtype) -> Any:
     for name, part in pipe.components.items():
         if isinstance(part, torch.nn.Module):
             stored = {k for p in weights_of(folder / name) for k in tensor_shapes(p)}
+            # Tensors that are tied, as in T5, are stored once.
+            wanted = {t.data_ptr() or name for name, t in part.state_dict().items()}
             # Libraries leave what they miss random or empty, with a note at most.
-            if len(stored) < len(wanted := part.state_dict()):
+            if len(stored) < len(wanted):
                 raise ModelError(
                     f"{folder / name} holds {len(stored)} tensors and its "
                     f"configuration asks for {len(wanted)}: download it again"
@@ -257,14 +246,13 @@ def _load_checkpoint(path: Path, dtype: torch.dtype) -> Any:
     beside = [p for p in (path.with_suffix(""), path.parent) if (p / INDEX).is_file()]
     folder = beside[0] if beside else download_config(path, kind.config)
     read_index(folder)
-    left_out = {**_WITHOUT, "image_encoder": None}
     with quiet(), _explained(path):
         pipe = getattr(diffusers, kind.pipeline).from_single_file(
             str(path),
             config=str(folder),
             dtype=dtype,
             local_files_only=True,
-            **left_out,
+            **_accepted(kind.pipeline, {**_WITHOUT, "image_encoder": None}),
         )
     if not beside and len(kind.predictions) > 1:
         prediction = "epsilon" if _predicts_noise(pipe) else "v_prediction"
@@ -272,6 +260,12 @@ def _load_checkpoint(path: Path, dtype: torch.dtype) -> Any:
             pipe.scheduler.config, prediction_type=prediction
         )
     return pipe
+
+
+def _accepted(pipeline: str, arguments: dict[str, Any]) -> dict[str, Any]:
+    """Return those of the arguments that a class of pipelines takes."""
+    taken = inspect.signature(getattr(diffusers, pipeline)).parameters
+    return {name: value for name, value in arguments.items() if name in taken}
 
 
 @torch.no_grad()
@@ -293,9 +287,8 @@ def _predicts_noise(pipe: Any) -> bool:
 
 
 def alignment(pipe: Any) -> int:
-    """Return the pixels that one cell of the UNet's coarsest grid covers."""
-    downsamplings = len(pipe.unet.config.block_out_channels) - 1
-    return int(pipe.vae_scale_factor * 2**downsamplings)
+    """Return the pixels that one cell of the model's coarsest grid covers."""
+    return pipeline_architecture(pipe).alignment(pipe)
 
 
 @contextmanager

@@ -9,10 +9,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from napari_ovam.architectures import pipeline_architecture
 from napari_ovam.trace import ModelMismatchError, Trace, text_encoder_hash
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from napari_ovam.architecture_base import Architecture
 
 
 class TokenError(ValueError):
@@ -75,6 +78,15 @@ class Token:
         """Size of the text embeddings that the token fits."""
         return self.embedding.shape[1]
 
+    @property
+    def background(self) -> Tensor:
+        """The row (text_dim,) that a class is weighed against: the start, or the end.
+
+        The first row, unless the class begins with it: the last one then (T5 has no
+        start token).
+        """
+        return self.embedding[0 if self.span[0] > 0 else -1]
+
 
 def encode_phrase(pipe: Any, phrase: str, *, context: str | None = None) -> Token:
     """Encode a phrase with a pipeline's own text encoder, without padding.
@@ -82,8 +94,10 @@ def encode_phrase(pipe: Any, phrase: str, *, context: str | None = None) -> Toke
     Parameters
     ----------
     pipe
-        A pipeline with a `tokenizer` and a `text_encoder`. Its last hidden state is
-        taken, as the pipeline does when no `clip_skip` is given.
+        A pipeline with its tokenizers and text encoders. The states are those that the
+        pipeline itself takes when no `clip_skip` is given: of Stable Diffusion the
+        last ones, of XL the last but one of both encoders side by side, of PixArt the
+        last ones behind its own projection.
     phrase
         One word or several.
     context
@@ -94,47 +108,49 @@ def encode_phrase(pipe: Any, phrase: str, *, context: str | None = None) -> Toke
     -------
     Token
         Rows [start, pieces..., end] of the phrase, or of the context; `span` is the
-        phrase in them.
+        phrase in them. T5 (PixArt) has no start token: [pieces..., end], and the span
+        of a phrase alone begins at 0.
 
     Raises
     ------
     TokenError
         If the phrase is empty, longer than the text encoder takes, or not in the
-        context; or the pipeline has no text encoder.
+        context; or the pipeline has no text encoder, or one that makes NaNs.
+    ModelError
+        If the pipeline is not supported.
     """
-    tokenizer, encoder = (getattr(pipe, k, None) for k in ("tokenizer", "text_encoder"))
-    if tokenizer is None or encoder is None:
+    architecture = pipeline_architecture(pipe)
+    if not architecture.text_modules(pipe):
         raise TokenError(
             f"{type(pipe).__name__} has no tokenizer or no text encoder: load the "
             "model with both"
         )
     phrase = _tidy("phrase", phrase)
-    words = _with_inversions(pipe, phrase)
+    words = _as_read(architecture, pipe, phrase)
     text, place = words, (0, len(words))
     if context is not None:
         context = _tidy("context", context)
-        text = _with_inversions(pipe, context)
+        text = _as_read(architecture, pipe, context)
         found = re.search(rf"(?<!\w){re.escape(words)}(?!\w)", text, re.IGNORECASE)
         if found is None:
             raise TokenError(
-                f"the phrase {phrase!r} is not in the context {context!r}: write it "
-                "as it stands there, in whole words"
+                f"the phrase {_short(phrase)} is not in the context "
+                f"{_short(context)}: write it as it stands there, in whole words"
             )
         place = found.span()
-    encoded = tokenizer(
+    encoded = architecture.tokenizer(pipe)(
         text,
         return_offsets_mapping=True,
         return_special_tokens_mask=True,
         truncation=False,
         verbose=False,
     )
-    ids = encoded["input_ids"]
-    limit = min(tokenizer.model_max_length, encoder.config.max_position_embeddings)
-    if len(ids) > limit:
+    count, limit = len(encoded["input_ids"]), architecture.most_tokens(pipe)
+    if count > limit:
         raise TokenError(
-            f"the {'phrase' if context is None else 'context'} {text!r} has "
-            f"{len(ids)} pieces with start and end, and the text encoder takes "
-            f"{limit}: shorten it"
+            f"the {'phrase' if context is None else 'context'} {_short(text)} has "
+            f"{count} pieces with start and end, and the text encoder takes {limit}: "
+            "shorten it"
         )
     offsets = encoded["offset_mapping"]
     rows = [
@@ -145,20 +161,23 @@ def encode_phrase(pipe: Any, phrase: str, *, context: str | None = None) -> Toke
         and stop > place[0]
     ]
     if not rows:
-        raise TokenError(f"the phrase {phrase!r} holds nothing that the model can read")
+        raise TokenError(
+            f"the phrase {_short(phrase)} holds nothing that the model can read"
+        )
     with torch.no_grad():
-        device = getattr(pipe, "_execution_device", encoder.device)
-        batch = torch.tensor([ids], device=device)
-        mask = None
-        if getattr(encoder.config, "use_attention_mask", False):
-            mask = torch.ones_like(batch)
-        embedding = encoder(batch, attention_mask=mask)[0][0]
+        embedding = architecture.text_rows(pipe, text)
+    if not embedding.isfinite().all():
+        dtype = str(embedding.dtype).removeprefix("torch.")
+        raise TokenError(
+            f"the text encoder made NaN or infinity of {_short(text)} in {dtype}: "
+            "load the model with dtype='float32' (or 'bfloat16')"
+        )
     return Token(
         name=phrase,
         model=text_encoder_hash(pipe),
         embedding=embedding,
         span=(rows[0], rows[-1] + 1),
-        pieces=tuple(text[slice(*offsets[i])] for i in rows),
+        pieces=tuple(text[slice(*offsets[i])].strip() for i in rows),
         info={"phrase": phrase} | ({} if context is None else {"context": context}),
     )
 
@@ -203,21 +222,31 @@ def check_token(token: Token, target: Any, *, confirm: bool = False) -> Token:
 
 def text_dim_of(pipe: Any) -> int:
     """Return the size of the text embeddings that a pipeline's attention reads."""
-    return int(pipe.text_encoder.config.hidden_size)
+    return pipeline_architecture(pipe).text_dim(pipe)
 
 
+@torch.no_grad()
 def start_row(pipe: Any) -> Tensor:
-    """Return the row of the start token, (text_dim,): the same before every text."""
-    return encode_phrase(pipe, "a").embedding[0]
+    """Return the row that stands for no class, (text_dim,), float32 on the CPU.
+
+    The start token's, which is the same before every text; of T5, which has none, the
+    end token's of an empty text.
+    """
+    rows = pipeline_architecture(pipe).text_rows(pipe, "")
+    return rows[0].to("cpu", torch.float32)
 
 
-def _with_inversions(pipe: Any, text: str) -> str:
-    """Spell the tokens of textual inversions out, as the pipeline does."""
+def _as_read(architecture: Architecture, pipe: Any, text: str) -> str:
+    """Spell a text as the pipeline does, with the tokens of textual inversions."""
+    tokenizer = architecture.tokenizer(pipe)
     convert = getattr(pipe, "maybe_convert_prompt", None)
-    if convert is None or not any(t in text for t in pipe.tokenizer.get_added_vocab()):
-        return text
-    converted: str = convert(text, pipe.tokenizer)
-    return converted
+    if convert is not None and any(t in text for t in tokenizer.get_added_vocab()):
+        text = convert(text, tokenizer)
+    return architecture.tidy(text)
+
+
+def _short(text: str) -> str:
+    return repr(text if len(text) <= 80 else text[:80] + "…")
 
 
 def _tidy(what: str, text: object) -> str:
