@@ -7,6 +7,7 @@ import re
 import warnings
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +30,10 @@ from huggingface_hub.errors import (
 )
 from safetensors import SafetensorError, safe_open
 
+from napari_ovam.architecture_base import ModelError as ModelError
+from napari_ovam.architectures import JOINT
+from napari_ovam.architectures import architecture_of as architecture_of
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
@@ -38,70 +43,27 @@ PICKLES = (".ckpt", ".pt", ".pth", ".bin", ".pkl")
 LEFT_OUT = ("safety_checker", "feature_extractor")
 
 
-class ModelError(ValueError):
-    """A model that cannot be loaded; the message says what it is and what to do."""
-
-
-@dataclass(frozen=True)
-class Architecture:
-    """What the package has to know about one family of models.
-
-    Attributes
-    ----------
-    name
-        What people call it.
-    pipelines
-        Class names that `model_index.json` may give, the text-to-image one first.
-    steps, guidance_scale
-        Defaults for generation where the model brings none of its own.
-    """
-
-    name: str
-    pipelines: tuple[str, ...]
-    steps: int
-    guidance_scale: float
-
-
-ARCHITECTURES = (
-    Architecture(
-        name="Stable Diffusion 1.x and 2.x",
-        pipelines=(
-            "StableDiffusionPipeline",
-            "StableDiffusionImg2ImgPipeline",
-            "StableDiffusionInpaintPipeline",
-        ),
-        steps=30,
-        guidance_scale=7.5,
-    ),
-)
-
-
-def architecture_of(class_name: object) -> Architecture:
-    """Return the architecture of a pipeline's class name.
-
-    Raises
-    ------
-    ModelError
-        If the class is not supported (yet).
-    """
-    for architecture in ARCHITECTURES:
-        if class_name in architecture.pipelines:
-            return architecture
-    known = "; ".join(f"{a.name} ({', '.join(a.pipelines)})" for a in ARCHITECTURES)
-    raise ModelError(f"{class_name} is not supported yet. Supported are: {known}.")
-
-
 def read_index(folder: Path) -> Mapping[str, Any]:
     """Return a folder's `model_index.json`; its architecture is a supported one."""
     path = folder / INDEX
     if not path.is_file():
         raise ModelError(
-            f"{folder} is no diffusers folder: it holds no {INDEX}. Give the folder "
-            "that does, or a single .safetensors checkpoint"
+            f"{folder} is no diffusers folder: it holds no {INDEX}"
+            f"{_what_else(folder)}. Give the folder that does, or a single "
+            ".safetensors checkpoint"
         )
     index = read_json(path)
     architecture_of(index.get("_class_name"))
     return index
+
+
+def _what_else(folder: Path) -> str:
+    """Say what a folder without index holds, if that is known."""
+    if (folder / "adapter_config.json").is_file() or [*folder.glob("*_lora_*")]:
+        return " but LoRA weights, which change a model (pipe.load_lora_weights)"
+    config = folder / "config.json"
+    kind = read_json(config).get("_class_name") if config.is_file() else None
+    return f" but one component of a model ({kind})" if kind else ""
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -140,6 +102,27 @@ def check_weights(folder: Path, index: Mapping[str, Any]) -> str | None:
         if [] not in names:
             variants.add(names[0][0])
     return variants.pop() if len(variants) == 1 else None
+
+
+def check_tokenizers(folder: Path, index: Mapping[str, Any]) -> None:
+    """Check that what converts a SentencePiece tokenizer (T5) is there if needed."""
+    for name in index:
+        part = folder / name
+        here = [(part / n).is_file() for n in ("spiece.model", "tokenizer.json")]
+        if here != [True, False]:  # none, or converted already
+            continue
+        if not (_has("sentencepiece") and _has("google.protobuf")):
+            raise ModelError(
+                f"{part} holds a SentencePiece tokenizer, which needs another "
+                "library: pip install sentencepiece protobuf"
+            )
+
+
+def _has(module: str) -> bool:
+    try:
+        return find_spec(module) is not None
+    except ModuleNotFoundError:
+        return False
 
 
 def tensor_shapes(path: Path) -> dict[str, tuple[int, ...]]:
@@ -186,15 +169,25 @@ _CHECKPOINTS = {
     (9, "cond_stage_model.model."): Checkpoint(
         "StableDiffusionInpaintPipeline", "sd2-community/stable-diffusion-2-inpainting"
     ),
+    (4, "conditioner.embedders.1.model."): Checkpoint(
+        "StableDiffusionXLPipeline", "stabilityai/stable-diffusion-xl-base-1.0"
+    ),
+    (9, "conditioner.embedders.1.model."): Checkpoint(
+        "StableDiffusionXLInpaintPipeline",
+        "diffusers/stable-diffusion-xl-1.0-inpainting-0.1",
+    ),
 }
 _FOREIGN = (
     (r"lora[_.]|\.hada_|\.lokr_", "LoRA weights. Load the model that they change, then "
      "pipe.load_lora_weights(...) and pipe.fuse_lora()"),
-    (r"^conditioner\.embedders", "a Stable Diffusion XL checkpoint (StableDiffusionXL"
-     "Pipeline), which is not supported yet"),
+    (r"^conditioner\.embedders\.0\.model\.", "the refiner of Stable Diffusion XL, "
+     "which draws nothing from text alone. Load the base model"),
     (r"joint_blocks", "a Stable Diffusion 3 checkpoint (StableDiffusion3Pipeline), "
-     "which is not supported yet"),
-    (r"double_blocks", "a Flux checkpoint (FluxPipeline), which is not supported yet"),
+     f"which is not supported: {JOINT}"),
+    (r"double_blocks", "a Flux checkpoint (FluxPipeline), which is not supported: "
+     f"{JOINT}"),
+    (r"^y_embedder\.|^caption_projection\.", "the transformer of PixArt alone. Give "
+     f"the diffusers folder of the model, which holds {INDEX}"),
     (r"^control_model|controlnet|input_hint_block", "a ControlNet, which is no model "
      "of its own"),
     (r"^emb_params$|^string_to_param", "a textual inversion embedding. Load a model, "
@@ -206,9 +199,20 @@ _FOREIGN = (
 )  # fmt: skip
 
 
+_VAE = re.compile(
+    r"(first_stage_model\.)?"
+    r"((encoder|decoder)\.(conv_|norm_out|down|up|mid)|(post_)?quant_conv)"
+)
+
+
 def recognise(path: Path) -> Checkpoint:
     """Return what a checkpoint is, told by the names and shapes in its header."""
     shapes = tensor_shapes(path)
+    if shapes and all(_VAE.match(name) for name in shapes):
+        raise ModelError(
+            f"{path} is an autoencoder (VAE), a part of a model. Load the model, then "
+            "pipe.vae = diffusers.AutoencoderKL.from_single_file(...)"
+        )
     for pattern, what in _FOREIGN:
         if any(re.search(pattern, name) for name in shapes):
             raise ModelError(f"{path} is {what}")
@@ -219,7 +223,7 @@ def recognise(path: Path) -> Checkpoint:
                 return kind
             raise ModelError(f"{path} is a checkpoint without its autoencoder (VAE)")
     raise ModelError(
-        f"{path} is no checkpoint of Stable Diffusion 1.x or 2.x; its tensors are "
+        f"{path} is no checkpoint of Stable Diffusion 1.x, 2.x or XL; its tensors are "
         + (", ".join(sorted(shapes)[:3]) or "none")
     )
 
