@@ -4,6 +4,7 @@ import errno
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,14 @@ from PIL import Image
 from pycocotools.coco import COCO
 
 from napari_ovam import Cancelled, ExportItem, LabelClass, export_dataset
-from napari_ovam.export import FORMATS, dataset
+from napari_ovam.export import (
+    FORMATS,
+    FolderInUseError,
+    Split,
+    dataset,
+    parse_split,
+)
+from napari_ovam.verify import verify
 
 CLASSES = [
     LabelClass(1, "cat", (255, 0, 0)),
@@ -344,4 +352,117 @@ def test_a_file_that_reads_back_differently_is_an_error(tmp_path, monkeypatch, f
         )
         with pytest.raises(dataset.ExportError, match="reads back differently"):
             export_dataset(items(), CLASSES, tmp_path / "o", [form])
+    assert not list(tmp_path.iterdir())
+
+
+# what an export says of itself
+
+
+def test_polygons_say_where_they_come_least_near(tmp_path):
+    forms = ["indexed", "coco-polygons", "yolo-seg"]
+    data = items()
+    out = export_dataset(data, CLASSES, tmp_path / "o", forms)
+    assert set(out.lowest_iou) == {"coco-polygons", "yolo-seg"}
+    for lowest in out.lowest_iou.values():
+        assert 0.99 < lowest.iou <= 1
+        assert lowest.image in {each.name for each in items()}
+        assert lowest.class_name in {each.name for each in CLASSES}
+    # drawn by pycocotools from the file, not from what is in memory
+    coco = COCO(out / "coco-polygons/annotations.json")
+    for each in data:
+        (image,) = (
+            i
+            for i in coco.loadImgs(coco.getImgIds())
+            if i["file_name"] == f"{each.name}.png"
+        )
+        found = np.zeros(each.labels.shape, int)
+        for annotation in coco.loadAnns(coco.getAnnIds(image["id"])):
+            assert isinstance(annotation["segmentation"], list)
+            found[coco.annToMask(annotation) > 0] = annotation["category_id"]
+        wanted = np.where(each.labels == 255, 0, each.labels)
+        assert np.mean(found != wanted) < 0.01
+
+
+def test_the_second_of_two_exports_is_refused_by_name(tmp_path):
+    out = tmp_path / "o"
+
+    def during(done, total):
+        if done == 1:
+            for forms in (["indexed"], ["voc"]):
+                with pytest.raises(FolderInUseError, match=r"another export.*'.*o'"):
+                    export_dataset(items(), CLASSES, out, forms, overwrite=True)
+            export_dataset(items(), CLASSES, tmp_path / "other", overwrite=True)
+
+    export_dataset(items(), CLASSES, out, progress=during)  # a new folder
+    export_dataset(items(), CLASSES, out, overwrite=True, progress=during)
+    assert [path.name for path in out.iterdir()] == ["indexed"]
+    assert {path.name for path in tmp_path.iterdir()} == {"o", "other"}
+
+
+def test_exports_from_several_processes_never_mix(tmp_path):
+    script = """
+import sys, numpy as np
+from napari_ovam.export import ExportItem, FolderInUseError, export_dataset
+value = int(sys.argv[2])
+labels = np.full((40, 40), value)
+from napari_ovam import LabelClass
+classes = [LabelClass(value, str(value))]
+rows = [ExportItem(str(i), np.zeros((40, 40, 3), np.uint8), labels) for i in range(5)]
+done = 0
+while done < 5:
+    try:
+        export_dataset(rows, classes, sys.argv[1], overwrite=True)
+        done += 1
+    except FolderInUseError:
+        pass
+"""
+    out = tmp_path / "o"
+    running = [
+        subprocess.Popen([sys.executable, "-c", script, str(out), str(value)])
+        for value in (1, 2)
+    ]
+    assert [process.wait(120) for process in running] == [0, 0]
+    assert not verify(out).problems
+    assert len(list((out / "indexed/labels").iterdir())) == 5
+    assert [path.name for path in tmp_path.iterdir()] == ["o"]
+
+
+def test_provenance_goes_where_a_format_has_room(tmp_path):
+    made = {"image": {"prompt": "a 🐈", "seed": 3}, "status": "accepted"}
+    data = [
+        replace(items()[0], provenance=made),
+        replace(items()[1], provenance=None),
+    ]
+    forms = ["coco", "coco-panoptic", "hf", "voc"]
+    out = export_dataset(data, CLASSES, tmp_path / "o", forms)
+    for place in ("coco/annotations.json", "coco-panoptic/panoptic.json"):
+        first, second = json.loads((out / place).read_text("utf-8"))["images"]
+        assert first["ovam"] == made
+        assert "ovam" not in second
+    rows = (out / "hf/train/metadata.jsonl").read_text("utf-8").splitlines()
+    assert json.loads(json.loads(rows[0])["ovam"]) == made
+    for form in forms:
+        about = json.loads((out / form / "ovam.json").read_text("utf-8"))
+        assert about["format"] == form
+        assert about["items"][0] == {"name": data[0].name, "provenance": made}
+    broken = replace(items()[0], provenance={"a": object()})
+    with pytest.raises(ValueError, match="not JSON"):
+        export_dataset([broken], CLASSES, tmp_path / "p", ["voc"])
+    assert not (tmp_path / "p").exists()
+
+
+def test_a_split_is_read_from_text():
+    assert parse_split("0.7,0.2,0.1", 4) == Split(0.7, 0.2, 0.1, 4)
+    assert parse_split("0.75,0.25") == Split(0.75, 0.25, 0)
+    for wrong in ("1", "a,b", "0.1,0.2,0.3,0.4", "0.5,0.6", "nan,0.5,0.5", ""):
+        with pytest.raises(ValueError, match=r"split is|must add up"):
+            parse_split(wrong)
+
+
+@pytest.mark.parametrize("form", ["voc"])
+def test_a_16_bit_id_for_8_bits_is_refused_by_name(tmp_path, form):
+    labels = np.full((2, 2), 300)
+    data = [ExportItem("a", np.zeros((2, 2, 3), np.uint8), labels)]
+    with pytest.raises(ValueError, match=r"'owl' has the id 300.*'voc'"):
+        export_dataset(data, [LabelClass(300, "owl")], tmp_path / "o", [form])
     assert not list(tmp_path.iterdir())

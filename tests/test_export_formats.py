@@ -26,6 +26,7 @@ from napari_ovam import ExportItem, LabelClass, export_dataset
 from napari_ovam.cli import app
 from napari_ovam.export import FORMATS, ExportError, Split, yolo_seg
 from napari_ovam.export.polygons import fill, outlines
+from napari_ovam.project import Project
 
 CLASSES = [
     LabelClass(2, "cat", (255, 0, 0)),
@@ -662,13 +663,12 @@ def test_an_item_may_bring_its_own_split(tmp_path):
 
 def test_the_command_takes_formats_by_commas_and_one_by_one(tmp_path):
     work = tmp_path / "work"
-    for name in ("images", "labels"):
-        (work / name).mkdir(parents=True)
+    project = Project.create(work)
+    project.classes.add("cat")
     labels = np.zeros((8, 9), np.uint8)
     labels[2:5, 3:6] = 1
-    Image.fromarray(np.zeros((8, 9, 3), np.uint8)).save(work / "images/a.png")
-    Image.fromarray(labels).save(work / "labels/a.png")
-    (work / "classes.json").write_text('[{"id": 1, "name": "cat"}]')
+    project.add_sample(np.zeros((8, 9, 3), np.uint8), name="a")
+    project.save_labels("a", labels)
     words = ["export", work, "--out", tmp_path / "o", "--format", "voc,yolo-seg"]
     words += ["--format", "hf"]
     result = CliRunner().invoke(app, [str(word) for word in words])
@@ -678,4 +678,5 @@ def test_the_command_takes_formats_by_commas_and_one_by_one(tmp_path):
     np.testing.assert_array_equal(pixels, labels)
 
     help_text = CliRunner().invoke(app, ["export", "--help"]).output
-    assert all(form in help_text.split("--format")[1] for form in FORMATS)
+    unwrapped = "".join(help_text.split("--format")[1].split())
+    assert all(form in unwrapped for form in FORMATS)

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 Source = Literal["phrase", "token"]
 Colour = tuple[int, int, int]
 
+KEYS = tuple("123456789")
 _LARGEST = 65_535
 
 # Okabe and Ito's colours, told apart by colour-blind people too; black and grey left
@@ -61,6 +62,10 @@ class ProjectClass:
         The name of its file in the project's folder `tokens`, or None.
     active
         Whether its phrase is looked for; else it is only painted.
+    thing
+        Whether its parts are objects to count, or one region ("stuff": sky, grass).
+    key
+        "1" to "9", which chooses it for painting, or None.
     """
 
     id: int
@@ -71,6 +76,8 @@ class ProjectClass:
     thresholds: Mapping[Source, float] = field(default_factory=default_thresholds)
     token: str | None = None
     active: bool = True
+    thing: bool = True
+    key: str | None = None
 
     @property
     def threshold(self) -> float:
@@ -89,6 +96,7 @@ class ClassTable:
     def __init__(self) -> None:
         self._entries: dict[int, ProjectClass] = {}
         self._last = 0  # the largest id ever given
+        self._retired: dict[int, int | None] = {}
 
     def __iter__(self) -> Iterator[ProjectClass]:
         return iter(tuple(self._entries.values()))
@@ -119,6 +127,7 @@ class ClassTable:
         *,
         color: Colour | None = None,
         phrase: str | None = None,
+        thing: bool = True,
     ) -> ProjectClass:
         """Add a class under the id `number`, or the next that was never used.
 
@@ -132,14 +141,21 @@ class ClassTable:
             One of a cycle by default.
         phrase
             The name by default.
+        thing
+            As in `ProjectClass`.
 
         Raises
         ------
         ClassError
-            If the name or id is taken or reserved.
+            If the name or id is taken or reserved, or the id was a removed class's.
         """
         if number is None:
             number = self._last + 1 + (self._last + 1 == IGNORE)
+        if number in self._retired:
+            raise ClassError(
+                f"the id {number} belonged to a class that was removed: choose another "
+                "id, as masks may still hold it"
+            )
         if number in self._entries:
             raise ClassError(
                 f"the id {number} belongs to {self._entries[number].name!r}: choose "
@@ -148,7 +164,7 @@ class ClassTable:
         name = name.strip()
         if color is None:
             color = PALETTE[(number - 1) % len(PALETTE)]
-        self._put(ProjectClass(number, name, color, phrase or name))
+        self._put(ProjectClass(number, name, color, phrase or name, thing=thing))
         self._last = max(self._last, number)
         return self._entries[number]
 
@@ -176,14 +192,60 @@ class ClassTable:
         """Give a class another colour."""
         return self.change(number, color=color)
 
-    def remove(self, number: int) -> None:
-        """Remove a class; its id is not given again, pixels that hold it stay."""
+    def remove(self, number: int, becomes: int | None = None) -> None:
+        """Remove a class; its id is not given again.
+
+        Parameters
+        ----------
+        number
+            The class.
+        becomes
+            What its pixels turn into: 0, or another class. None leaves them.
+        """
         entry = self[number]
+        self._retired = self._retired | {number: becomes}
         self._entries = {i: e for i, e in self._entries.items() if i != entry.id}
+
+    def merge(self, number: int, into: int) -> dict[int, int]:
+        """Remove a class whose pixels belong to another from now on.
+
+        Returns
+        -------
+        dict
+            What the pixels of labels turn into, by what they are.
+
+        Raises
+        ------
+        ClassError
+            If there is no such class, or both are the same.
+        """
+        if self[number] is self[into]:
+            raise ClassError(f"{self[into].name!r} cannot be merged into itself")
+        self.remove(number, into)
+        return self.replaced()
+
+    @property
+    def retired(self) -> dict[int, int | None]:
+        """Ids of removed classes: what their pixels turned into, None if they stay."""
+        return dict(self._retired)
+
+    def replaced(self) -> dict[int, int]:
+        """Return what pixels of removed classes turn into now, by their ids."""
+        found = {}
+        for number in self._retired:
+            becomes: int | None = number
+            for _ in self._retired:  # it may be merged into one removed later
+                if becomes in self._retired:
+                    becomes = self._retired[becomes]
+            if becomes is not None:
+                found[number] = becomes
+        return found
 
     def label_classes(self) -> list[LabelClass]:
         """Return the classes as exports take them."""
-        return [LabelClass(entry.id, entry.name, entry.color) for entry in self]
+        return [
+            LabelClass(entry.id, entry.name, entry.color, entry.thing) for entry in self
+        ]
 
     @property
     def last_id(self) -> int:
@@ -194,6 +256,7 @@ class ClassTable:
         """Return the table as JSON values."""
         return {
             "last_id": self._last,
+            "retired": {str(i): becomes for i, becomes in self._retired.items()},
             "classes": [
                 {f.name: getattr(entry, f.name) for f in fields(entry)}
                 | {"thresholds": dict(entry.thresholds), "color": list(entry.color)}
@@ -216,10 +279,19 @@ class ClassTable:
             values = {k: v for k, v in values.items() if k in known}
             red, green, blue = values["color"]
             entries.append(ProjectClass(**values | {"color": (red, green, blue)}))
-        return cls.of(entries, last_id=int(content.get("last_id", 0)))
+        retired = {
+            int(number): None if becomes is None else int(becomes)
+            for number, becomes in content.get("retired", {}).items()
+        }
+        return cls.of(entries, int(content.get("last_id", 0)), retired)
 
     @classmethod
-    def of(cls, entries: Iterable[ProjectClass], last_id: int = 0) -> ClassTable:
+    def of(
+        cls,
+        entries: Iterable[ProjectClass],
+        last_id: int = 0,
+        retired: Mapping[int, int | None] | None = None,
+    ) -> ClassTable:
         """Return a table of these classes.
 
         Parameters
@@ -228,6 +300,8 @@ class ClassTable:
             In any order.
         last_id
             The largest id that was ever given, if it is larger than theirs.
+        retired
+            Of removed classes, as the property. An id that a class has is none.
 
         Raises
         ------
@@ -244,7 +318,12 @@ class ClassTable:
                 raise _same_name(entry.name, names[entry.name])
             names[entry.name] = entry.id
             table._entries[entry.id] = entry
-        table._last = max([last_id, *table._entries])
+        table._retired = {
+            number: becomes
+            for number, becomes in (retired or {}).items()
+            if number not in table._entries
+        }
+        table._last = max([last_id, *table._entries, *table._retired])
         return table
 
     def _put(self, entry: ProjectClass) -> None:
@@ -253,6 +332,10 @@ class ClassTable:
         if same is not None and same.id != entry.id:
             raise _same_name(entry.name, same.id)
         entries = self._entries | {entry.id: entry}
+        if entry.key is not None:  # a key chooses one class: it goes to the last one
+            for other in self:
+                if other.key == entry.key and other.id != entry.id:
+                    entries[other.id] = replace(other, key=None)
         self._entries = dict(sorted(entries.items()))
 
 
@@ -281,6 +364,10 @@ def _check(entry: ProjectClass) -> None:
         raise ClassError(
             f"class {entry.name!r} has the colour {entry.color!r}; use (r, g, b), 0-255"
         )
+    if not isinstance(entry.thing, bool):
+        raise ClassError(f"class {entry.name!r}: thing is {entry.thing!r}: true or not")
+    if entry.key is not None and entry.key not in KEYS:
+        raise ClassError(f"class {entry.name!r}: the key {entry.key!r} is not 1 to 9")
     if entry.source not in ("phrase", "token"):
         raise ClassError(f"class {entry.name!r}: the source {entry.source!r} is none")
     if set(entry.thresholds) != {"phrase", "token"}:

@@ -12,18 +12,12 @@ Every file is written beside its place and moved there when it is on the disk.
 from __future__ import annotations
 
 import re
-import threading
-from dataclasses import dataclass, replace
-from datetime import UTC, datetime
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self, get_args
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_ovam.classes import ClassTable
-from napari_ovam.export import ExportItem, LabelClass, check_name
+from napari_ovam.export import LabelClass, check_name
 from napari_ovam.png import (
-    PngError,
     as_ids,
     png_size,
     read_ids,
@@ -31,18 +25,23 @@ from napari_ovam.png import (
     read_rgb,
     write_png,
 )
-from napari_ovam.project_index import (
-    INDEX,
-    ProjectError,
-    Sample,
-    Status,
-    read_index,
-    write_index,
+from napari_ovam.project_files import (
+    hash_file,
+    hash_ids,
+    now,
+    program_version,
+    read_about_labels,
+    read_labels,
+    replace_ids,
+    write_labels,
 )
+from napari_ovam.project_index import ProjectError, Sample, Status
+from napari_ovam.project_items import ProjectItems
+from napari_ovam.project_store import ProjectStore
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator, Mapping
-    from os import PathLike
+    from collections.abc import Collection, Iterable, Mapping
+    from pathlib import Path
 
     from numpy.typing import NDArray
 
@@ -51,10 +50,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Project", "ProjectError", "ProjectItems", "Sample", "Status"]
 
-_FOLDERS = ("images", "labels", "edits", "tokens", "traces")
 
-
-class Project:
+class Project(ProjectStore):
     """A project folder; `Project.create` makes one, `Project.open` opens it.
 
     Made as `Project(path)`, it is on the disk with the first thing that is saved.
@@ -67,98 +64,13 @@ class Project:
         The folder.
     classes
         The class table. `save` writes its changes.
+    files
+        Where its files are.
     notes
         What opening found and mended, in sentences for a person.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.classes = ClassTable()
-        self.notes: list[str] = []
-        self._samples: dict[str, Sample] = {}
-        self._reserved: set[str] = set()
-        self._lock = threading.RLock()  # held while files are written
-        self._names = threading.Lock()  # never held for long: the GUI asks for names
-
-    @classmethod
-    def create(cls, path: str | PathLike[str]) -> Self:
-        """Make a project in a new or empty folder.
-
-        Raises
-        ------
-        ProjectError
-            If the folder holds something, or is a file.
-        OSError
-            If it cannot be written.
-        """
-        path = Path(path)
-        if path.exists() and not path.is_dir():
-            raise ProjectError(f"{path} is a file: choose a folder for the project")
-        if path.is_dir() and any(path.iterdir()):
-            raise ProjectError(
-                f"{path} is not empty: open it if it is a project, or choose another "
-                "folder"
-            )
-        project = cls(path)
-        project.save()
-        return project
-
-    @classmethod
-    def open(cls, path: str | PathLike[str]) -> Self:
-        """Open a project folder, or the `project.json` in it.
-
-        A damaged `project.json` is replaced by its last good copy, and images that it
-        does not know are taken in; `notes` says so.
-
-        Raises
-        ------
-        ProjectError
-            If it is no project, cannot be recovered, or is of a newer version.
-        """
-        path = Path(path)
-        project = cls(path.parent if path.name == INDEX else path)
-        project.classes, project._samples, note = read_index(project.path)
-        if note:
-            project.notes.append(note)
-            try:
-                project.save()
-            except OSError as error:  # such as on a disk that can only be read
-                project.notes.append(f"It could not be written anew: {error}.")
-        project._look_around()
-        return project
-
     # -- samples -----------------------------------------------------------------
-
-    @property
-    def samples(self) -> list[Sample]:
-        """The samples in the order in which they came."""
-        return list(self._samples.values())
-
-    def sample(self, name: str) -> Sample:
-        """Return a sample.
-
-        Raises
-        ------
-        ProjectError
-            If there is none of that name.
-        """
-        try:
-            return self._samples[name]
-        except KeyError:
-            raise ProjectError(f"{self.path} has no image {name!r}") from None
-
-    def reserve(self, wanted: str) -> str:
-        """Return a file name like `wanted` that no sample has or gets."""
-        plain = re.sub(r"[^\w-]+", "-", wanted).strip("-_")
-        plain = plain.encode()[:80].decode(errors="ignore") or "image"
-        with self._names:
-            taken = {name.casefold() for name in (*self._samples, *self._reserved)}
-            name, number = plain, 1
-            while name.casefold() in taken or self._image(name).exists():
-                number += 1
-                name = f"{plain}-{number}"
-            self._reserved.add(name)
-        return name
 
     def add_sample(
         self,
@@ -193,13 +105,17 @@ class Project:
         check_name(name)
         if image.ndim != 3:
             raise ProjectError(f"{name}: the image is {image.shape}; use (H, W, 3)")
-        made = {"added": _now(), "version": _version(), **(provenance or {})}
+        version = program_version()
+        made = {"added": now(), "version": version, **(provenance or {})}
+        text = None if settings is None else {"version": version, **settings}
         with self._lock:
             if name in self._samples:
                 raise ProjectError(f"{self.path} has an image {name!r} already")
             self.make_folders()
-            write_png(self._image(name), image, settings)
-            self._samples[name] = sample = Sample(name, provenance=made)
+            write_png(self.files.image(name), image, text)
+            digest = hash_file(self.files.image(name))
+            sample = Sample(name, provenance=made, sha256=digest)
+            self._samples[name] = sample
             self._reserved.discard(name)
             self.save()
         return sample
@@ -207,38 +123,30 @@ class Project:
     def load_image(self, name: str) -> NDArray[np.uint8]:
         """Return the image of a sample, (H, W, 3) uint8 RGB."""
         self.sample(name)
-        return read_rgb(self._image(name))
+        return read_rgb(self.files.image(name))
 
     def settings(self, name: str) -> dict[str, Any] | None:
         """Return how the image of a sample was generated; None if it was loaded."""
         self.sample(name)
-        return read_png_settings(self._image(name))
+        settings = read_png_settings(self.files.image(name))
+        if settings is not None:
+            settings.pop("version", None)
+        return settings
 
-    def change_sample(
-        self,
-        name: str,
-        *,
-        status: Status | None = None,
-        absent: Iterable[int] | None = None,
-        provenance: Mapping[str, Any] | None = None,
-    ) -> Sample:
-        """Set the status or absent classes of a sample, or add to its provenance."""
-        with self._lock:
-            old = self.sample(name)
-            if status is not None and status not in get_args(Status):
-                raise ProjectError(
-                    f"{name}: the status {status!r} is none of {get_args(Status)}"
-                )
-            new = replace(
-                old,
-                status=status or old.status,
-                absent=old.absent if absent is None else tuple(sorted(set(absent))),
-                provenance={**old.provenance, **(provenance or {})},
-            )
-            if new != old:
-                self._samples[name] = new
-                self.save()
-        return new
+    def provenance(self, name: str) -> dict[str, Any]:
+        """Return all that is known of how a sample came to be, as JSON.
+
+        Its status; when it became that ("history", with the program's version at the
+        time); under "image" how the image was generated, None if it was loaded; under
+        "proposed_by" the model, phrases, hashes of tokens, thresholds and settings that
+        its labels were proposed with; and what else is in its provenance.
+        """
+        sample = self.sample(name)
+        return {
+            **sample.provenance,
+            "status": sample.status,
+            "image": self.settings(name),
+        }
 
     # -- labels ------------------------------------------------------------------
 
@@ -250,8 +158,11 @@ class Project:
         *,
         painted: NDArray[np.bool_] | None = None,
         absent: Iterable[int] | None = None,
+        provenance: Mapping[str, Any] | None = None,
     ) -> None:
         """Write the labels of a sample.
+
+        Pixels of classes that were merged or deleted meanwhile follow them.
 
         Parameters
         ----------
@@ -263,7 +174,7 @@ class Project:
             What the sample becomes.
         painted
             (H, W), where a person decided. None leaves what is known as it is.
-        absent
+        absent, provenance
             As for `change_sample`.
 
         Raises
@@ -276,7 +187,7 @@ class Project:
         self.sample(name)
         ids = as_ids(name, labels)
         with self._lock:
-            size = png_size(self._image(name))
+            size = png_size(self.files.image(name))
             for array in (ids, painted):
                 if array is not None and array.shape != size:
                     raise ProjectError(
@@ -284,22 +195,36 @@ class Project:
                     )
             self.make_folders()
             if painted is not None:
-                write_png(self._painted(name), painted.astype(np.uint8) * 255)
-            write_png(self._labels(name), ids)
-            self.change_sample(
-                name, status=status, absent=absent, provenance={"labelled": _now()}
-            )
+                write_png(self.files.painted(name), painted.astype(np.uint8) * 255)
+            if changes := self.classes.replaced():
+                ids = replace_ids(ids, changes)
+            made = {**(provenance or {}), "labelled": now()}
+            about = {"status": status, "version": program_version(), **made}
+            write_labels(self.files.labels(name), ids, about)
+            self.change_sample(name, status=status, absent=absent, provenance=made)
+
+    def labels_are_foreign(self, name: str) -> bool:
+        """Whether another program wrote the labels of a sample since they were saved.
+
+        True as well where that is not known: for labels of an older version.
+        """
+        self.sample(name)
+        path = self.files.labels(name)
+        if not path.is_file():
+            return False
+        return read_about_labels(path).get("sha256") != hash_ids(read_ids(path))
 
     def load_labels(self, name: str) -> NDArray[np.uint8] | NDArray[np.uint16] | None:
         """Return the labels of a sample, (H, W) class ids; None if it has none."""
         self.sample(name)
-        path = self._labels(name)
-        return read_ids(path) if path.is_file() else None
+        path = self.files.labels(name)
+        changes = self.classes.replaced()
+        return read_labels(path, changes) if path.is_file() else None
 
     def load_painted(self, name: str) -> NDArray[np.bool_] | None:
         """Return where a person decided, (H, W); None if nobody did."""
         self.sample(name)
-        path = self._painted(name)
+        path = self.files.painted(name)
         return read_ids(path) > 0 if path.is_file() else None
 
     def items(
@@ -322,7 +247,7 @@ class Project:
             [
                 s.name
                 for s in chosen
-                if s.status in statuses and self._labels(s.name).is_file()
+                if s.status in statuses and self.files.labels(s.name).is_file()
             ],
         )
 
@@ -341,7 +266,7 @@ class Project:
             slug = re.sub(r"[^a-z0-9]+", "-", entry.name.lower()).strip("-")[:40]
             name = entry.token or f"{number}-{slug or 'class'}.safetensors"
             self.make_folders()
-            path = save_token(token, self.path / "tokens" / name)
+            path = save_token(token, self.files.token(name))
             self.classes.change(number, token=name)
             self.save()
         return path
@@ -351,7 +276,7 @@ class Project:
         from napari_ovam.token_files import load_token
 
         name = self.classes[number].token
-        return None if name is None else load_token(self.path / "tokens" / name)
+        return None if name is None else load_token(self.files.token(name))
 
     def save_trace(self, name: str, trace: Trace) -> Path:
         """Write the trace of a sample; return its file."""
@@ -363,80 +288,4 @@ class Project:
 
     def trace_path(self, name: str) -> Path:
         """Return the path of a sample's trace, which need not exist."""
-        return self.path / "traces" / f"{name}.safetensors"
-
-    # -- the index ---------------------------------------------------------------
-
-    def save(self) -> None:
-        """Write `project.json` and its copy."""
-        with self._lock:
-            self.make_folders()
-            program = f"napari-ovam {_version()}"
-            write_index(self.path, self.classes, self.samples, program)
-
-    def make_folders(self) -> None:
-        """Make the folder and those in it, where they are missing."""
-        for name in _FOLDERS:
-            (self.path / name).mkdir(parents=True, exist_ok=True)
-
-    def _look_around(self) -> None:
-        """Notice images that are gone, and take in those that nobody knows."""
-        found = {path.stem for path in self.path.joinpath("images").glob("*.png")}
-        if gone := [name for name in self._samples if name not in found]:
-            self.notes.append(
-                f"{len(gone)} images are missing from {self.path / 'images'}: "
-                f"{', '.join(gone[:3])}{' …' if len(gone) > 3 else ''}"
-            )
-        new = sorted(name for name in found - set(self._samples) if _is_name(name))
-        for name in new:
-            labelled = self._labels(name).is_file()
-            self._samples[name] = Sample(name, "edited" if labelled else "new")
-        if new:
-            self.notes.append(f"{len(new)} images were found and added.")
-
-    def _image(self, name: str) -> Path:
-        return self.path / "images" / f"{name}.png"
-
-    def _labels(self, name: str) -> Path:
-        return self.path / "labels" / f"{name}.png"
-
-    def _painted(self, name: str) -> Path:
-        return self.path / "edits" / f"{name}.png"
-
-
-@dataclass(frozen=True)
-class ProjectItems:
-    """Labelled samples of a project, read from the disk one at a time."""
-
-    project: Project
-    names: list[str]
-
-    def __len__(self) -> int:
-        return len(self.names)
-
-    def __iter__(self) -> Iterator[ExportItem]:
-        for name in self.names:
-            labels = self.project.load_labels(name)
-            if labels is None:
-                raise PngError(
-                    f"the labels of {name} are gone from {self.project.path}"
-                )
-            yield ExportItem(name, self.project.load_image(name), labels)
-
-
-def _is_name(name: str) -> bool:
-    try:
-        check_name(name)
-    except ValueError:
-        return False
-    return True
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")
-
-
-def _version() -> str:
-    from napari_ovam import __version__
-
-    return __version__
+        return self.files.trace(name)

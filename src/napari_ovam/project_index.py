@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from napari_ovam.atomic import replacing
@@ -57,22 +57,37 @@ class Sample:
         Ids of classes that are said not to be in it.
     provenance
         What made image and labels, as JSON: model, thresholds, times, version.
+    sha256
+        Of the image's file, in hexadecimal; empty where it is not known.
     """
 
     name: str
     status: Status = "new"
     absent: tuple[int, ...] = ()
     provenance: Mapping[str, Any] = field(default_factory=dict)
+    sha256: str = ""
 
 
 def write_index(
-    folder: Path, classes: ClassTable, samples: Iterable[Sample], program: str
+    folder: Path,
+    classes: ClassTable,
+    samples: Iterable[Sample],
+    program: str,
+    *,
+    pending: bool = False,
 ) -> None:
-    """Write `project.json` and its copy."""
+    """Write `project.json` and its copy.
+
+    Parameters
+    ----------
+    pending
+        Whether labels may still hold ids of removed classes that turn into others.
+    """
     content = {
         "format": FORMAT,
         "program": program,
         **classes.to_json(),
+        "pending": pending,
         "samples": [asdict(sample) for sample in samples],
     }
     text = json.dumps(content, indent=1, ensure_ascii=False) + "\n"
@@ -81,11 +96,37 @@ def write_index(
             temporary.write_text(text, encoding="utf-8")
 
 
-def read_index(folder: Path) -> tuple[ClassTable, dict[str, Sample], str]:
-    """Return classes, samples by name, and a sentence where the copy was needed.
+@dataclass(frozen=True)
+class Index:
+    """What an index says.
 
-    A damaged `project.json` is kept as `project.json.damaged`, where the folder can be
-    written.
+    Attributes
+    ----------
+    samples
+        By name.
+    pending
+        As for `write_index`.
+    program
+        What wrote it.
+    note
+        A sentence where the copy was needed.
+    """
+
+    classes: ClassTable
+    samples: dict[str, Sample]
+    pending: bool = False
+    program: str = ""
+    note: str = ""
+
+
+def read_index(folder: Path, *, mend: bool = True) -> Index:
+    """Return what the index of a project says.
+
+    Parameters
+    ----------
+    mend
+        Whether a damaged `project.json` is moved to `project.json.damaged`, where the
+        folder can be written.
 
     Raises
     ------
@@ -96,12 +137,12 @@ def read_index(folder: Path) -> tuple[ClassTable, dict[str, Sample], str]:
     if not index.is_file() and not backup.is_file():
         raise ProjectError(f"{folder} is no project: there is no {INDEX} in it")
     try:
-        return *_parse(index), ""
+        return _parse(index)
     except NewerProjectError:
         raise
     except _READ_ERRORS as error:
         try:
-            classes, samples = _parse(backup)
+            found = _parse(backup)
         except NewerProjectError:
             raise
         except _READ_ERRORS:
@@ -109,14 +150,14 @@ def read_index(folder: Path) -> tuple[ClassTable, dict[str, Sample], str]:
                 f"{index} is damaged ({error}) and so is its copy {BACKUP}: put a good "
                 "one there. Images and labels are still in their folders"
             ) from error
-    if index.is_file():
+    if mend and index.is_file():
         with suppress(OSError):
             index.replace(folder / _DAMAGED)
     note = f"{INDEX} was damaged or missing: its last good copy was taken."
-    return classes, samples, note
+    return replace(found, note=note)
 
 
-def _parse(path: Path) -> tuple[ClassTable, dict[str, Sample]]:
+def _parse(path: Path) -> Index:
     content = json.loads(path.read_text(encoding="utf-8"))
     if content["format"] > FORMAT:
         raise NewerProjectError(
@@ -130,9 +171,15 @@ def _parse(path: Path) -> tuple[ClassTable, dict[str, Sample]]:
             values["status"],
             tuple(map(int, values.get("absent", ()))),
             dict(values.get("provenance", {})),
+            str(values.get("sha256", "")),
         )
         check_name(sample.name)
         if sample.status not in get_args(Status):
             raise ProjectError(f"the status {sample.status!r} is unknown")
         samples[sample.name] = sample
-    return ClassTable.from_json(content), samples
+    return Index(
+        ClassTable.from_json(content),
+        samples,
+        bool(content.get("pending", False)),
+        str(content.get("program", "")),
+    )

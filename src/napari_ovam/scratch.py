@@ -9,20 +9,19 @@ from __future__ import annotations
 
 import os
 import shutil
-import sys
 import time
 import uuid
 from datetime import datetime
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
+from napari_ovam.folder_lock import LOCK, lock_folder
 from napari_ovam.project import Project, ProjectError
 
 if TYPE_CHECKING:
     from os import PathLike
 
 FOLDER_VARIABLE = "NAPARI_OVAM_SCRATCH"
-_LOCK = "in-use"
 _DONE = "done"
 
 
@@ -64,7 +63,7 @@ class Scratch:
             If it cannot be written.
         """
         self.project.make_folders()
-        self._held = self._held or _lock(self.path)
+        self._held = self._held or lock_folder(self.path)
 
     @property
     def path(self) -> Path:
@@ -158,7 +157,7 @@ def adopt(path: Path, folder: str | PathLike[str]) -> Project:
     copy = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}.tmp")
     try:
         shutil.copytree(
-            path, copy, ignore=shutil.ignore_patterns(_LOCK, _DONE, ".*.tmp")
+            path, copy, ignore=shutil.ignore_patterns(LOCK, _DONE, ".*.tmp")
         )
         if folder.is_dir():
             folder.rmdir()
@@ -171,29 +170,10 @@ def adopt(path: Path, folder: str | PathLike[str]) -> Project:
 
 def _in_use(path: Path) -> bool:
     try:
-        lock = _lock(path)
+        lock = lock_folder(path)
     except OSError:
         return True
     if lock is None:
         return True
     lock.close()
     return False
-
-
-def _lock(path: Path) -> IO[bytes] | None:
-    """Return an open file that holds the lock of a folder; None if another does."""
-    file = (path / _LOCK).open("ab+")
-    try:
-        if sys.platform == "win32":
-            import msvcrt
-
-            file.seek(0)
-            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
-        else:
-            import fcntl
-
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        file.close()
-        return None
-    return file

@@ -4,8 +4,6 @@ A new format is one more module with a `Writer`, and one more entry in `FORMATS`
 """
 
 import os
-import shutil
-import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from operator import length_hint
@@ -30,7 +28,15 @@ from .dataset import (
 from .hf import HfWriter
 from .indexed import IndexedWriter
 from .nnunet import NnunetWriter
-from .splitting import Split
+from .report import Exported, LowestIou, describe_item, save_index
+from .splitting import Split, parse_split
+from .staging import (
+    FolderExistsError,
+    FolderInUseError,
+    check_folder,
+    replace_folder,
+    staging_for,
+)
 from .voc import VocWriter
 from .yolo_seg import YoloSegWriter
 from .yolo_semantic import YoloSemanticWriter
@@ -41,19 +47,24 @@ __all__ = [
     "IGNORE",
     "ExportError",
     "ExportItem",
+    "Exported",
     "FolderExistsError",
+    "FolderInUseError",
     "LabelClass",
+    "LowestIou",
     "Split",
     "Writer",
     "WriterFactory",
     "check_name",
     "export_dataset",
+    "parse_split",
 ]
 
 FORMATS: dict[str, WriterFactory] = {
     "indexed": IndexedWriter,
     "coco": CocoWriter,
     "coco-parts": partial(CocoWriter, parts=True),
+    "coco-polygons": partial(CocoWriter, parts=True, polygons=True),
     "coco-panoptic": CocoPanopticWriter,
     "voc": VocWriter,
     "yolo-seg": YoloSegWriter,
@@ -62,12 +73,6 @@ FORMATS: dict[str, WriterFactory] = {
     "hf": HfWriter,
 }
 """The formats by name, as the panel and the command line list them."""
-
-_STAGING = ".napari-ovam-export-"
-
-
-class FolderExistsError(FileExistsError, ValueError):
-    """The output folder holds files, and overwriting was not asked for."""
 
 
 def export_dataset(
@@ -79,12 +84,12 @@ def export_dataset(
     overwrite: bool = False,
     split: Split | None = None,
     progress: Progress | None = None,
-) -> Path:
+) -> Exported:
     """Write images and labels as a dataset, each format in a folder of its own.
 
     Everything is written beside its final place, read back, compared pixel by pixel,
     and only then moved into place: an error, a cancel or a full disk leaves `out` as
-    it was.
+    it was. `ovam.json` in each folder says what made it, with a hash of every file.
 
     Parameters
     ----------
@@ -106,15 +111,16 @@ def export_dataset(
 
     Returns
     -------
-    Path
-        `out`.
+    Exported
+        `out`, a path with one attribute more: `lowest_iou`, of formats with polygons.
 
     Raises
     ------
     ValueError
         For an unknown format, classes that a format cannot hold, classes or items
         that do not fit together, an item name that is used twice, and
-        (`FolderExistsError`) for an `out` with files in it. Nothing is written then.
+        (`FolderExistsError`) for an `out` with files in it, or (`FolderInUseError`)
+        one that another export writes to. Nothing is written then.
     ExportError
         Where a file reads back differently.
     """
@@ -124,24 +130,21 @@ def export_dataset(
     if unknown or not formats:
         msg = f"unknown formats {unknown}; choose from {', '.join(FORMATS)}"
         raise ValueError(msg)
-    _check_folder(out, overwrite=overwrite)
-
-    existed = out.is_dir()
-    parent = out if existed else out.parent
-    parent.mkdir(parents=True, exist_ok=True)
-    staging = Path(tempfile.mkdtemp(prefix=_STAGING, dir=parent))
-    try:
+    check_folder(out, overwrite=overwrite)
+    with staging_for(out) as staging:
+        check_folder(out, overwrite=overwrite)  # another export may have made it
+        existed = out.is_dir()
         new = staging / "new"
         new.mkdir()
-        _write(items, classes, new, dict.fromkeys(formats), split, progress)
+        lowest = _write(items, classes, new, dict.fromkeys(formats), split, progress)
         if existed:
             for name in dict.fromkeys(formats):
-                _replace(out / name, new / name, staging / f"old-{name}")
+                replace_folder(out / name, new / name, staging / f"old-{name}")
         else:
             new.rename(out)
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
-    return out
+    result = Exported(out)
+    result.lowest_iou = lowest
+    return result
 
 
 def _write(
@@ -151,14 +154,15 @@ def _write(
     formats: Iterable[str],
     split: Split | None,
     progress: Progress | None,
-) -> None:
-    writers: list[Writer] = []
+) -> dict[str, LowestIou]:
+    writers: dict[str, Writer] = {}
     for name in formats:
         (folder / name).mkdir()
-        writers.append(FORMATS[name](folder / name, classes))
+        writers[name] = FORMATS[name](folder / name, classes)
     ids = frozenset(entry.id for entry in classes)
     total = length_hint(items)
     names: set[str] = set()
+    about = []
     checked = _checked(items, ids)
     dealt = checked if split is None else split.deal(checked)
     for done, item in enumerate(dealt, start=1):
@@ -167,42 +171,24 @@ def _write(
             msg = f"two items are named {item.name!r}; file names must differ"
             raise ValueError(msg)
         names.add(item.name.casefold())
-        for writer in writers:
+        for writer in writers.values():
             writer.add(item)
+        about.append(describe_item(item))
         if progress is not None:
             progress(done, total)
     if not names:
         msg = "there are no items to export; choose at least one"
         raise ValueError(msg)
-    for writer in writers:
-        writer.finish()
+    lowest = {}
+    for name, writer in writers.items():
+        found = writer.finish()
+        save_index(folder / name, name, classes, about, found)
+        if found is not None:
+            lowest[name] = found
+    return lowest
 
 
 def _checked(items: Iterable[ExportItem], ids: frozenset[int]) -> Iterator[ExportItem]:
     for item in items:
         check_item(item, ids)
         yield item
-
-
-def _check_folder(out: Path, *, overwrite: bool) -> None:
-    if out.exists() and not out.is_dir():
-        msg = f"{str(out)!r} is a file; choose a folder"
-        raise FolderExistsError(msg)
-    if overwrite or not out.is_dir():
-        return
-    # What a killed export left behind does not count.
-    if any(not path.name.startswith(_STAGING) for path in out.iterdir()):
-        msg = f"{str(out)!r} is not empty; choose another folder or allow overwriting"
-        raise FolderExistsError(msg)
-
-
-def _replace(target: Path, new: Path, old: Path) -> None:
-    """Move `new` to `target`; put what was there back where that fails."""
-    if target.exists():
-        target.rename(old)
-    try:
-        new.rename(target)
-    except OSError:
-        if old.exists():
-            old.rename(target)
-        raise

@@ -5,6 +5,10 @@
 Written for readers as they are: `iscrowd` 0 (readers skip crowds), an area, a box and
 an id for each annotation, category ids equal to class ids. COCO has no ignore label:
 those pixels belong to no annotation, and each image counts them in `ignore_pixels`.
+What made an image and its labels is in its field `ovam`.
+
+"coco-polygons" holds polygons for tools that read nothing else. COCO has none with
+holes: a bridge joins a hole to the border.
 """
 
 import json
@@ -19,10 +23,12 @@ from pycocotools import mask as rle
 from skimage.measure import label as connected
 
 from .dataset import IGNORE, ExportItem, LabelClass, check_same, save_png
+from .polygons import outlines
+from .report import LowestIou, lower
 
 
 class CocoWriter:
-    """Writes the formats "coco" and "coco-parts".
+    """Writes the formats "coco", "coco-parts" and "coco-polygons".
 
     Parameters
     ----------
@@ -31,15 +37,26 @@ class CocoWriter:
     classes
         Become the categories, used or not.
     parts
-        Whether each connected part (diagonal neighbours are connected) of a class is
-        an annotation of its own, instead of one for each class and image.
+        Whether each instance of an item, or each connected part (diagonal neighbours
+        are connected) of a class where it has none, is an annotation of its own,
+        instead of one for each class and image.
+    polygons
+        Whether masks are polygons instead of run-length codes.
     """
 
     def __init__(
-        self, folder: Path, classes: Sequence[LabelClass], *, parts: bool = False
+        self,
+        folder: Path,
+        classes: Sequence[LabelClass],
+        *,
+        parts: bool = False,
+        polygons: bool = False,
     ) -> None:
         self.folder = folder
         self.parts = parts
+        self.polygons = polygons
+        self.names = {c.id: c.name for c in classes}
+        self.worst: LowestIou | None = None
         self.categories = [
             {"id": c.id, "name": c.name, "supercategory": ""}
             | ({"color": list(c.color)} if c.color else {})
@@ -49,6 +66,7 @@ class CocoWriter:
         self.annotations: list[dict[str, Any]] = []
         self.splits: list[str] = []
         # Labels are not kept; what the finished file decodes to is compared with these.
+        # Polygons are compared as they are made, and their file with what they drew.
         self.hashes: list[bytes] = []
         (folder / "images").mkdir()
 
@@ -68,11 +86,13 @@ class CocoWriter:
                 "height": height,
                 "ignore_pixels": int(ignored.sum()),
             }
+            | ({} if item.provenance is None else {"ovam": dict(item.provenance)})
         )
         self.splits.append(item.split)
-        self.hashes.append(_hash(labels))
-        for class_id, mask in self._masks(labels):
-            code = rle.encode(np.asfortranarray(mask, dtype=np.uint8))
+        drawn = np.zeros_like(labels)
+        for class_id, mask in self._masks(labels, item.instances):
+            segmentation, code = self._encode(mask)
+            drawn[rle.decode(code).astype(bool)] = class_id
             self.annotations.append(
                 {
                     "id": len(self.annotations) + 1,
@@ -81,29 +101,52 @@ class CocoWriter:
                     "iscrowd": 0,
                     "area": int(rle.area(code)),
                     "bbox": [float(value) for value in rle.toBbox(code)],
-                    "segmentation": {
-                        "size": [height, width],
-                        "counts": code["counts"].decode("ascii"),
-                    },
+                    "segmentation": segmentation,
                 }
             )
+        self.hashes.append(_hash(drawn if self.polygons else labels))
+        if self.polygons:
+            self._compare(item.name, drawn, labels)
+
+    def _encode(self, mask: NDArray[np.bool_]) -> tuple[Any, Any]:
+        """Return a mask as it is written, and the code of what that draws."""
+        height, width = mask.shape
+        if not self.polygons:
+            code = rle.encode(np.asfortranarray(mask, dtype=np.uint8))
+            counts = code["counts"].decode("ascii")
+            return {"size": [height, width], "counts": counts}, code
+        rings = [ring.ravel().round(2).tolist() for ring in outlines(mask)]
+        return rings, rle.merge(rle.frPyObjects(rings, height, width))
+
+    def _compare(
+        self, name: str, drawn: NDArray[np.uint16], labels: NDArray[np.uint16]
+    ) -> None:
+        for number in np.unique(labels[labels > 0]).tolist():
+            found, expected = drawn == number, labels == number
+            iou = int((found & expected).sum()) / int((found | expected).sum())
+            lowest = LowestIou(iou, name, self.names[number])
+            self.worst = lower(self.worst, lowest)
 
     def _masks(
-        self, labels: NDArray[np.uint16]
+        self, labels: NDArray[np.uint16], instances: NDArray[np.integer[Any]] | None
     ) -> Iterator[tuple[int, NDArray[np.bool_]]]:
         for class_id in np.unique(labels[labels > 0]):
             mask = labels == class_id
             if not self.parts:
                 yield int(class_id), mask
                 continue
-            components = connected(mask, connectivity=2)
-            for part in range(1, int(components.max()) + 1):
+            if instances is None:
+                components = connected(mask, connectivity=2)
+            else:
+                components = np.where(mask, instances, 0)
+            for part in np.unique(components[mask]):
                 yield int(class_id), components == part
 
-    def finish(self) -> None:
+    def finish(self) -> LowestIou | None:
         """Write `annotations.json`, then decode it and compare the pixels."""
         for split in sorted(set(self.splits)):
             self._write(split, {i for i, s in enumerate(self.splits) if s == split})
+        return self.worst
 
     def _write(self, split: str, chosen: set[int]) -> None:
         """Write and compare the images of one split, given by their positions."""
@@ -130,7 +173,10 @@ class CocoWriter:
         for image, expected in zip(content["images"], hashes, strict=True):
             labels = np.zeros((image["height"], image["width"]), np.uint16)
             while annotation is not None and annotation["image_id"] == image["id"]:
-                mask = rle.decode(annotation["segmentation"])
+                code = annotation["segmentation"]
+                if self.polygons:
+                    code = rle.merge(rle.frPyObjects(code, *labels.shape))
+                mask = rle.decode(code)
                 labels[mask.astype(bool)] = annotation["category_id"]
                 annotation = next(annotations, None)
             check_same(path, np.array(_hash(labels)), np.array(expected))

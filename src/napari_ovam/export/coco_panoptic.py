@@ -3,10 +3,11 @@
     images/NAME.png   panoptic/NAME.png   panoptic.json
     (if split: panoptic_train/NAME.png   panoptic_train.json ...)
 
-A pixel's segment id is red + 256 green + 65536 blue; 0 is void. Each connected part
-(diagonal neighbours are connected) of a thing is a segment, and each stuff class of an
-image is one. Background and ignored pixels are void, which is neither trained nor
-scored; each image counts the ignored ones in `ignore_pixels`. No segment is a crowd.
+A pixel's segment id is red + 256 green + 65536 blue; 0 is void. Each instance of a
+thing is a segment (where an image has none, each connected part, diagonal neighbours
+included), and each stuff class of an image is one. Background and ignored pixels are
+void, which is neither trained nor scored; each image counts the ignored ones in
+`ignore_pixels`. No segment is a crowd.
 """
 
 from collections.abc import Sequence
@@ -51,7 +52,7 @@ class CocoPanopticWriter:
         file = f"{item.name}.png"
         folder = self.folder / Path(json_name("panoptic", item.split)).stem
         folder.mkdir(exist_ok=True)
-        ids, segments = self._segments(item.labels)
+        ids, segments = self._segments(item.labels, item.instances)
         save_png(self.folder / "images" / file, item.image)
         rgb = np.stack([ids % 256, ids // 256 % 256, ids // 65536], axis=-1)
         save_png(folder / file, rgb.astype(np.uint8))
@@ -65,13 +66,16 @@ class CocoPanopticWriter:
                 "height": height,
                 "ignore_pixels": int((item.labels == IGNORE).sum()),
             }
+            | ({} if item.provenance is None else {"ovam": dict(item.provenance)})
         )
         self.annotations.setdefault(item.split, []).append(
             {"image_id": self.count, "file_name": file, "segments_info": segments}
         )
 
     def _segments(
-        self, labels: NDArray[np.integer[Any]]
+        self,
+        labels: NDArray[np.integer[Any]],
+        instances: NDArray[np.integer[Any]] | None,
     ) -> tuple[NDArray[np.int64], list[dict[str, Any]]]:
         """Return each pixel's segment id, (H, W), and what the segments are."""
         ids = np.zeros(labels.shape, np.int64)
@@ -81,7 +85,7 @@ class CocoPanopticWriter:
             if entry.id not in present:
                 continue
             mask = labels == entry.id
-            parts = connected(mask, connectivity=2) if entry.thing else mask
+            parts = _objects(mask, instances) if entry.thing else mask
             offset = len(segments)
             ids[mask] = parts[mask] + offset
             for region in regionprops(np.asarray(parts, np.int64)):
@@ -112,3 +116,16 @@ class CocoPanopticWriter:
                 "annotations": self.annotations[split],
             }
             save_json(self.folder / json_name("panoptic", split), content)
+
+
+def _objects(
+    mask: NDArray[np.bool_], instances: NDArray[np.integer[Any]] | None
+) -> NDArray[Any]:
+    """Return the objects of a class, numbered from 1, (H, W)."""
+    parts: NDArray[Any]
+    if instances is None:
+        parts = connected(mask, connectivity=2)
+    else:
+        parts = np.zeros(mask.shape, np.int64)
+        parts[mask] = np.unique(instances[mask], return_inverse=True)[1] + 1
+    return parts

@@ -2,14 +2,17 @@
 
 import json
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+
+if TYPE_CHECKING:
+    from .report import LowestIou
 
 BACKGROUND = 0
 IGNORE = 255
@@ -54,12 +57,19 @@ class ExportItem:
         (H, W) integers: class ids, 0 = background, 255 = ignore.
     split
         "train", "val" or "test"; "" where the dataset is not split.
+    instances
+        (H, W) integers: which object each pixel of a class belongs to, 0 elsewhere;
+        an object has one class. None takes connected parts.
+    provenance
+        What made it, as JSON, for formats with room for that; or None.
     """
 
     name: str
     image: NDArray[np.uint8]
     labels: NDArray[np.integer[Any]]
     split: str = ""
+    instances: NDArray[np.integer[Any]] | None = None
+    provenance: Mapping[str, Any] | None = None
 
 
 class Writer(Protocol):
@@ -68,8 +78,11 @@ class Writer(Protocol):
     def add(self, item: ExportItem) -> None:
         """Write one checked item, then read it back and compare."""
 
-    def finish(self) -> None:
-        """Write what describes all items, then read it back and compare."""
+    def finish(self) -> "LowestIou | None":
+        """Write what describes all items, then read it back and compare.
+
+        Returns where polygons agree least with their masks; None for exact formats.
+        """
 
 
 class WriterFactory(Protocol):
@@ -166,6 +179,26 @@ def check_item(item: ExportItem, ids: frozenset[int]) -> None:
             f"{where}: the labels hold ids without a class: "
             f"{', '.join(map(str, unknown))}; add the classes or erase the pixels"
         )
+        raise ValueError(msg)
+    if item.instances is not None:
+        _check_instances(where, item.instances, labels)
+
+
+def _check_instances(
+    where: str, instances: NDArray[Any], labels: NDArray[np.integer[Any]]
+) -> None:
+    if instances.shape != labels.shape or not np.issubdtype(
+        instances.dtype, np.integer
+    ):
+        msg = f"{where}: the instances are {_describe(instances)}; use {labels.shape}"
+        raise ValueError(msg)
+    inside = (labels != BACKGROUND) & (labels != IGNORE)
+    if not np.array_equal(instances > 0, inside):
+        msg = f"{where}: the instances are not where the labels have a class"
+        raise ValueError(msg)
+    pairs = np.unique(np.stack([instances[inside], labels[inside]], 1), axis=0)
+    if len(pairs) != len(np.unique(pairs[:, 0])):
+        msg = f"{where}: an instance has more than one class; split it first"
         raise ValueError(msg)
 
 

@@ -3,7 +3,8 @@
     train/images/NAME.png   train/masks/NAME.png   train/metadata.jsonl
     id2label.json   (if split: validation/ and test/ beside train/)
 
-`load_dataset(FOLDER)` gives the columns `image` and `mask`. Mask pixels are class ids,
+`load_dataset(FOLDER)` gives the columns `image` and `mask`, and `ovam`, a JSON text,
+where it is known what made them. Mask pixels are class ids,
 0 = background, 255 = ignore, of 16 bits where a class id passes 255.
 """
 
@@ -45,6 +46,10 @@ class HfWriter:
         save_png(folder / image, item.image)
         save_png(folder / mask, item.labels.astype(self.dtype))
         row = {"file_name": image, "mask_file_name": mask}
+        if item.provenance is not None:
+            # As text: its fields differ from image to image, and columns may not.
+            made = dict(item.provenance)
+            row["ovam"] = json.dumps(made, ensure_ascii=False, sort_keys=True)
         self.rows.setdefault(split, []).append(json.dumps(row, ensure_ascii=False))
 
     def finish(self) -> None:

@@ -54,6 +54,7 @@ class IndexedWriter:
                     "name": c.name,
                     "color": list(c.color) if c.color else None,
                 }
+                | ({} if c.thing else {"thing": False})
                 for c in self.classes
             ],
         }

@@ -57,3 +57,25 @@ class Split:
             for kind in kinds:
                 dealt[kind][place] += 1
             yield replace(item, split=SPLITS[place])
+
+
+def parse_split(text: str, seed: int = 0) -> Split:
+    """Return a split from its shares as text, "0.8,0.1,0.1" or "0.8,0.2".
+
+    Raises
+    ------
+    ValueError
+        If these are no two or three shares that add up to 1.
+    """
+    try:
+        shares = [float(part) for part in text.split(",")]
+    except ValueError:
+        shares = []
+    if len(shares) not in (2, 3):
+        msg = (
+            f"the split is {text!r}: give the shares of train, validation and test, "
+            "such as 0.8,0.1,0.1"
+        )
+        raise ValueError(msg)
+    train, val, test = [*shares, 0.0][:3]
+    return Split(train, val, test, seed)

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from .dataset import IGNORE, ExportItem, LabelClass, save_json, save_png, save_text
 from .polygons import fill, outlines
+from .report import LowestIou, lower
 from .yolo import save_data_yaml
 
 
@@ -30,8 +31,7 @@ class YoloSegWriter:
         self.splits: set[str] = set()
         self.polygons = 0
         self.ignored = 0
-        # (IoU, image, class) of the class in an image that fits worst
-        self.worst: tuple[float, str, str] | None = None
+        self.worst: LowestIou | None = None
 
     def add(self, item: ExportItem) -> None:
         """Write one image and its polygons, draw them and compare with the masks."""
@@ -70,22 +70,22 @@ class YoloSegWriter:
             found, expected = drawn == entry.id, item.labels == entry.id
             union = int((found | expected).sum())
             iou = int((found & expected).sum()) / union
-            if self.worst is None or iou < self.worst[0]:
-                self.worst = (iou, item.name, entry.name)
+            self.worst = lower(self.worst, LowestIou(iou, item.name, entry.name))
 
-    def finish(self) -> None:
+    def finish(self) -> LowestIou | None:
         """Write `data.yaml` and `report.json`."""
         names = [entry.name for entry in self.classes]
         save_data_yaml(self.folder, names, self.splits)
-        lowest, image, name = self.worst or (None, None, None)
+        worst = self.worst
         report: dict[str, Any] = {
-            "lowest_iou": lowest,
-            "image": image,
-            "class": name,
+            "lowest_iou": worst and worst.iou,
+            "image": worst and worst.image,
+            "class": worst and worst.class_name,
             "polygons": self.polygons,
             "ignore_pixels": self.ignored,
         }
         save_json(self.folder / "report.json", report)
+        return worst
 
 
 def _draw(numbers: NDArray[np.float32], shape: tuple[int, ...]) -> NDArray[np.bool_]:

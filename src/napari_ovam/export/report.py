@@ -1,0 +1,106 @@
+"""What an export says of itself: how near polygons come, and what is in the folder."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from hashlib import sha256
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+from .dataset import ExportItem, LabelClass, save_text
+
+INDEX = "ovam.json"
+"""In the folder of each format: what `verify` compares with."""
+
+if TYPE_CHECKING:
+    _Path = Path
+else:  # up to Python 3.11 only the system's own class can be derived from
+    _Path = type(Path())
+
+
+@dataclass(frozen=True)
+class LowestIou:
+    """Where polygons, drawn again, agree least with the mask that they are of.
+
+    Attributes
+    ----------
+    iou
+        Intersection over union, 0 to 1.
+    image, class_name
+        Of which mask.
+    """
+
+    iou: float
+    image: str
+    class_name: str
+
+
+class Exported(_Path):
+    """The folder of an export, a path like any other.
+
+    Attributes
+    ----------
+    lowest_iou
+        Of the formats that hold polygons, by their names. All others are exact.
+    """
+
+    lowest_iou: Mapping[str, LowestIou] = MappingProxyType({})
+
+
+def lower(one: LowestIou | None, other: LowestIou) -> LowestIou:
+    """Return the lower of two; `one` of equals."""
+    return other if one is None or other.iou < one.iou else one
+
+
+def describe_item(item: ExportItem) -> dict[str, Any]:
+    """Return what the index says of an item."""
+    about: dict[str, Any] = {"name": item.name}
+    if item.split:
+        about["split"] = item.split
+    if item.provenance is not None:
+        about["provenance"] = dict(item.provenance)
+    return about
+
+
+def save_index(
+    folder: Path,
+    form: str,
+    classes: Sequence[LabelClass],
+    items: Sequence[Mapping[str, Any]],
+    lowest: LowestIou | None,
+) -> None:
+    """Write what made a dataset, and the SHA-256 and size of each file in it.
+
+    Raises
+    ------
+    ExportError
+        If it reads back differently.
+    ValueError
+        If the provenance of an item is no JSON.
+    """
+    from napari_ovam import __version__
+
+    files = {}
+    for path in sorted(folder.rglob("*")):
+        if path.is_file():
+            content = path.read_bytes()
+            place = path.relative_to(folder).as_posix()
+            files[place] = {
+                "sha256": sha256(content).hexdigest(),
+                "bytes": len(content),
+            }
+    about = {
+        "program": f"napari-ovam {__version__}",
+        "format": form,
+        "classes": [asdict(entry) for entry in classes],
+        "lowest_iou": None if lowest is None else asdict(lowest),
+        "items": list(items),
+        "files": files,
+    }
+    try:
+        text = json.dumps(about, ensure_ascii=False, indent=1, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        msg = f"the provenance of an item is not JSON: {error}"
+        raise ValueError(msg) from error
+    save_text(folder / INDEX, text)

@@ -1,0 +1,132 @@
+"""The files of a project: where each is, and how labels are written and read."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from hashlib import sha256
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from PIL import Image
+
+from napari_ovam.png import as_ids, read_ids, write_png
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+_FOLDERS = ("images", "labels", "edits", "tokens", "traces")
+_ABOUT = "labels"  # in the text of a label PNG
+_LONGEST_TEXT = 1_000_000
+
+
+class ProjectFiles:
+    """The places of files in a project folder; none needs to exist."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def image(self, name: str) -> Path:
+        """Return the place of an image."""
+        return self.path / "images" / f"{name}.png"
+
+    def labels(self, name: str) -> Path:
+        """Return the place of an image's labels."""
+        return self.path / "labels" / f"{name}.png"
+
+    def painted(self, name: str) -> Path:
+        """Return the place of the mask of what a person decided."""
+        return self.path / "edits" / f"{name}.png"
+
+    def trace(self, name: str) -> Path:
+        """Return the place of an image's trace."""
+        return self.path / "traces" / f"{name}.safetensors"
+
+    def token(self, file: str) -> Path:
+        """Return the place of a token's file."""
+        return self.path / "tokens" / file
+
+    def make_folders(self) -> None:
+        """Make the folder and those in it, where they are missing."""
+        for name in _FOLDERS:
+            (self.path / name).mkdir(parents=True, exist_ok=True)
+
+
+def write_labels(path: Path, ids: NDArray[Any], about: Mapping[str, Any]) -> None:
+    """Write class ids (H, W) as PNG that says how they came and what they hash to.
+
+    The hash is of the pixels and in the file itself, so that both change at once.
+
+    Raises
+    ------
+    OSError
+        If they cannot be written; the old ones are there then.
+    """
+    text = {**about, "sha256": hash_ids(ids)}
+    write_png(path, as_ids(path.name, ids), {_ABOUT: text})
+
+
+def read_about_labels(path: Path) -> dict[str, Any]:
+    """Return what `write_labels` wrote beside the pixels; {} if it did not."""
+    try:
+        with Image.open(path) as picture:
+            text = picture.info.get("ovam")
+        content = json.loads(text) if isinstance(text, str) else None
+    except (OSError, SyntaxError, ValueError, RecursionError):
+        return {}
+    about = content.get(_ABOUT) if isinstance(content, dict) else None
+    return about if isinstance(about, dict) else {}
+
+
+def hash_ids(ids: NDArray[Any]) -> str:
+    """Return the SHA-256 of class ids: shape, then 16-bit little-endian pixels."""
+    head = f"{ids.shape[0]}x{ids.shape[1]}:".encode()
+    return sha256(head + ids.astype("<u2").tobytes()).hexdigest()
+
+
+def hash_file(path: Path) -> str:
+    """Return the SHA-256 of a file, in hexadecimal."""
+    digest = sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def replace_ids(
+    ids: NDArray[Any], changes: Mapping[int, int]
+) -> NDArray[np.uint8] | NDArray[np.uint16]:
+    """Return class ids (H, W) of which some turn into others; the rest stays."""
+    table = np.arange(1 << 16, dtype=np.uint16)
+    for old, new in changes.items():
+        table[old] = new
+    return as_ids("labels", table[ids])
+
+
+def read_labels(
+    path: Path, changes: Mapping[int, int]
+) -> NDArray[np.uint8] | NDArray[np.uint16]:
+    """Read class ids (H, W), with those of removed classes as they are now.
+
+    Raises
+    ------
+    PngError
+        If the file is missing, broken, or in colour.
+    """
+    ids = read_ids(path)
+    return replace_ids(ids, changes) if changes else ids
+
+
+def now() -> str:
+    """Return the time in UTC, to the second."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def program_version() -> str:
+    """Return the version of this program."""
+    from napari_ovam import __version__
+
+    return __version__
