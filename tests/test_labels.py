@@ -156,3 +156,58 @@ def test_the_best_threshold_of_a_noisy_map():
 def test_no_threshold_for_an_empty_target():
     with pytest.raises(ValueError, match="target 0 is empty"):
         best_threshold(np.zeros((2, 2)), np.zeros((2, 2), bool))
+
+
+def _two_objects() -> np.ndarray:
+    values = np.zeros((40, 40), np.float32)
+    values[4:16, 4:16] = 0.9
+    values[24:36, 24:36] = 0.6  # another object, which the map saw as well
+    return values
+
+
+def test_a_part_far_less_sure_than_the_surest_is_left_out() -> None:
+    maps = _two_objects()[None]
+    kept = maps_to_labels(maps, LabelSettings(threshold=0.5))
+    assert kept[30, 30] == 1
+    found = maps_to_labels(maps, LabelSettings(threshold=0.5, parts=0.8))
+    assert found[10, 10] == 1
+    assert found[30, 30] == 0
+    milder = maps_to_labels(maps, LabelSettings(threshold=0.5, parts=0.6))
+    assert milder[30, 30] == 1
+
+
+def test_two_that_are_about_as_sure_both_stay() -> None:
+    maps = _two_objects()[None]
+    maps[maps == np.float32(0.6)] = 0.8
+    found = maps_to_labels(maps, LabelSettings(threshold=0.5, parts=0.8))
+    assert found[10, 10] == found[30, 30] == 1
+
+
+def test_a_speck_sets_no_standard_for_the_parts() -> None:
+    maps = _two_objects()[None]
+    maps[0, 30, 2:4] = 1.0
+    maps[0, 4:16, 4:16] = 0.75
+    found = maps_to_labels(maps, LabelSettings(threshold=0.5, parts=0.8))
+    assert found[10, 10] == 1
+
+
+def test_where_a_part_is_left_out_another_class_takes_the_place() -> None:
+    maps = np.stack([_two_objects(), np.zeros((40, 40), np.float32)])
+    maps[1, 24:36, 24:36] = 0.55
+    found = maps_to_labels(maps, LabelSettings(threshold=0.5, parts=0.8))
+    assert found[10, 10] == 1
+    assert found[30, 30] == 2
+
+
+def test_what_small_parts_leave_in_a_class_is_filled_by_it() -> None:
+    maps = np.zeros((2, 20, 20), np.float32)
+    maps[0, 2:18, 2:18] = 0.6
+    maps[1, 8:10, 8:10] = 0.9
+    found = maps_to_labels(maps, LabelSettings(0.5, min_size=10, fill_holes=True))
+    assert (found[2:18, 2:18] == 1).all()
+
+
+@pytest.mark.parametrize("parts", [-0.1, 1.5, "all"])
+def test_parts_out_of_range_are_named(parts: object) -> None:
+    with pytest.raises(ValueError, match="parts is"):
+        LabelSettings(parts=parts)  # type: ignore[arg-type]

@@ -24,6 +24,9 @@ IGNORE = 255
 _LEVELS = 1024
 
 
+Threshold = float | Literal["otsu"]
+
+
 @dataclass(frozen=True)
 class LabelSettings:
     """How maps become labels.
@@ -32,14 +35,17 @@ class LabelSettings:
     ----------
     threshold
         Above 0, up to 1: one for all classes, or one a class; "otsu" finds one for
-        each map. Words want about 0.45, optimized tokens about 0.75 (OVAM, section
-        5); `best_threshold` fits it on an annotated image.
+        a map by itself. Words want about 0.45, optimized tokens about 0.75 (OVAM,
+        section 5); `best_threshold` fits it on an annotated image.
     smoothing
         Standard deviation in pixels of the Gaussian that smooths the maps first.
     min_size
         Connected parts of a class with fewer pixels than this become background.
     fill_holes
         Whether background that one class encloses becomes that class.
+    parts
+        From 0 to 1: a connected part whose mean map is below this share of the surest
+        part's is background: another object that the map saw as well. 0 keeps all.
 
     Raises
     ------
@@ -47,26 +53,34 @@ class LabelSettings:
         If a value is out of its range.
     """
 
-    threshold: float | tuple[float, ...] | Literal["otsu"] = 0.45
+    threshold: Threshold | tuple[Threshold, ...] = 0.45
     smoothing: float = 0.0
     min_size: int = 0
     fill_holes: bool = False
+    parts: float = 0.0
 
     def __post_init__(self) -> None:
         several = self.threshold
-        if isinstance(several, str):
-            if several != "otsu":
-                raise ValueError(f"threshold is {several!r}: give numbers or 'otsu'")
-        else:
-            for value in several if isinstance(several, Sequence) else (several,):
-                if not isinstance(value, Real) or not 0 < value <= 1:
-                    raise ValueError(
-                        f"threshold is {value!r}: give a number above 0 and up to 1"
-                    )
+        listed = isinstance(several, Sequence) and not isinstance(several, str)
+        for value in several if listed else (several,):  # type: ignore[union-attr]
+            if value == "otsu":
+                continue
+            if not isinstance(value, Real) or not 0 < float(value) <= 1:
+                raise ValueError(
+                    f"threshold is {value!r}: give a number above 0 and up to 1, or "
+                    "'otsu'"
+                )
         if not 0 <= self.smoothing < np.inf:
             raise ValueError(f"smoothing is {self.smoothing!r}: give 0 or more pixels")
         if not isinstance(self.min_size, Integral) or self.min_size < 0:
             raise ValueError(f"min_size is {self.min_size!r}: give 0 or more pixels")
+        if not isinstance(self.parts, Real) or not 0 <= self.parts <= 1:
+            raise ValueError(f"parts is {self.parts!r}: give a number from 0 to 1")
+
+
+# What docs/quality.md found best. Without annotated images no threshold is known: each
+# map gets its own.
+MEASURED = LabelSettings(threshold="otsu", parts=0.8)
 
 
 def maps_to_labels(
@@ -122,15 +136,20 @@ def maps_to_labels(
     if settings.smoothing:
         maps = np.stack([gaussian(m, settings.smoothing) for m in maps])
     thresholds = _thresholds(settings, maps)[:, None, None]
-    over = np.where(maps >= thresholds, maps / thresholds, -1)
+    inside = maps >= thresholds
+    if settings.parts:
+        for each, mask in zip(maps, inside, strict=True):
+            mask &= ~_doubtful_parts(each, mask, settings.parts)
+    over = np.where(inside, maps / thresholds, -1)
     table = np.array(numbers, np.uint16 if max(numbers) > 255 else np.uint8)
     labels = np.where(over.max(0) >= 0, table[over.argmax(0)], table.dtype.type(0))
-    for number in numbers:
-        if settings.fill_holes:
-            labels[_holes(labels, number)] = number
+    # Small parts first: what one class encloses is then a hole of it.
     for number in numbers:
         if settings.min_size > 1:
             labels[_small_parts(labels == number, settings.min_size)] = 0
+    for number in numbers:
+        if settings.fill_holes:
+            labels[_holes(labels, number)] = number
     return labels
 
 
@@ -188,6 +207,19 @@ def iou(a: NDArray[Any], b: NDArray[Any]) -> float:
     union = np.count_nonzero((inside_a | inside_b) & known)
     both = np.count_nonzero(inside_a & inside_b & known)
     return both / union if union else 1.0
+
+
+def automatic_threshold(map: NDArray[Any]) -> float:
+    """Return the threshold that best parts a map in two (Otsu 1979).
+
+    Parameters
+    ----------
+    map
+        (H, W) from 0 to 1. In a flat map nothing is to be found: infinity.
+    """
+    if not np.ptp(map):
+        return float("inf")
+    return max(float(threshold_otsu(map)), float(np.finfo(np.float32).tiny))
 
 
 def best_threshold(
@@ -298,17 +330,22 @@ def _checked_ids(ids: Sequence[int] | None, count: int) -> list[int]:
 def _thresholds(settings: LabelSettings, maps: NDArray[np.float32]) -> NDArray[Any]:
     """Return a threshold a map, (P,) float32 so that float32 maps compare exactly."""
     wanted = settings.threshold
-    if wanted == "otsu":
-        # A flat map has no two parts to tell apart: nothing reaches its threshold.
-        found = [threshold_otsu(m) if np.ptp(m) else np.inf for m in maps]
-        return np.maximum(np.array(found, np.float32), np.finfo(np.float32).tiny)
-    if isinstance(wanted, Sequence):
-        if len(wanted) != len(maps):
-            raise ValueError(
-                f"threshold holds {len(wanted)} values {wanted!r} for {len(maps)} maps"
-            )
-        return np.array(wanted, np.float32)
-    return np.full(len(maps), wanted, np.float32)
+    several = (
+        wanted
+        if isinstance(wanted, Sequence) and not isinstance(wanted, str)
+        else (wanted,) * len(maps)
+    )
+    if len(several) != len(maps):
+        raise ValueError(
+            f"threshold holds {len(several)} values {wanted!r} for {len(maps)} maps"
+        )
+    return np.array(
+        [
+            automatic_threshold(m) if each == "otsu" else each
+            for m, each in zip(maps, several, strict=True)
+        ],
+        np.float32,
+    )
 
 
 def _holes(labels: NDArray[Any], number: int) -> NDArray[np.bool_]:
@@ -318,6 +355,25 @@ def _holes(labels: NDArray[Any], number: int) -> NDArray[np.bool_]:
     taken = parts[(labels != 0) & (labels != number)]
     inside: NDArray[np.bool_] = ~np.isin(parts, np.concatenate([[0], edge, taken]))
     return inside
+
+
+def _doubtful_parts(
+    values: NDArray[np.float32], mask: NDArray[np.bool_], share: float
+) -> NDArray[np.bool_]:
+    """Return the connected parts with a mean map below a share of the surest part's.
+
+    Parts of less than a tenth of the largest one's pixels set no standard.
+    """
+    parts = label(mask, connectivity=1)
+    sizes = np.bincount(parts.ravel())
+    if len(sizes) < 3:
+        return np.zeros_like(mask)
+    means = np.bincount(parts.ravel(), values.ravel()) / sizes
+    sizes[0] = 0
+    doubtful = means < share * means[sizes * 10 >= sizes.max()].max()
+    doubtful[0] = False
+    result: NDArray[np.bool_] = doubtful[parts]
+    return result
 
 
 def _small_parts(mask: NDArray[np.bool_], smallest: int) -> NDArray[np.bool_]:

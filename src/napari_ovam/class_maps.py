@@ -1,0 +1,173 @@
+"""From a trace to the labels of all classes: one rule for panel, demo and commands.
+
+A class is found by its phrase, or by its optimized token and its phrase together. Its
+map is made of the trace's fine layers and stretched to its own range; its borders are
+moved to edges of the image; the class with the largest map over its threshold gets the
+pixel.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from numpy.typing import NDArray
+
+    from napari_ovam.tokens import Token
+    from napari_ovam.trace import Trace
+
+LAYERS = ("fine", "all")
+"""What a map is made of: see `Trace.fine`."""
+
+REFINE = "walk"
+"""How borders follow the image unless told: a name in `refine.REFINEMENTS`."""
+
+# Refined maps by class id: of which map, how, and what came out.
+RefinedMaps = dict[int, tuple["NDArray[np.float32]", str, "NDArray[np.float32]"]]
+
+# A threshold of 0 takes every pixel, and nothing can be divided by it.
+_LEAST_THRESHOLD = 1e-6
+
+
+def seen(trace: Trace, layers: str = "fine") -> Trace:
+    """Return the part of a trace that maps are made of; `layers` is in `LAYERS`.
+
+    Raises
+    ------
+    ValueError
+        If `layers` is another.
+    """
+    if layers not in LAYERS:
+        raise ValueError(f"layers is {layers!r}: give one of {LAYERS}")
+    return trace.fine() if layers == "fine" else trace
+
+
+def class_map(
+    trace: Trace, tokens: Token | Sequence[Token], layers: str = "fine"
+) -> NDArray[np.float32]:
+    """Return the map of a class that is shown and labelled, (H, W) from 0 to 1.
+
+    Stretched to its own range: a short phrase competes with few other tokens, so its
+    map may be high everywhere, and no threshold of its maximum would tell.
+
+    Parameters
+    ----------
+    trace
+        Of the image.
+    tokens
+        What finds the class. Several find it together, as in `joint_map`: an optimized
+        token and its phrase.
+    layers
+        In `LAYERS`.
+
+    Raises
+    ------
+    ModelMismatchError
+        If a token and the trace come from different text encoders.
+    """
+    chosen = tokens if isinstance(tokens, Sequence) else (tokens,)
+    return class_maps(trace, {0: chosen}, layers)[0]
+
+
+def class_maps(
+    trace: Trace, sources: Mapping[int, Sequence[Token]], layers: str = "fine"
+) -> dict[int, NDArray[np.float32]]:
+    """Return the maps of several classes by their ids, as `class_map`.
+
+    The trace is read once for all of them.
+    """
+    from napari_ovam.maps import join_maps, phrase_maps
+
+    tokens = [token for several in sources.values() for token in several]
+    found = iter(phrase_maps(seen(trace, layers), tokens, normalize="minmax"))
+    return {
+        number: join_maps(np.stack([next(found) for _ in several]))
+        for number, several in sources.items()
+    }
+
+
+def refined_maps(
+    maps: Mapping[int, NDArray[np.float32]],
+    image: NDArray[np.uint8],
+    method: str = REFINE,
+    known: RefinedMaps | None = None,
+) -> dict[int, NDArray[np.float32]]:
+    """Return maps whose borders follow the image, by class id.
+
+    Parameters
+    ----------
+    maps
+        (H, W) by class id.
+    image
+        (H, W, 3) uint8.
+    method
+        A name in `napari_ovam.refine.REFINEMENTS`, or empty for none.
+    known
+        What earlier calls made of this image's maps, which saves doing it twice;
+        what is new is added.
+    """
+    if not method:
+        return dict(maps)
+    from napari_ovam.refine import refine
+
+    known = {} if known is None else known
+    for number, values in maps.items():
+        old = known.get(number)
+        if old is None or old[0] is not values or old[1] != method:
+            known[number] = values, method, refine(values, image, method)
+    return {number: known[number][2] for number in maps}
+
+
+def class_labels(
+    maps: Mapping[int, NDArray[np.float32]],
+    thresholds: Mapping[int, float | None],
+    image: NDArray[np.uint8],
+    *,
+    refine: str = REFINE,
+    options: Mapping[str, Any] | None = None,
+    known: RefinedMaps | None = None,
+) -> NDArray[np.uint8] | NDArray[np.uint16]:
+    """Turn maps by class id into class ids, (H, W), 0 for the background.
+
+    Parameters
+    ----------
+    maps
+        As from `class_maps`.
+    thresholds
+        From 0 to 1 by class id, None for `automatic_threshold` of the refined map; a
+        class that is not in it gets no pixel.
+    image
+        (H, W, 3) uint8.
+    refine, known
+        As for `refined_maps`.
+    options
+        Further fields of `LabelSettings`; what is left out is as in `labels.MEASURED`.
+
+    Raises
+    ------
+    ValueError
+        If a threshold or option is out of its range, or the sizes differ.
+    """
+    from napari_ovam.labels import MEASURED, maps_to_labels
+
+    ids = sorted(set(maps) & set(thresholds))
+    if not ids:
+        return np.zeros(image.shape[:2], np.uint8)
+    limits = tuple(
+        "otsu" if (level := thresholds[i]) is None else max(level, _LEAST_THRESHOLD)
+        for i in ids
+    )
+    fine = refined_maps({i: maps[i] for i in ids}, image, refine, known)
+    labels: NDArray[Any] = maps_to_labels(
+        np.stack([fine[i] for i in ids]),
+        replace(MEASURED, **{**(options or {}), "threshold": limits}),
+        ids=ids,
+        image=image,
+    )
+    return labels

@@ -1,0 +1,105 @@
+"""Where labels made from maps are doubtful: what a person should look at first."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from skimage.measure import label, regionprops
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+DOUBTFUL = 0.8
+"""At and above this uncertainty a pixel counts as doubtful."""
+
+
+class Place(NamedTuple):
+    """A doubtful place.
+
+    Attributes
+    ----------
+    row, column
+        A pixel in it, close to its middle.
+    pixels
+        Its size.
+    """
+
+    row: int
+    column: int
+    pixels: int
+
+
+def uncertainty(
+    maps: NDArray[Any], thresholds: float | Sequence[float]
+) -> NDArray[np.float32]:
+    """Return how close each pixel is to another label, 0 to 1.
+
+    Each class has its map over its threshold as a score, the background has 1; with a
+    and b the two highest, the uncertainty is 1 - (a - b) / (a + b).
+
+    Parameters
+    ----------
+    maps
+        Shape (P, H, W), as the labels were made of, from 0 up.
+    thresholds
+        Above 0, one for all or one a class.
+
+    Returns
+    -------
+    ndarray
+        Shape (H, W): 1 where two are equal.
+
+    Raises
+    ------
+    ValueError
+        If shapes or thresholds do not fit.
+    """
+    maps = np.asarray(maps, np.float32)
+    if maps.ndim != 3 or 0 in maps.shape:
+        raise ValueError(f"maps have the shape {maps.shape}: give (classes, H, W)")
+    levels = np.asarray(thresholds, np.float32)
+    if levels.shape not in ((), (len(maps),)) or not (levels > 0).all():
+        raise ValueError(
+            f"thresholds are {thresholds!r}: give one above 0, or one for each of "
+            f"{len(maps)} maps"
+        )
+    levels = np.broadcast_to(levels, len(maps))[:, None, None]
+    scores = np.concatenate([np.ones_like(maps[:1]), maps / levels])
+    second, first = np.partition(scores, -2, axis=0)[-2:]
+    result: NDArray[np.float32] = 1 - (first - second) / (first + second)
+    return result
+
+
+def doubtful_places(
+    doubt: NDArray[np.float32],
+    *,
+    level: float = DOUBTFUL,
+    smallest: int = 9,
+    settled: NDArray[np.bool_] | None = None,
+) -> list[Place]:
+    """Return the connected doubtful places, the largest first.
+
+    Parameters
+    ----------
+    doubt
+        (H, W), from `uncertainty`.
+    level
+        From 0 to 1: what counts as doubtful.
+    smallest
+        Places with fewer pixels are left out.
+    settled
+        (H, W), where a person has decided: nothing there is doubtful.
+    """
+    mask = doubt >= level
+    if settled is not None:
+        mask = mask & ~settled
+    places = []
+    for region in regionprops(label(mask, connectivity=2)):
+        if region.area >= smallest:
+            middle = np.abs(region.coords - region.centroid).sum(1).argmin()
+            row, column = region.coords[middle]
+            places.append(Place(int(row), int(column), int(region.area)))
+    return sorted(places, key=lambda place: -place.pixels)
