@@ -23,6 +23,7 @@ def manifest() -> PluginManifest:
 def test_every_section_has_a_widget_of_its_own(manifest: PluginManifest):
     assert [w.display_name for w in manifest.contributions.widgets] == [
         "OVAM annotator",
+        "OVAM project",
         "Generate or load image",
         "Attention maps",
         "Labels from maps",
@@ -50,14 +51,16 @@ def test_the_icon_and_the_sample_data_are_shipped(manifest: PluginManifest):
 
 
 def test_every_preference_has_a_title_and_a_default(manifest: PluginManifest):
-    (settings,) = manifest.contributions.configurations.values()
-    assert set(settings.properties) == {
+    groups = manifest.contributions.configurations
+    assert set(groups) == {"annotator", "keys"}
+    assert set(groups["annotator"].properties) == {
         "model",
         "device",
         "steps",
         "guidance_scale",
         "folder",
     }
-    for entry in settings.properties.values():
-        assert entry.title
-        assert entry.default is not None
+    for group in groups.values():
+        for entry in group.properties.values():
+            assert entry.title
+            assert entry.default is not None

@@ -11,7 +11,6 @@ if TYPE_CHECKING:
     from .diffusion import Generation as Generation
     from .diffusion import GenerationSettings as GenerationSettings
     from .diffusion import generate as generate
-    from .diffusion import trace_image as trace_image
     from .export import ExportItem as ExportItem
     from .export import LabelClass as LabelClass
     from .export import export_dataset as export_dataset
@@ -21,7 +20,9 @@ if TYPE_CHECKING:
     from .labels import labels_to_target as labels_to_target
     from .labels import maps_to_labels as maps_to_labels
     from .maps import attention_maps as attention_maps
+    from .maps import joint_map as joint_map
     from .maps import phrase_map as phrase_map
+    from .maps import phrase_maps as phrase_maps
     from .models import load_pipeline as load_pipeline
     from .optimize import OptimizationSettings as OptimizationSettings
     from .optimize import optimize_token as optimize_token
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from .trace import TraceSettings as TraceSettings
     from .trace_files import load_trace as load_trace
     from .trace_files import save_trace as save_trace
+    from .tracing import trace_image as trace_image
 
 __version__ = "0.1.0"
 
@@ -62,6 +64,7 @@ _MODULES = {
     "export_dataset": "export",
     "generate": "diffusion",
     "iou": "labels",
+    "joint_map": "maps",
     "labels_to_target": "labels",
     "load_pipeline": "models",
     "load_token": "token_files",
@@ -70,10 +73,11 @@ _MODULES = {
     "maps_to_labels": "labels",
     "optimize_token": "optimize",
     "phrase_map": "maps",
+    "phrase_maps": "maps",
     "record": "recording",
     "save_token": "token_files",
     "save_trace": "trace_files",
-    "trace_image": "diffusion",
+    "trace_image": "tracing",
 }
 
 

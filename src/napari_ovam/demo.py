@@ -8,7 +8,7 @@ more colourful than the place it is in.
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,16 +16,15 @@ from PIL import Image
 from skimage import color, filters, measure
 from skimage.morphology import disk, opening
 
-from napari_ovam.diffusion import GenerationSettings, generate, trace_image
+from napari_ovam.diffusion import GenerationSettings, generate
 from napari_ovam.export import ExportItem, LabelClass, export_dataset
 from napari_ovam.labels import (
-    LabelSettings,
-    best_threshold,
+    MEASURED,
     iou,
     labels_to_target,
     maps_to_labels,
 )
-from napari_ovam.maps import phrase_map
+from napari_ovam.maps import joint_map
 from napari_ovam.models import load_pipeline
 from napari_ovam.optimize import optimize_token
 from napari_ovam.overview import heat, overlay, sheet
@@ -34,9 +33,9 @@ from napari_ovam.refine import refine
 from napari_ovam.scenes import Scene, load_scenes
 from napari_ovam.token_files import save_token
 from napari_ovam.tokens import Token, encode_phrase
+from napari_ovam.tracing import trace_image
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -48,6 +47,7 @@ _PROMPT, _PHRASES, _SEED = "a cat and a hat on the grass", ("cat", "hat"), 1
 _SCENE_CLASSES = ("cat", "car", "owl", "flower")
 # Colourful objects, and a place without colour: a mask by colour is beyond dispute.
 _CONTRASTS = (("apple", "in the snow"), ("frog", "in the snow"))
+_LABELS = replace(MEASURED, min_size=60, fill_holes=True)
 _COLOURS = ((230, 97, 1), (26, 133, 255), (0, 158, 115), (212, 17, 89), (240, 200, 40))
 
 
@@ -58,8 +58,8 @@ class Score:
     Attributes
     ----------
     phrase, token
-        IoU of the labels made with the plain phrase and with the optimized token, each
-        with the threshold that suits it best on the annotated image.
+        IoU of the labels made with the plain phrase, and with the optimized token and
+        its phrase together; each map with Otsu's threshold.
     """
 
     name: str
@@ -149,12 +149,10 @@ class _Run:
         made = generate(self.pipe, GenerationSettings(_PROMPT, seed=_SEED))
         classes = [self._class(name) for name in _PHRASES]
         maps = np.stack(
-            [_map(made.trace, encode_phrase(self.pipe, p)) for p in _PHRASES]
+            [_map(made.trace, [encode_phrase(self.pipe, p)]) for p in _PHRASES]
         )
         labels = maps_to_labels(
-            refine(maps, made.image),
-            LabelSettings(min_size=20),
-            ids=[c.id for c in classes],
+            refine(maps, made.image), _LABELS, ids=[c.id for c in classes]
         )
         name = "generated-cat-hat"
         self._keep(name, made.image, labels)
@@ -198,9 +196,8 @@ class _Run:
         phrase = encode_phrase(self.pipe, name)
         token = optimize_token(annotated.trace.fine(), phrase, annotated.mask)
         save_token(token, self.out / "tokens" / f"{name}.safetensors")
-        find_phrase, find_token = (
-            self._finder(source, annotated) for source in (phrase, token)
-        )
+        # A token finds whole objects, and its word tells which.
+        both = [token, phrase]
         chosen = self._class(name)
         colours = {chosen.id: chosen.color or (255, 255, 255)}
         panels: list[Panel] = [
@@ -210,7 +207,7 @@ class _Run:
             )
         ]
         for picture in others:
-            before, after = find_phrase(picture), find_token(picture)
+            before, after = _mask(picture, [phrase]), _mask(picture, both)
             score = Score(
                 name,
                 picture.name,
@@ -220,17 +217,17 @@ class _Run:
             )
             self.scores.append(score)
             self._keep(picture.name, picture.image, after.astype(np.uint8) * chosen.id)
-            self._save_map(f"{picture.name}.{name}", _map(picture.trace, token))
+            self._save_map(f"{picture.name}.{name}", _map(picture.trace, both))
         # the last picture is shown, all of them are in the scores
         shown = overlay(picture.image, picture.mask * chosen.id, colours)
         panels += [
             (f"another image\nits mask ({masks_by})", shown),
-            (f'map of "{name}"', heat(_map(picture.trace, phrase))),
+            (f'map of "{name}"', heat(_map(picture.trace, [phrase]))),
             (
                 f"before: the word\nIoU {score.phrase:.2f}",
                 overlay(picture.image, before * chosen.id, colours),
             ),
-            ("map of the token", heat(_map(picture.trace, token))),
+            ("map of the token\nwith its word", heat(_map(picture.trace, both))),
             (
                 f"after: the token\nIoU {score.token:.2f}",
                 overlay(picture.image, after * chosen.id, colours),
@@ -248,13 +245,6 @@ class _Run:
         (self.out / "scores.json").write_text(json.dumps(scores, indent=2) + "\n")
         sheet(self.rows).save(self.out / "overview.png")
 
-    def _finder(
-        self, source: Token, annotated: _Picture
-    ) -> Callable[[_Picture], NDArray[np.bool_]]:
-        # A threshold belongs to a class and to what made its map.
-        threshold, _ = best_threshold(_refined(annotated, source), annotated.mask)
-        return lambda picture: _refined(picture, source) >= threshold
-
     def _class(self, name: str) -> LabelClass:
         return next(c for c in self.classes if c.name == name)
 
@@ -270,12 +260,14 @@ class _Run:
         self.items.append(ExportItem(name, image, labels))
 
 
-def _map(trace: Trace, source: Token) -> NDArray[np.float32]:
-    return phrase_map(trace.fine(), source, normalize="minmax")
+def _map(trace: Trace, sources: list[Token]) -> NDArray[np.float32]:
+    return joint_map(trace.fine(), sources)
 
 
-def _refined(picture: _Picture, source: Token) -> NDArray[np.float32]:
-    return refine(_map(picture.trace, source), picture.image)
+def _mask(picture: _Picture, sources: list[Token]) -> NDArray[np.bool_]:
+    refined = refine(_map(picture.trace, sources), picture.image)
+    found: NDArray[np.bool_] = maps_to_labels(refined[None], _LABELS) > 0
+    return found
 
 
 def colour_mask(image: NDArray[np.uint8]) -> NDArray[np.uint8]:

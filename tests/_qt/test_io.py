@@ -149,15 +149,15 @@ def test_a_trace_becomes_a_sample_that_phrases_are_mapped_on(
 ):
     import napari_ovam as ovam
     from napari_ovam._qt.session import Session
-    from napari_ovam.workfolder import WorkFolder
+    from napari_ovam.project import Project
 
     pipe = ovam.load_pipeline(str(model_folder))
     made = ovam.generate(pipe, ovam.GenerationSettings("a cat", steps=2))
-    work = WorkFolder(tmp_path)
-    ovam.save_trace(made.trace, work.trace("cat"))
-    work.write_image("cat", made.image, model=str(model_folder))
+    work = Project.create(tmp_path / "work")
+    work.add_sample(made.image, {"model": str(model_folder)}, "cat")
+    trace = work.save_trace("cat", made.trace)
 
-    (layer,) = viewer.open(work.trace("cat"), plugin=PLUGIN)
+    (layer,) = viewer.open(trace, plugin=PLUGIN)
     np.testing.assert_array_equal(layer.data, made.image)
     session = Session.of(viewer)
     qtbot.waitUntil(lambda: not session.busy, timeout=TIMEOUT)

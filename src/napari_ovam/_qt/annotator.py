@@ -22,7 +22,7 @@ from .image_section import ImageSection
 from .labels_section import LabelsSection
 from .maps_section import MapsSection
 from .recovery import RecoveryBar
-from .section import MAX_WIDTH, StatusLine, listen, small_button
+from .section import MAX_WIDTH, StatusLine, dock_of, listen, small_button
 from .session import Session
 from .token_section import TokenSection
 
@@ -118,24 +118,57 @@ class SampleSelector(QWidget):
         )
         row.addWidget(self.previous)
         row.addWidget(self.next)
-        listen(self, session.samples_changed, self._fill)
+        row.addWidget(
+            small_button(
+                "☰",
+                "project_button",
+                partial(show_project, session.viewer),
+                "All images of the project: review them, open or save a project",
+            )
+        )
+        listen(self, session.projects.changed, self._fill)
         listen(self, session.current_changed, self._show)
         self._fill()
 
     def _fill(self) -> None:
+        projects = self._session.projects
         self.list.clear()
-        for number, sample in enumerate(self._session.samples, start=1):
-            self.list.addItem(f"{number}: {sample.name}", sample.key)
-        if not self._session.samples:
+        for number, key in enumerate(projects.keys, start=1):
+            self.list.addItem(f"{number}: {projects.title(key)}", key)
+        if not projects.keys:
             self.list.addItem("no image yet")
-        self.list.setEnabled(bool(self._session.samples))
+        self.list.setEnabled(bool(projects.keys))
         self._show()
 
     def _show(self) -> None:
-        current, samples = self._session.current, self._session.samples
-        index = samples.index(current) if current in samples else -1
+        current, keys = self._session.current, self._session.projects.keys
+        index = keys.index(current.key) if current and current.key in keys else -1
         if current is not None:
             self.list.setCurrentIndex(index)
             self.list.setToolTip(f"{current.name}: shown, with its maps and labels")
         self.previous.setEnabled(index > 0)
-        self.next.setEnabled(0 <= index < len(samples) - 1)
+        self.next.setEnabled(0 <= index < len(keys) - 1)
+
+
+def show_annotator(viewer: Any) -> None:
+    """Dock the annotator in a viewer's window, unless it is there."""
+    _show(viewer, AnnotatorWidget, "OVAM annotator")
+
+
+def show_project(viewer: Any) -> None:
+    """Dock the table of samples in a viewer's window, unless it is there."""
+    from .project_dock import ProjectWidget
+
+    _show(viewer, ProjectWidget, "OVAM project")
+
+
+def _show(viewer: Any, kind: type[QWidget], name: str) -> None:
+    window = viewer.window
+    there = window._qt_window.findChild(kind)
+    if there is None:
+        window.add_plugin_dock_widget("napari-ovam", name)
+        return
+    dock = dock_of(there)
+    if dock is not None:
+        dock.show()
+        dock.raise_()

@@ -57,7 +57,7 @@ class ExportSection(Section):
         self.chosen.hide()
         self.box.addWidget(self.chosen)
         self.scope.currentTextChanged.connect(self._show_chosen)
-        listen(self, self.session.samples_changed, self._fill_chosen)
+        listen(self, self.session.projects.changed, self._fill_chosen)
         self._fill_chosen()
         self.folder = QLineEdit(preferences().folder or str(_free_folder()))
         self.folder.setObjectName("folder")
@@ -79,12 +79,24 @@ class ExportSection(Section):
         if self.scope.currentText() == _SCOPES[-1] and not self._ticked():
             self.session.complain("No image is selected: tick those to export")
             return
-        self.session.exports.export(
-            self.folder.text(),
-            [self.format.currentText()],
-            self._samples(),
-            overwrite=self.overwrite.isChecked(),
-        )
+        where = self.folder.text(), [self.format.currentText()]
+        overwrite = self.overwrite.isChecked()
+        exports = self.session.exports
+        if self.session.projects.opened is not None:
+            exports.export_project(*where, self._keys(), overwrite=overwrite)
+        else:
+            exports.export(*where, self._samples(), overwrite=overwrite)
+
+    def _keys(self) -> list[str]:
+        """Return the samples of the project that are to be exported."""
+        session, projects = self.session, self.session.projects
+        scope = self.scope.currentText()
+        if scope == "this image":
+            return [session.current.key] if session.current else []
+        if scope == "edited images":
+            edited = ("edited", "accepted")
+            return [key for key in projects.keys if projects.status(key) in edited]
+        return self._ticked() if scope == _SCOPES[-1] else list(projects.keys)
 
     def _samples(self) -> list[LiveSample]:
         session = self.session
@@ -105,11 +117,12 @@ class ExportSection(Section):
         """List the samples; what was ticked stays so, new ones are not."""
         ticked = set(self._ticked())
         self.chosen.clear()
-        for number, sample in enumerate(self.session.samples, start=1):
-            item = QListWidgetItem(f"{number}: {sample.name}")
-            item.setData(Qt.ItemDataRole.UserRole, sample.key)
-            item.setToolTip(sample.name)
-            on = sample.key in ticked
+        projects = self.session.projects
+        for number, key in enumerate(projects.keys, start=1):
+            item = QListWidgetItem(f"{number}: {projects.title(key)}")
+            item.setData(Qt.ItemDataRole.UserRole, key)
+            item.setToolTip(projects.title(key))
+            on = key in ticked
             item.setCheckState(Qt.CheckState.Checked if on else Qt.CheckState.Unchecked)
             self.chosen.addItem(item)
 

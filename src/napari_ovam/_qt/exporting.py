@@ -79,6 +79,50 @@ class Exports:
             "Exporting", run, returned=done, kept="The folder is as it was before."
         )
 
+    def export_project(
+        self,
+        folder: str,
+        formats: Sequence[str],
+        keys: Sequence[str],
+        *,
+        overwrite: bool = False,
+    ) -> None:
+        """Write the labels of samples of the open project, read one at a time.
+
+        Rejected ones and those without labels are left out.
+        """
+        session, opened = self.session, self.session.projects.opened
+        if opened is None or session.refused():
+            return
+        if not folder.strip():
+            session.complain("There is no folder to export to: choose one")
+            return
+        if session.current is not None:
+            session.labels.take_edits(session.current)
+        names = [name for key in keys if (name := session.projects.name(key))]
+        target = Path(folder.strip()).expanduser()
+
+        def run(job: Job) -> int:
+            session.saving.flush()
+            items = opened.project.items(names)
+            if not items.names:
+                raise ValueError(
+                    "there are no labels to export: make some, or choose other images"
+                )
+            classes = opened.project.label_classes()
+            tasks.export(items, classes, target, formats, overwrite, job)
+            return len(items)
+
+        def done(count: int) -> None:
+            left = len(names) - count
+            note = f" {left} without labels or rejected are left out." if left else ""
+            word = "image" if count == 1 else "images"
+            session.say(f"Exported {count} {word} to {folder.strip()}.{note}")
+
+        session.start(
+            "Exporting", run, returned=done, kept="The folder is as it was before."
+        )
+
 
 def _file_name(number: int, sample: LiveSample) -> str:
     """Return a file name without an ending: unique, and in the order of samples."""

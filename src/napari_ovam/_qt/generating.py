@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from napari_ovam import GenerationSettings
+    from napari_ovam.image_metadata import ImageMetadata
 
     from .session import Session
     from .worker import Job
@@ -89,7 +89,7 @@ class Images:
 
     def load(
         self,
-        read: Callable[[], tuple[NDArray[np.uint8], GenerationSettings | None]],
+        read: Callable[[], tuple[NDArray[np.uint8], ImageMetadata | None]],
         name: str,
         *,
         prompt: str = "",
@@ -100,8 +100,8 @@ class Images:
         Parameters
         ----------
         read
-            Returns (H, W, 3) RGB and, for an image that napari-ovam made, its
-            settings; called in the job's thread.
+            Returns (H, W, 3) RGB and what the file says of how it was made; called
+            in the job's thread.
         name
             Of the sample.
         prompt
@@ -116,7 +116,10 @@ class Images:
         def run(job: Job) -> bool:
             from napari_ovam import TraceSettings
 
-            image, settings = read()
+            image, metadata = read()
+            settings = None
+            if metadata is not None and metadata.tool == "napari-ovam":
+                settings = metadata.settings()
             if settings is not None and reproduce:
                 again.append(True)
                 other = tasks.reproduce_image(
@@ -185,7 +188,7 @@ class Images:
         def run(job: Job) -> bool:
             from napari_ovam import TraceSettings
 
-            trace = TraceSettings(branch=branch, dtype=None)
+            trace = TraceSettings(branch, layers=None, calls=None, dtype=None)
             shared = trace, wanted, labels, job
             models, choice = self.session.models, sample.choice
             if sample.settings is None:

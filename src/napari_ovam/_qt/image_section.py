@@ -21,9 +21,10 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from .images import read_image, rgb_of_layer
+from napari_ovam.recent import recent_models
+
+from .images import read_image, reader_of_layer
 from .layers import role_of
-from .recent import recent_models
 from .section import More, Section, button, form, listen, small_button
 from .settings import preferences
 from .state import ModelChoice
@@ -168,7 +169,7 @@ class ImageSection(Section):
         }
         trace: dict[str, Any] = {"branch": _BRANCHES[self.branch.value]}
         if self.exact.value:
-            trace["dtype"] = None
+            trace |= {"layers": None, "calls": None, "dtype": None}
         self.session.images.generate(values, count=int(self.count.value), trace=trace)
 
     # -- loading ---------------------------------------------------------------
@@ -207,11 +208,11 @@ class ImageSection(Section):
         """Load an image from a layer."""
         self._choose()
         try:
-            image = rgb_of_layer(layer)
+            pixels = reader_of_layer(layer)
         except ValueError as error:
             self.session.complain(error, "Nothing was changed.")
             return
-        self.session.images.load(lambda: (image, None), layer.name, prompt="")
+        self.session.images.load(lambda: (pixels(), None), layer.name)
 
     def _restore(self, settings: GenerationSettings) -> None:
         """Show the settings that an image of ours was made with."""

@@ -8,30 +8,35 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
     from napari.layers import Image
     from numpy.typing import NDArray
 
     from napari_ovam.diffusion import GenerationSettings
+    from napari_ovam.image_metadata import ImageMetadata
 
 
-def rgb_of_layer(layer: Image) -> NDArray[np.uint8]:
-    """Return a layer's pixels as (H, W, 3) uint8, as its contrast limits show them.
+def reader_of_layer(layer: Image) -> Callable[[], NDArray[np.uint8]]:
+    """Return what makes a layer's pixels (H, W, 3) uint8, as its contrast limits do.
+
+    The layer is looked at now; the conversion may run in another thread.
 
     Raises
     ------
     ValueError
-        If the layer is not one plain 2D image.
+        If the layer is not one plain 2D image. Values that are not finite are found
+        by the conversion.
     """
     if layer.multiscale:
         raise ValueError(
             f"the layer {layer.name!r} is a pyramid: load one level of it, or a crop"
         )
-    data = np.asarray(layer.data)
-    limits = None if layer.rgb else tuple(layer.contrast_limits)
-    return to_rgb(data, layer.name, rgb=layer.rgb, limits=limits)
+    data, name, rgb = layer.data, layer.name, layer.rgb
+    _check_shape(data.shape, name, rgb)
+    limits = None if rgb else tuple(layer.contrast_limits)
+    return lambda: to_rgb(np.asarray(data), name, rgb=rgb, limits=limits)
 
 
 def to_rgb(
@@ -60,13 +65,7 @@ def to_rgb(
     ValueError
         If there are other axes, or values that are not finite.
     """
-    if data.ndim != (3 if rgb else 2):
-        raise ValueError(
-            f"{name!r} has the shape {data.shape}: only one 2D image, grey or colour, "
-            "can be annotated; slice a stack or choose one channel first"
-        )
-    if 0 in data.shape:
-        raise ValueError(f"{name!r} has no pixels: {data.shape}")
+    _check_shape(data.shape, name, rgb)
     if limits is None:
         integer = np.issubdtype(data.dtype, np.integer)
         limits = (0.0, float(np.iinfo(data.dtype).max) if integer else 1.0)
@@ -87,47 +86,56 @@ def to_rgb(
     return np.ascontiguousarray(data[..., :3])
 
 
+def _check_shape(shape: tuple[int, ...], name: str, rgb: bool) -> None:
+    if len(shape) != (3 if rgb else 2):
+        raise ValueError(
+            f"{name!r} has the shape {shape}: only one 2D image, grey or colour, "
+            "can be annotated; slice a stack or choose one channel first"
+        )
+    if 0 in shape:
+        raise ValueError(f"{name!r} has no pixels: {shape}")
+
+
+class SeveralPages(ValueError):
+    """A file of several pages or frames, of which one has to be chosen."""
+
+    def __init__(self, path: Path, count: int) -> None:
+        super().__init__(f"{path.name} holds {count} pages: choose one of them")
+        self.path, self.count = path, count
+
+
 def read_image(
-    path: Path,
-) -> tuple[NDArray[np.uint8], GenerationSettings | None]:
-    """Read an image file, and its settings where napari-ovam made it.
+    path: Path, page: int | None = None
+) -> tuple[NDArray[np.uint8], ImageMetadata]:
+    """Read an image file, and what it says of how it was made.
+
+    Parameters
+    ----------
+    path
+        Of any format that `napari_ovam.image_files.read` takes.
+    page
+        Which of several pages, from 0.
 
     Raises
     ------
+    SeveralPages
+        If there are several and `page` is None.
     ValueError
         If the file is no image, or broken.
     """
-    from PIL import Image, UnidentifiedImageError
+    from napari_ovam.image_files import page_count, read
+    from napari_ovam.image_metadata import read_metadata
 
-    from napari_ovam.png import read_png_settings
-
-    try:
-        with Image.open(path) as picture:
-            frames = getattr(picture, "n_frames", 1)
-            if frames > 1:
-                raise ValueError(
-                    f"the file {path.name} holds {frames} images: extract one of them "
-                    "first"
-                )
-            if picture.mode in ("I;16", "I", "F"):
-                data = np.asarray(picture)
-                top = float(data.max()) or 1.0
-                return to_rgb(data, path.name, rgb=False, limits=(0.0, top)), None
-            data = np.asarray(picture.convert("RGBA"))
-    except UnidentifiedImageError as error:
-        raise ValueError(
-            f"the file {path.name} is no image that can be read here"
-        ) from error
-    except (OSError, SyntaxError) as error:
-        raise ValueError(f"the file {path.name} cannot be read: {error}") from error
-    return to_rgb(data, path.name, rgb=True), as_settings(read_png_settings(path))
+    if page is None and (count := page_count(path)) > 1:
+        raise SeveralPages(path, count)
+    return read(path, page=page), read_metadata(path)
 
 
 def as_settings(found: Mapping[str, Any] | None) -> GenerationSettings | None:
     """Return how napari-ovam made an image, of what its PNG says, if it does."""
-    from napari_ovam.diffusion import GenerationSettings
-
     if found is None:
         return None
+    from napari_ovam.diffusion import GenerationSettings
+
     known = {field.name for field in fields(GenerationSettings)}
     return GenerationSettings(**{k: v for k, v in found.items() if k in known})

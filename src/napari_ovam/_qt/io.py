@@ -1,7 +1,7 @@
 """Files that napari opens and saves for the annotator.
 
-Opened: tokens and traces, by drag and drop into the current viewer's session (label
-PNGs: see label_png.py). Saved: Labels layers as indexed PNG and as COCO.
+Opened: projects, tokens and traces, by drag and drop into the current viewer's session
+(label PNGs: see label_png.py). Saved: Labels layers as indexed PNG and as COCO.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from .images import read_image
 from .label_png import CLASS_TABLE, label_class
 from .layers import KEY
 from .opening import Opening, model_of_image
+from .projects import is_project
 from .state import UNSURE
 
 if TYPE_CHECKING:
@@ -37,6 +38,34 @@ if TYPE_CHECKING:
 
 _LARGEST_HEADER = 100_000_000  # what the safetensors format allows
 _NOTHING: list[LayerTuple] = [(None,)]  # npe2's word for "opened, and no layer"
+
+
+# -- projects -------------------------------------------------------------------
+
+
+def project_reader(
+    path: str | Sequence[str],
+) -> Callable[[str | Sequence[str]], list[LayerTuple]] | None:
+    """Return a reader for a project's folder or `project.json`; None for others.
+
+    npe2 0.10 offers every folder to every reader that takes folders: a name's pattern
+    counts for files only.
+    """
+    paths = _paths(path)
+    mine = len(paths) == 1 and is_project(paths[0])
+    return _read_project if mine else None
+
+
+def _read_project(path: str | Sequence[str]) -> list[LayerTuple]:
+    (folder,) = _paths(path)
+    viewer = napari.current_viewer()
+    if viewer is None:
+        raise ValueError(
+            f"{folder} is a project: open it in a napari window, or read it with "
+            "napari_ovam.project.Project.open"
+        )
+    Opening.of(viewer).project(folder)
+    return _NOTHING
 
 
 # -- tokens and traces ----------------------------------------------------------

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from app_model.types import KeyBinding
 from napari.layers import Labels
 
+from .settings import preferred_keys
 from .state import UNSURE
 
 if TYPE_CHECKING:
@@ -15,35 +19,106 @@ if TYPE_CHECKING:
 
     from .session import Session
 
-KEYS = {
-    "N": "next sample",
-    "Shift-N": "previous sample",
-    "C": "paint the next class",
-    "U": "paint “unsure”",
-    "H": "show or hide the maps",
-    "Shift-G": "generate",
-    "Shift-M": "map",
-    "Shift-L": "labels from maps",
-    "Shift-T": "optimize the token",
-}
+
+@dataclass(frozen=True)
+class Action:
+    """What a key does; `key` is the one that it has until a person chooses another."""
+
+    name: str
+    text: str
+    key: str
+    labels_only: bool = False
 
 
-def bind_keys(session: Session, layer: Layer) -> None:
+ACTIONS = (
+    Action("next", "next image", "N"),
+    Action("previous", "previous image", "Shift-N"),
+    Action("next_open", "next image not yet reviewed", "J"),
+    Action("accept", "accept the labels, next image", "A"),
+    Action("reject", "reject the image, next image", "R"),
+    Action("next_class", "paint the next class", "C", labels_only=True),
+    Action("previous_class", "paint the previous class", "Shift-C", labels_only=True),
+    Action("unsure", "paint “unsure”", "U", labels_only=True),
+    Action("toggle_maps", "show or hide the maps", "H"),
+    Action("generate", "generate", "Shift-G"),
+    Action("map", "map", "Shift-M"),
+    Action("labels", "labels from maps", "Shift-L"),
+    Action("optimize", "optimize the token", "Shift-T"),
+)
+
+
+def keys() -> dict[str, str]:
+    """Return the key of each action, as chosen in Preferences.
+
+    Where that is no key, or an earlier action has it, it is the action's own; empty
+    where that is taken as well.
+    """
+    chosen, found = preferred_keys(), dict[str, str]()
+    for action in ACTIONS:
+        wanted = (_plain(chosen.get(action.name, "")), _plain(action.key))
+        free = (key for key in wanted if key and key not in found.values())
+        found[action.name] = next(free, "")
+    return found
+
+
+def described() -> str:
+    """Return all keys with what they do, in one sentence."""
+    chosen = keys()
+    return ", ".join(f"{chosen[a.name]} {a.text}" for a in ACTIONS if chosen[a.name])
+
+
+def _plain(text: str) -> str:
+    """Return a key as napari writes it; empty where it is none."""
+    text = text.strip()
+    if not text:
+        return ""
+    try:
+        binding = KeyBinding.from_str(text.replace("-", "+") if len(text) > 1 else text)
+    except (ValueError, KeyError):
+        return ""
+    return "" if binding.part0.is_modifier_key() else str(binding).replace("+", "-")
+
+
+def bind_keys(session: Session, layer: Layer | None) -> None:
     """Bind the keys on a layer of a sample."""
+    if layer is None:
+        return
+    chosen = keys()
+    for action in ACTIONS:
+        if action.labels_only and not isinstance(layer, Labels):
+            continue
+        if not chosen[action.name]:
+            continue
+        call = action_of(session, action.name)
+        layer.bind_key(chosen[action.name], _ignoring_layer(call), overwrite=True)
 
-    def bind(key: str, action: Callable[[], Any]) -> None:
-        layer.bind_key(key, lambda _: action(), overwrite=True)
 
-    bind("N", lambda: session.step(1))
-    bind("Shift-N", lambda: session.step(-1))
-    bind("H", lambda: _toggle_maps(session))
-    bind("Shift-G", lambda: session.asked.emit("generate"))
-    bind("Shift-M", lambda: session.asked.emit("map"))
-    bind("Shift-L", session.labels.labels_from_maps)
-    bind("Shift-T", lambda: session.asked.emit("optimize"))
-    if isinstance(layer, Labels):
-        bind("C", lambda: _next_class(session, layer))
-        bind("U", lambda: setattr(layer, "selected_label", UNSURE))
+def _ignoring_layer(call: Callable[[], Any]) -> Callable[[Any], None]:
+    def pressed(_: Any) -> None:
+        call()
+
+    return pressed
+
+
+def action_of(session: Session, name: str) -> Callable[[], Any]:
+    """Return what an action does."""
+    review = session.review
+    actions: dict[str, Callable[[], Any]] = {
+        "next": partial(review.step, 1),
+        "previous": partial(review.step, -1),
+        "next_open": partial(review.step, 1, open_only=True),
+        "accept": review.accept,
+        "reject": review.reject,
+        "next_class": partial(_step_class, session, 1),
+        "previous_class": partial(_step_class, session, -1),
+        "unsure": partial(_paint, session, UNSURE),
+        "toggle_maps": partial(_toggle_maps, session),
+        "generate": partial(session.asked.emit, "generate"),
+        "map": partial(session.asked.emit, "map"),
+        "labels": session.labels.labels_from_maps,
+        "optimize": partial(session.asked.emit, "optimize"),
+    }
+    return actions[name]
 
 
 def _toggle_maps(session: Session) -> None:
@@ -54,8 +129,23 @@ def _toggle_maps(session: Session) -> None:
     session.classes_changed.emit()
 
 
-def _next_class(session: Session, layer: Labels) -> None:
-    ids = [entry.id for entry in session.classes]
-    if ids:
-        later = [i for i in ids if i > layer.selected_label]
-        layer.selected_label = later[0] if later else ids[0]
+def _labels(session: Session) -> Labels | None:
+    sample = session.current
+    layer = session.layers.find(sample.key, "labels") if sample else None
+    return layer if isinstance(layer, Labels) else None
+
+
+def _paint(session: Session, number: int) -> None:
+    layer = _labels(session)
+    if layer is not None:
+        layer.selected_label = number
+
+
+def _step_class(session: Session, by: int) -> None:
+    layer, ids = _labels(session), [entry.id for entry in session.classes]
+    if layer is None or not ids:
+        return
+    if by < 0:
+        ids.reverse()
+    now = layer.selected_label
+    layer.selected_label = next((i for i in ids if (i - now) * by > 0), ids[0])

@@ -10,7 +10,7 @@ from qtpy.QtCore import QTimer
 
 from . import tasks
 from .edits import Edits
-from .state import UNSURE, ClassEntry, LiveSample
+from .state import DECIDED, UNSURE, ClassEntry, LiveSample
 from .worker import Job
 
 if TYPE_CHECKING:
@@ -52,6 +52,12 @@ class Labelling:
         if sample is None or not sample.maps:
             self.session.complain("There are no maps yet: press Map first")
             return
+        if sample.status in DECIDED:
+            self.session.complain(
+                f"{sample.name} is {sample.status}: its labels stay. Paint on them to "
+                "work on them again"
+            )
+            return
         self.automatic = True
         self.propose(sample)
 
@@ -59,9 +65,9 @@ class Labelling:
         """Compute the labels of a sample anew, in the background.
 
         A sample that was never mapped, such as one that came back from the disk,
-        keeps the labels that it has.
+        keeps the labels that it has, and so does one that was accepted or rejected.
         """
-        if sample.maps and sample not in self._queue:
+        if sample.maps and sample not in self._queue and sample.status not in DECIDED:
             self._queue.append(sample)
         self._next_job()
 
@@ -102,7 +108,9 @@ class Labelling:
             # In the middle of a stroke: the brush goes first.
             QTimer.singleShot(100, lambda: self._proposed(sample, labels))
             return
-        first = sample.edits is None
+        if sample.status in DECIDED:  # in the meantime
+            return
+        first = sample.status == "new"
         if sample.edits is None:
             sample.edits = Edits(labels)
         else:

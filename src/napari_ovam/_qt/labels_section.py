@@ -20,7 +20,7 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from .keys import KEYS
+from .keys import described
 from .section import More, Section, button, clear, form, listen
 
 if TYPE_CHECKING:
@@ -97,9 +97,7 @@ class LabelsSection(Section):
         fields: Any = form(self.refine, self.smoothing, self.smallest, self.holes)
         for field in (self.smoothing, self.smallest, self.holes):
             field.changed.connect(self._options_changed)
-        keys = QLabel(
-            "Keys on the layers: " + ", ".join(f"{k} {v}" for k, v in KEYS.items())
-        )
+        keys = QLabel(f"Keys on the layers: {described()}")
         keys.setWordWrap(True)
         fields.layout().addRow(keys)
         made: QWidget = fields

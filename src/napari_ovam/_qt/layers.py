@@ -59,6 +59,8 @@ class SampleLayers:
         self._bind = bind
         self._writing = False
         self._hidden: dict[str, dict[Layer, bool]] = {}
+        self._history: dict[str, tuple[Any, Any]] = {}  # labels, what can be undone
+        self.removing = False  # and no person does
         viewer.layers.events.removing.connect(self._use_canvas_context)
 
     # -- finding ---------------------------------------------------------------
@@ -85,6 +87,56 @@ class SampleLayers:
                 layer.visible = False
         for layer, visible in self._hidden.pop(new, {}).items():
             layer.visible = visible
+
+    def hand_over(self, old: LiveSample, new: LiveSample) -> None:
+        """Show another sample in the layers of one: brush and view stay.
+
+        Maps are removed. What can be undone is kept for each sample until `forget`,
+        and given up where its labels changed meanwhile. Removing a layer takes napari
+        0.9 up to half a second (it collects garbage): so they are used again.
+        """
+        for layer in self.of_sample(old.key):
+            role = role_of(layer)[1]
+            if role == "image":
+                layer.data = new.image
+                layer.name = new.name
+            elif isinstance(layer, Labels) and old.edits and new.edits:
+                history = layer._undo_history, layer._redo_history
+                self._history[old.key] = old.edits.labels, history
+                labels, history = self._history.pop(new.key, (None, history))
+                self._writing = True
+                try:
+                    layer.data = new.edits.labels.copy()
+                finally:
+                    self._writing = False
+                layer._reset_history()
+                if labels is new.edits.labels:
+                    layer._undo_history, layer._redo_history = history
+                layer.name = f"{new.name} labels"
+            else:
+                self._remove(layer)
+                continue
+            mark = {**layer.metadata[KEY], "sample": new.key}
+            layer.metadata = {**layer.metadata, KEY: mark}
+
+    def painting(self, sample: str) -> bool:
+        """Whether a person is in the middle of a stroke."""
+        layer = self.find(sample, "labels")
+        return isinstance(layer, Labels) and layer._block_history
+
+    def forget(self, sample: str) -> None:
+        """Take the layers of a sample out of the viewer for good."""
+        self._hidden.pop(sample, None)
+        self._history.pop(sample, None)
+        for layer in self.of_sample(sample):
+            self._remove(layer)
+
+    def _remove(self, layer: Layer) -> None:
+        self.removing = True
+        try:
+            self.viewer.layers.remove(layer)
+        finally:
+            self.removing = False
 
     def show_image(self, sample: LiveSample) -> Image:
         """Make or update the image layer of a sample."""
@@ -182,7 +234,7 @@ class SampleLayers:
             layer.selected_label = first
             layer.brush_size = max(1, round(min(labels.shape) / 20))
             self._insert(layer, sample.key)
-            self._watch(layer, sample.key)
+            self._watch(layer)
             self._bind(layer)
         elif not np.array_equal(layer.data, labels):
             self._writing = True
@@ -275,15 +327,15 @@ class SampleLayers:
         if role_of(layer)[1] in ("map", "special") and had is not None:
             self.viewer.layers.selection.active = had
 
-    def _watch(self, layer: Labels, sample: str) -> None:
+    def _watch(self, layer: Labels) -> None:
         def painted(_: Any = None) -> None:
             if not self._writing:
-                self._on_edit(sample, layer, False)
+                self._on_edit(role_of(layer)[0], layer, False)
 
         def replaced(_: Any = None) -> None:
             # undo, redo and `layer.data = ...`; strokes come as `paint` instead
             if not self._writing and not layer._block_history:
-                self._on_edit(sample, layer, True)
+                self._on_edit(role_of(layer)[0], layer, True)
 
         def stroke(layer: Labels, event: Any) -> Iterator[None]:
             """Remember what the brush went over, also where it changed nothing."""
@@ -296,7 +348,7 @@ class SampleLayers:
                 yield
             value = layer.selected_label if layer.mode == "paint" else 0
             under = brushed(places, layer.brush_size, layer.data.shape)
-            self._on_confirm(sample, under & (layer.data == value))
+            self._on_confirm(role_of(layer)[0], under & (layer.data == value))
 
         layer.events.paint.connect(painted)
         layer.events.set_data.connect(replaced)

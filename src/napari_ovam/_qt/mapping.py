@@ -10,6 +10,7 @@ from .state import LiveSample, split_phrases
 
 if TYPE_CHECKING:
     from .session import Session
+    from .worker import Job
 
 
 class Maps:
@@ -37,7 +38,8 @@ class Maps:
                 "There is no phrase: type what to look for, such as cat"
             )
             return
-        if sample is None or sample.trace is None:
+        in_project = self.session.projects.opened is not None
+        if sample is None or (sample.trace is None and not in_project):
             self.session.complain(
                 "There is no image to map on: generate or load one first"
             )
@@ -47,7 +49,13 @@ class Maps:
         before = self.session.classes.copy()
         self.session.classes.use_phrases(phrases)
         wanted, _ = self.wanted()
-        trace = sample.trace
+
+        def run(job: Job) -> tasks.Maps:
+            if sample.trace is None:
+                sample.trace = self.session.projects.trace(sample, job)
+            return tasks.make_maps(
+                self.session.models, sample.choice, sample.trace, wanted, job
+            )
 
         def done(maps: tasks.Maps) -> None:
             self.take(sample, maps)
@@ -55,7 +63,7 @@ class Maps:
                 self.session.show(sample)
             self.session.layers.show_classes(self.session.classes)
             self.session.classes_changed.emit()
-            if sample.edits is not None:
+            if sample.edits is not None and sample.status != "new":
                 self.session.labels.propose(sample)
             self.session.hint()
 
@@ -65,9 +73,7 @@ class Maps:
 
         self.session.start(
             "Mapping",
-            lambda job: tasks.make_maps(
-                self.session.models, sample.choice, trace, wanted, job
-            ),
+            run,
             returned=done,
             undo=undo,
             kept="The maps are as they were.",

@@ -87,7 +87,8 @@ class MapsSection(Section):
             label="Layers", name="layers", choices=list(LAYERS), value=LAYERS[0]
         )
         self.layers.tooltip = (
-            "fine: the up blocks with 16 cells a side or more; all: as published"
+            "fine: the up blocks with 16 cells a side or more, which are what is "
+            "recorded by default; all: whatever was recorded"
         )
         self.layers.changed.connect(self.session.maps.set_layers)
         content: Any = form(self.opacity, self.layers)

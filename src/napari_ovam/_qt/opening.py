@@ -10,7 +10,7 @@ from weakref import WeakKeyDictionary
 
 from PIL import Image
 
-from .annotator import AnnotatorWidget
+from .annotator import show_annotator, show_project
 from .keys import bind_keys
 from .layers import KEY
 from .session import Session
@@ -52,6 +52,11 @@ class Opening:
         self.session = session
         self._waiting: deque[Callable[[], object]] = deque()
         session.job_changed.connect(self._next)
+
+    def project(self, path: Path) -> None:
+        """Open a project, and dock the table of its samples."""
+        show_project(self.session.viewer)
+        self._start(partial(self.session.projects.open, path))
 
     def token(self, path: Path, name: str) -> None:
         """Load a token for the class of its name, which is added where it is new."""
@@ -126,13 +131,6 @@ class Opening:
     def _next(self) -> None:
         if self._waiting and not self.session.busy and not self.session.closed:
             self._waiting.popleft()()
-
-
-def show_annotator(viewer: Any) -> None:
-    """Dock the annotator in a viewer's window, unless it is there."""
-    window = viewer.window
-    if window._qt_window.findChild(AnnotatorWidget) is None:
-        window.add_plugin_dock_widget("napari-ovam", "OVAM annotator")
 
 
 def model_of_image(path: Path | None) -> str | None:

@@ -48,6 +48,17 @@ class RecoveryBar(QWidget):
         layout.addLayout(row)
         self.hide()
         listen(self, session.job_changed, self._show)
+        listen(self, session.projects.changed, self._look)
+        self._opened = session.projects.opened
+        self._look_now()
+
+    def _look(self) -> None:
+        """Look again when the work of this window was put away for a project."""
+        if self._session.projects.opened is not self._opened:
+            self._opened = self._session.projects.opened
+            self._look_now()
+
+    def _look_now(self) -> None:
         self._search = Job(lambda _: find_unfinished(), "Looking for unsaved work")
         self._search.returned.connect(self._offer)
         self._search.errored.connect(lambda _: None)  # nothing to offer

@@ -1,4 +1,4 @@
-"""Keeps the work of a session safe in a scratch project, and brings it back."""
+"""Keeps the work of a session safe in a project, and brings unfinished work back."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from qtpy.QtCore import QObject, Signal  # type: ignore[attr-defined]
 from napari_ovam.autosave import Autosave
 from napari_ovam.classes import ClassTable as ProjectClasses
 from napari_ovam.classes import ProjectClass
-from napari_ovam.project import Project
 from napari_ovam.scratch import Scratch, clean, mark_done, unfinished
 
 from .edits import UNTOUCHED, Edits
-from .images import as_settings
-from .state import LiveSample, ModelChoice
+from .merging import merged, renumbered
+from .reading import read_all
+from .state import DECIDED
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -26,45 +26,42 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from napari_ovam import Token
+    from napari_ovam.project import Project
+    from napari_ovam.project_index import Status
     from napari_ovam.trace import Trace
 
+    from .reading import Recovered
     from .session import Session
-    from .state import ClassEntry, ClassTable
+    from .state import ClassEntry, LiveSample
     from .worker import Job
 
 _LARGEST_TRACE = 200_000_000  # bytes; a larger one is made anew from the settings
 _CLOSING = 10.0  # seconds that closing waits for a slow disk at most
 
 
-@dataclass(frozen=True, eq=False)
-class Recovered:
-    """What an unfinished scratch project holds."""
-
-    path: Path
-    classes: list[ProjectClass]
-    tokens: dict[int, Token]
-    samples: list[LiveSample]
-    notes: list[str]
-
-
 class Saving:
     """Writes samples, labels, classes and tokens soon after they change.
 
-    Everything that takes time happens in the thread of an `Autosave`: nothing is
-    written before the first sample is there.
+    Everything that takes time happens in the thread of an `Autosave`. It writes to the
+    project that is open, else to a scratch project, which is made with the first
+    sample.
 
     Attributes
     ----------
     autosave
         None until then.
+    read_only
+        Nothing can be written to the project that is open.
     """
 
     def __init__(self, session: Session) -> None:
         self.session = session
         self.autosave: Autosave | None = None
+        self.read_only = False
         self._scratch: Scratch | None = None
         self._names: dict[str, str] = {}  # in the project, by the sample's key
-        self._labels: dict[str, NDArray[Any]] = {}  # what was saved last
+        self._saved: dict[str, _Saved] = {}  # by the sample's key
+        self._waiting: set[str] = set()  # keys of samples that may not be written yet
         self._classes: list[ProjectClass] = []
         self._tokens: dict[int, Token] = {}
         self._voice = _Voice()
@@ -76,9 +73,75 @@ class Saving:
 
     def close(self) -> None:
         """Write what is left."""
-        if self.autosave is not None and self._scratch is not None:
+        if self.autosave is not None:
             self.autosave.close(_CLOSING)
+        if self._scratch is not None:
             self._scratch.close()
+        self.autosave = self._scratch = None
+
+    def name(self, key: str) -> str | None:
+        """Return the name in the project of a sample, by its key."""
+        return self._names.get(key)
+
+    def known(self, sample: LiveSample, name: str) -> None:
+        """Take a sample for one of the project that is on the disk as it is."""
+        self._names[sample.key] = name
+        if sample.edits is not None:
+            self._saved[sample.key] = _Saved.of(sample, sample.edits)
+
+    def forget(self, key: str) -> None:
+        """Let go of what was remembered of a sample that is no longer in memory."""
+        self._saved.pop(key, None)
+
+    def written(self, key: str) -> bool:
+        """Whether a sample is on the disk as it is."""
+        if self.autosave is None or self.autosave.pending == 0:
+            self._waiting.clear()
+        return key not in self._waiting
+
+    def flush(self) -> None:
+        """Write everything now; not in the GUI thread.
+
+        Raises
+        ------
+        OSError
+            If something cannot be written.
+        """
+        if self.autosave is not None and not self.autosave.flush():
+            raise OSError(
+                f"not all work is written to {self.autosave.project.path} yet: free "
+                "some space there and try again"
+            )
+
+    @property
+    def scratch(self) -> Path | None:
+        """The folder of the scratch project with the work of this window."""
+        return None if self._scratch is None else self._scratch.path
+
+    def change_to(
+        self, project: Project | None, names: Mapping[str, str], *, read_only: bool
+    ) -> None:
+        """Write to another project from now on; the old one should be flushed.
+
+        Parameters
+        ----------
+        project
+            None for a new scratch project, once there is work.
+        names
+            Names of samples that are in it, by their keys.
+        read_only
+            Nothing can be written to it.
+        """
+        self.close()
+        self.read_only = read_only
+        self._names, self._saved = dict(names), {}
+        self._waiting.clear()
+        self._tokens = {
+            entry.id: entry.token for entry in self.session.classes if entry.token
+        }
+        self._classes = [_project_class(entry) for entry in self.session.classes]
+        if project is not None and not read_only:
+            self.autosave = Autosave(project, failed=self._voice.failed.emit)
 
     def _started(self) -> Autosave:
         if self.autosave is None:
@@ -93,6 +156,14 @@ class Saving:
         self.session.complain(error, f"This could not be autosaved{again}.")
 
     def _save_samples(self) -> None:
+        if self.read_only:
+            if any(sample.key not in self._names for sample in self.session.samples):
+                self.session.say(
+                    "The open project can only be read: the new image is only in "
+                    "this window.",
+                    "warning",
+                )
+            return
         for sample in self.session.samples:
             if sample.key in self._names:
                 continue
@@ -103,6 +174,7 @@ class Saving:
                 sample.name,
                 provenance={"title": sample.name, "model": sample.choice.model},
             )
+            self._waiting.add(sample.key)
             if sample.trace is not None and _size(sample.trace) <= _LARGEST_TRACE:
                 autosave.submit(
                     ("trace", name),
@@ -115,17 +187,52 @@ class Saving:
             edits, name = sample.edits, self._names.get(sample.key)
             if edits is None or name is None:
                 continue
-            same = self._labels.get(sample.key) is edits.labels
-            if same and sample is not self.session.current:
+            old = self._saved.get(sample.key)
+            if (
+                old is not None
+                and old.labels is edits.labels
+                and (sample is not self.session.current)
+            ):
                 continue
-            self._labels[sample.key] = edits.labels
-            self._started().save_labels(
-                name,
-                edits.labels,
-                "proposed" if edits.are_proposal else "edited",
-                painted=edits.override != UNTOUCHED,
-                absent=sample.absent,
+            new = _Saved.of(sample, edits)
+            if sample.status == "new" if old is None else not old.same_labels(new):
+                self._follow(sample, "edited" if new.count else "proposed")
+                new = replace(new, status=sample.status)
+            if old is not None and old.same(new):
+                continue
+            self._saved[sample.key] = new
+            if not self.read_only:
+                self._waiting.add(sample.key)
+                self._started().save_labels(
+                    name,
+                    edits.labels,
+                    sample.status,
+                    painted=edits.override != UNTOUCHED,
+                    absent=sample.absent,
+                )
+
+    def _follow(self, sample: LiveSample, status: Status) -> None:
+        """Set the status that the work on the labels gives."""
+        if sample.status in DECIDED:
+            self.session.say(
+                f"{sample.name} was {sample.status}; as its labels were changed, it is "
+                f"{status} again.",
+                "warning",
             )
+        if sample.status != status:
+            sample.status = status
+            self.session.projects.status_changed.emit(sample.key)
+
+    def save_status(self, sample: LiveSample) -> None:
+        """Write the status of a sample soon, with its labels."""
+        name = self._names.get(sample.key)
+        if sample.edits is not None:
+            self._save_labels()
+        elif name is not None and not self.read_only:
+            autosave = self._started()
+            write = partial(autosave.project.change_sample, name, status=sample.status)
+            self._waiting.add(sample.key)
+            autosave.submit(("status", name), write)
 
     def _save_classes(self) -> None:
         autosave = self.autosave
@@ -146,9 +253,12 @@ class Saving:
 
     def recover(self, path: Path) -> None:
         """Open an unfinished scratch project beside what is there already."""
+        if self.read_only:
+            self.session.complain("The open project can only be read: close it first")
+            return
 
         def run(job: Job) -> Recovered:
-            return _read(path, self.session.choice, job)
+            return read_all(path, self.session.choice, job)
 
         self.session.start(
             "Opening the unsaved work",
@@ -159,10 +269,10 @@ class Saving:
 
     def _recovered(self, found: Recovered) -> None:
         session = self.session
-        ids, kept = _merged(session.classes, found)
+        ids, kept = merged(session.classes, found)
         for sample in found.samples:
             if sample.edits is not None:
-                sample.edits = _renumbered(sample.edits, ids)
+                sample.edits = renumbered(sample.edits, ids)
             sample.absent = {ids.get(i, i) for i in sample.absent}
             session.samples.append(sample)
         session.samples_changed.emit()
@@ -184,6 +294,29 @@ class Saving:
             f"{count} image{'s' * (count != 1)} of the unsaved work are here again. "
             f"{notes}".strip()
         )
+
+
+@dataclass(frozen=True, eq=False)
+class _Saved:
+    """What is written of a sample's labels, or will be in a moment."""
+
+    labels: NDArray[Any]
+    count: int
+    absent: frozenset[int]
+    status: Status
+
+    @classmethod
+    def of(cls, sample: LiveSample, edits: Edits) -> _Saved:
+        return cls(edits.labels, edits.count, frozenset(sample.absent), sample.status)
+
+    def same_labels(self, other: _Saved) -> bool:
+        return self.count == other.count and (
+            self.labels is other.labels or np.array_equal(self.labels, other.labels)
+        )
+
+    def same(self, other: _Saved) -> bool:
+        about = (self.absent, self.status) == (other.absent, other.status)
+        return about and self.same_labels(other)
 
 
 class _Voice(QObject):
@@ -228,55 +361,16 @@ def _project_class(entry: ClassEntry) -> ProjectClass:
     )
 
 
-def _merged(table: ClassTable, found: Recovered) -> tuple[dict[int, int], list[str]]:
-    """Add recovered classes to a table where they are new.
-
-    A class is the same as one of the table that has its name or phrase, and no two
-    recovered classes become one.
-
-    Returns
-    -------
-    The ids in the table by recovered id, and what a person should know.
-    """
-    ids, notes = {}, []
-    here = list(table)
-    for each in found.classes:
-        token = found.tokens.get(each.id)
-        entry = next((entry for entry in here if _same(entry, each)), None)
-        if entry is None:
-            taken, name, number = {entry.name for entry in table}, each.name, 1
-            while name in taken:
-                number += 1
-                name = f"{each.name} {number}"
-            entry = table.add(name, None if each.id in table else each.id)
-            entry.color, entry.phrase = each.color, each.phrase
-            entry.thresholds = dict(each.thresholds)
-            entry.active = each.active
-            entry.source = each.source if token is not None else "phrase"
-        else:
-            here.remove(entry)
-            if token is not None and entry.token is None:
-                entry.thresholds["token"] = each.thresholds["token"]
-            elif token is not None:
-                notes.append(f"Its token of {each.name} is still in {found.path}.")
-        entry.token = entry.token or token
-        ids[each.id] = entry.id
-    return ids, notes
-
-
-def _same(entry: ClassEntry, found: ProjectClass) -> bool:
-    return (
-        entry.name.casefold() == found.name.casefold()
-        or entry.phrase.casefold() == found.phrase.casefold()
-    )
-
-
 def _write_classes(project: Project, entries: Iterable[ProjectClass]) -> None:
-    """Take over the session's classes; their tokens' files stay known."""
+    """Take over the session's classes; what the session does not hold stays."""
     old = project.classes
-    files = {entry.id: entry.token for entry in old}
+    kept: dict[int, dict[str, Any]] = {
+        e.id: {"token": e.token, "thing": e.thing, "key": e.key} for e in old
+    }
     project.classes = ProjectClasses.of(
-        (replace(entry, token=files.get(entry.id)) for entry in entries), old.last_id
+        (replace(entry, **kept.get(entry.id, {})) for entry in entries),
+        old.last_id,
+        old.retired,
     )
     project.save()
 
@@ -291,67 +385,3 @@ def _finish(
     if not {entry.id for entry in project.classes}.issuperset(classes):
         raise OSError(f"{project.path} does not hold all recovered classes yet")
     mark_done(path)
-
-
-def _read(path: Path, choice: ModelChoice, job: Job) -> Recovered:
-    from napari_ovam import load_trace
-
-    project = Project.open(path)
-    samples, notes = [], list(project.notes)
-    entries = project.samples
-    for done, entry in enumerate(entries):
-        job.progress(done, len(entries))
-        name = entry.name
-        try:
-            image, ids = project.load_image(name), project.load_labels(name)
-            painted = project.load_painted(name)
-        except ValueError as error:
-            notes.append(f"{error}.")
-            continue
-        sample = LiveSample(
-            str(entry.provenance.get("title") or name),
-            image,
-            ModelChoice(
-                str(entry.provenance.get("model") or choice.model), choice.device
-            ),
-            settings=as_settings(project.settings(name)),
-            absent=set(entry.absent),
-        )
-        if ids is not None:
-            sample.edits = _edits(ids, painted)
-        try:
-            sample.trace = load_trace(project.trace_path(name))
-        except (OSError, ValueError):
-            notes.append(f"{sample.name} has no trace: load it again to map phrases.")
-        samples.append(sample)
-    tokens = {}
-    for each in project.classes:
-        try:
-            token = project.load_token(each.id)
-        except (OSError, ValueError) as error:
-            notes.append(f"{error}.")
-            continue
-        if token is not None:
-            tokens[each.id] = token
-    return Recovered(path, list(project.classes), tokens, samples, notes)
-
-
-def _edits(ids: NDArray[Any], painted: NDArray[np.bool_] | None) -> Edits:
-    """Return labels with what a person decided.
-
-    What the maps proposed under it is not known: background until they do so again.
-    """
-    if painted is None or painted.shape != ids.shape:
-        return Edits(ids)
-    override = np.where(painted, ids.astype(np.int32), np.int32(UNTOUCHED))
-    return Edits(np.where(painted, 0, ids), override)
-
-
-def _renumbered(edits: Edits, ids: Mapping[int, int]) -> Edits:
-    """Return labels with other class ids; those that are not named stay."""
-    table = np.arange(2**16, dtype=np.int32)
-    for old, new in ids.items():
-        table[old] = new
-    untouched = edits.override == UNTOUCHED
-    override = np.where(untouched, np.int32(UNTOUCHED), table[edits.override.clip(0)])
-    return Edits(table[edits.proposal], override)

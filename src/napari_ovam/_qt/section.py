@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from magicgui.widgets import CheckBox
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import (
+    QDockWidget,
     QFormLayout,
     QHBoxLayout,
     QLabel,
@@ -232,3 +233,12 @@ def clear(layout: Any) -> None:
             widget.deleteLater()
         elif item.layout() is not None:
             clear(item.layout())
+
+
+def dock_of(widget: QWidget) -> QDockWidget | None:
+    """Return the dock that a widget is in."""
+    parent: Any = widget.parent()
+    while parent is not None and not isinstance(parent, QDockWidget):
+        parent = parent.parent()
+    found: QDockWidget | None = parent
+    return found

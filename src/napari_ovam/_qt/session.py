@@ -24,6 +24,8 @@ from .labelling import Labelling
 from .layers import SampleLayers, role_of
 from .mapping import Maps
 from .optimizing import Tokens
+from .projects import Projects
+from .review import Review
 from .saving import Saving
 from .settings import preferences
 from .state import ClassTable, LiveSample
@@ -41,14 +43,15 @@ class Session(JobRunner):
     Attributes
     ----------
     samples
-        In the order in which they were made.
+        Those in memory: all that were made here, or the last ones that were shown of
+        a project.
     current
         The sample that is shown.
     classes
         The class table.
     choice
         The model for new images.
-    images, maps, labels, tokens, exports
+    images, maps, labels, tokens, exports, projects, review
         What can be done, by section of the panel.
     """
 
@@ -94,6 +97,9 @@ class Session(JobRunner):
         viewer.layers.events.inserted.connect(self._layer_inserted)
         viewer.layers.events.removed.connect(self._layer_removed)
         self.saving = Saving(self)
+        self.projects = Projects(self)
+        self.review = Review(self)
+        self._title = viewer.title
         self._watcher = _CloseWatcher(viewer, self)
         self.hint()
 
@@ -102,6 +108,7 @@ class Session(JobRunner):
         super().close()
         self.labels.close()
         self.saving.close()
+        self.projects.close()
         self._sessions.pop(id(self._viewer()), None)
 
     def closing_waits_for(self, text: str) -> None:
@@ -131,10 +138,12 @@ class Session(JobRunner):
         sample = self.current
         if sample is None:
             return "Describe an image and press Generate, or load one."
-        if not sample.maps:
+        if not sample.maps and self.projects.opened is None:
             return "Type what to look for, and press Map."
         if sample.edits is None:
             return "Press Labels from maps to turn the maps into labels."
+        if self.projects.opened is not None:
+            return "Correct the labels with the brush, then accept or reject them."
         if sample.edits.are_proposal:
             return "Correct the labels with the brush, then optimize a token from them."
         if not any(entry.token for entry in self.classes):
@@ -146,32 +155,55 @@ class Session(JobRunner):
         return next((s for s in self.samples if s.key == key), None)
 
     def select(self, key: str) -> None:
-        """Show a sample and hide the one that was shown."""
+        """Show a sample and hide the one that was shown.
+
+        One that is not in memory is shown as soon as it is read.
+        """
         sample = self.sample(key)
         if sample is None:
+            self.projects.fetch(key)
             return
-        old = self.current.key if self.current else ""
+        old = self.current
+        if old is not None and old is not sample:
+            if self.layers.painting(old.key):  # the stroke is ended first
+                QTimer.singleShot(100, partial(self.select, key))
+                return
+            self.labels.take_edits(old)
         first = not self.viewer.layers
-        self.layers.switch(old, key)
+        in_project = self.projects.opened is not None
+        if in_project and old is not None and old is not sample:
+            if self.layers.of_sample(key):
+                self.layers.forget(old.key)
+                self.layers.switch("", key)
+            else:
+                self.layers.hand_over(old, sample)
+        else:
+            self.layers.switch(old.key if old else "", key)
         self.current = sample
         self.show(sample)
-        if first or old != key:
+        same_view = in_project and old is not None and old.shape == sample.shape
+        if first or (old is not sample and not same_view):
             self.viewer.reset_view()
+        self.projects.selected(key)
         self.current_changed.emit()
 
     def step(self, by: int) -> None:
         """Show the next (1) or the previous (-1) sample."""
-        if self.current is not None:
-            index = self.samples.index(self.current) + by
-            if 0 <= index < len(self.samples):
-                self.select(self.samples[index].key)
+        self.review.step(by)
+
+    def show_title(self, name: str | None) -> None:
+        """Say in the window's title which project is open."""
+        title = self._title
+        self.viewer.title = title if name is None else f"{title}: {name}"
 
     def show(self, sample: LiveSample) -> None:
         self.layers.show_image(sample)
         self.layers.remove_maps(sample.key, keep=(e.id for e in self.classes.active))
         for entry in self.classes.active:
             self.layers.show_map(sample, entry, self.maps.opacity)
-        self.layers.show_labels(sample, self.classes)
+        labels = self.layers.show_labels(sample, self.classes)
+        if labels is not None and self.saving.read_only:
+            labels.editable = False
 
     def _layer_inserted(self, event: Any) -> None:
         if not self.closed and label_png(event.value) is not None:
@@ -192,7 +224,7 @@ class Session(JobRunner):
     def _layer_removed(self, event: Any) -> None:
         key, role, _ = role_of(event.value)
         sample = self.sample(key)
-        if sample is None or self.closed:
+        if sample is None or self.closed or self.layers.removing:
             return
         if role == "labels":
             if sample.edits is not None:

@@ -53,3 +53,12 @@ def preferences() -> Preferences:
         guidance_scale=values.guidance_scale,
         folder=values.folder.strip(),
     )
+
+
+def preferred_keys() -> dict[str, str]:
+    """Return the keys that a person chose, by the names of the actions."""
+    try:
+        values = get_plugin_settings("napari-ovam").keys
+    except (AttributeError, KeyError):
+        return {}
+    return {name: str(key) for name, key in values}

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from napari_ovam.diffusion import GenerationSettings
+    from napari_ovam.project_index import Status
     from napari_ovam.tokens import Token
     from napari_ovam.trace import Trace
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from .tasks import RefinedMaps
 
 UNSURE = IGNORE
+DECIDED = ("accepted", "rejected")  # what maps and thresholds do not change any more
 
 
 @dataclass(frozen=True)
@@ -180,6 +182,8 @@ class LiveSample:
         Whether everything was recorded in full precision.
     refined
         Maps with borders that follow the image, as they were made last.
+    status
+        How far its labels are.
     """
 
     name: str
@@ -194,6 +198,7 @@ class LiveSample:
     seconds: float = 0
     exact: bool = False
     refined: RefinedMaps = field(default_factory=dict)
+    status: Status = "new"
     key: str = field(default_factory=lambda: uuid4().hex)
     extra: dict[str, Any] = field(default_factory=dict)
 

@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .recent import remember_model
+from napari_ovam.recent import remember_model
+
+from .model_jobs import load_model
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
         OptimizationSettings,
         Token,
     )
+    from napari_ovam.memory import MemoryPlan
     from napari_ovam.trace import Trace, TraceSettings
 
     from .state import ModelChoice
@@ -120,26 +123,26 @@ class Models:
     """Holds the pipeline used last and the phrases that were encoded.
 
     Only one job runs at a time, so nothing here needs a lock.
+
+    Attributes
+    ----------
+    plans
+        How a person wants models to be loaded, to take less memory.
     """
 
     def __init__(self) -> None:
-        self._loaded: tuple[ModelChoice, Any] | None = None
+        self.plans: dict[ModelChoice, MemoryPlan] = {}
+        self._loaded: tuple[tuple[ModelChoice, MemoryPlan | None], Any] | None = None
         self._encoded: dict[tuple[str, str], Token] = {}
 
-    def loaded(self, choice: ModelChoice) -> bool:
-        """Whether `choice` needs no loading."""
-        return self._loaded is not None and self._loaded[0] == choice
-
     def get(self, choice: ModelChoice, job: Job) -> Any:
-        """Return the pipeline of a choice, loading it where needed."""
-        if self._loaded is None or self._loaded[0] != choice:
+        """Return the pipeline of a choice, loading it as planned where needed."""
+        wanted = choice, self.plans.get(choice)
+        if self._loaded is None or self._loaded[0] != wanted:
             title = job.title
             job.describe(f"Loading the model {choice.model}", holds=True)
-            from napari_ovam import load_pipeline
-
             self._loaded = None  # two models may not fit into memory
-            pipe = load_pipeline(choice.model, device=choice.device)
-            self._loaded = (choice, pipe)
+            self._loaded = wanted, load_model(*wanted)
             remember_model(choice.model)
             job.describe(title)
         return self._loaded[1]
@@ -279,8 +282,12 @@ def trace_images(
     wanted: Sequence[MapRequest],
     labels: LabelRequest | None,
     job: Job,
+    look: Mapping[str, Any] | None = None,
 ) -> int:
-    """Trace existing images with their prompts, each posted as `Made`."""
+    """Trace existing images with their prompts, each posted as `Made`.
+
+    `look` holds noise_level, noise_seeds, flip and max_tiles of `trace_image`.
+    """
     from napari_ovam import trace_image
 
     pipe = models.get(choice, job)
@@ -293,6 +300,7 @@ def trace_images(
             prompt=prompt,
             trace=trace,
             progress=job.progress,
+            **(look or {}),
         )
         job.post(_made(models, choice, generation, wanted, labels, job, start))
     return len(images)
