@@ -16,11 +16,15 @@ import hashlib
 import json
 import platform
 import time
+from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import torch
-from data import HERE, PLAIN, Data, Kind, read_scenes
+from data import GENERATED, HERE, PLAIN, Data, Kind, read_scenes
+from doubts import doubts
+from downstream import downstream
 from methods import RECIPES, Method
 from presence import presence
 from runs import Runner
@@ -29,29 +33,40 @@ from tables import write_tables
 from napari_ovam import load_pipeline
 
 RESULTS = HERE / "results.json"
-BEST = "cross-entropy + Dice"
-LAST = ("walk",)
+PARTS = ("main", "refinement", "traces", "recipes", "generated", "calls")
+PARTS += ("doubts", "downstream")
+WALK = ("walk",)
+# What docs/quality.md recommends, and the program does.
+BEST: dict[str, Any] = {"layers": "fine", "steps": WALK, "rule": "otsu", "parts": 0.8}
+SPREAD = (0.25, 0.5, 0.75)
+Rows = list[tuple[str, int, Method]]
 
 
-def main_rows() -> list[tuple[str, int, Method]]:
-    rows = [("word, fixed threshold", 1, Method("word", rule="fixed"))]
-    rows += [("token, default", count, Method("default")) for count in (1, 3)]
+def main_rows() -> Rows:
+    rows = [
+        ("plain word, fixed threshold", 1, Method("word", rule="fixed")),
+        ("plain word", 1, Method("word")),
+        ("plain word", 10, Method("word")),
+        ("plain token", 1, Method("default")),
+        ("plain token", 10, Method("default")),
+        ("word, fine", 1, Method("word", "fine")),
+        ("token, fine", 1, Method("default", "fine")),
+        ("word, fine, walk, Otsu", 1, Method("word", "fine", WALK, "otsu")),
+        ("token, fine, walk, Otsu", 1, Method("default", "fine", WALK, "otsu")),
+        ("**word, as the program**", 1, Method("word", **BEST)),
+    ]
     for count in (1, 3, 10):
         rows += [
-            ("word", count, Method("word")),
-            ("word, fine", count, Method("word", "fine")),
-            (f"token, {BEST}, fine", count, Method(BEST, "fine")),
-            ("word, fine, walk", count, Method("word", "fine", LAST, "halfway")),
-            (
-                f"token, {BEST}, fine, walk",
-                count,
-                Method(BEST, "fine", LAST, "halfway"),
-            ),
+            ("token alone, as the program", count, Method("default", **BEST)),
+            ("**token with its word, as the program**", count, JOINT),
         ]
     return rows
 
 
-def refinement_rows() -> list[tuple[str, int, Method]]:
+JOINT = Method("default", joint=True, **BEST)
+
+
+def refinement_rows() -> Rows:
     steps: list[tuple[str, ...]] = [
         (),
         ("flip",),
@@ -68,15 +83,21 @@ def refinement_rows() -> list[tuple[str, int, Method]]:
         ("attention 16 half", "walk"),
         ("flip", "walk"),
     ]
-    return [
-        (" + ".join(each) or "none", 1, Method(source, "fine", each, rule))
-        for source in ("word", BEST)
-        for each in steps
-        for rule in ("fitted", "halfway")
-    ]
+    rows = []
+    for source, joint in (("word", False), ("default", True)):
+        for each in steps:
+            name = " + ".join(each) or "none"
+            rows.append((name, 1, Method(source, "fine", each, "otsu", joint)))
+        for rule in ("fitted", "halfway"):
+            rows.append((f"walk, {rule}", 1, Method(source, "fine", WALK, rule, joint)))
+        rows += [
+            (f"walk + parts {p:g}", 1, Method(source, "fine", WALK, "otsu", joint, p))
+            for p in (0.6, 0.7, 0.8, 0.9)
+        ]
+    return rows
 
 
-def trace_rows() -> list[tuple[str, int, Method]]:
+def trace_rows() -> Rows:
     layers: list[str | int] = ["all", "fine", 32, 16, 8]
     kinds = {
         "noise at 0": Kind(0, 1),
@@ -85,31 +106,81 @@ def trace_rows() -> list[tuple[str, int, Method]]:
         "8 draws of noise": Kind(noise_seeds=8),
         "prompted with its classes": Kind(prompted=True),
     }
-    sources = ("word", "default")
-    rows = [(f"layers: {la}", 1, Method(s, la)) for la in layers for s in sources]
+    sources = (("word", False), ("default", True))
+    rows = []
+    for source, joint in sources:
+        for layer in layers:
+            method = replace(Method(source, joint=joint, **BEST), layers=layer)
+            rows.append((f"layers: {layer}", 1, method))
+        for title, kind in {"as is": PLAIN, **kinds}.items():
+            method = Method(source, joint=joint, kind=kind, **BEST)
+            rows.append((title, 1, method))
+    return rows
+
+
+def recipe_rows() -> Rows:
+    names = [name for name in RECIPES if not name.startswith("ovam")]
+    rows = []
+    for count in (1, 3):
+        rows.append(("word", count, Method("word", **BEST)))
+        for name in names:
+            rows.append((f"{name}, alone", count, Method(name, **BEST)))
+            rows.append((name, count, Method(name, joint=True, **BEST)))
+    return rows
+
+
+def ovam_rows() -> Rows:
+    rows = []
+    for name in ("word", "default", "30 steps", "ovam"):
+        rows.append((f"{name}, all layers, fitted", 1, Method(name)))
+        rows.append((f"{name}, as the program", 1, Method(name, **BEST)))
+        if name != "word":
+            joint = Method(name, joint=True, **BEST)
+            rows.append((f"{name} with its word, as the program", 1, joint))
+    return rows
+
+
+def generated_rows() -> Rows:
+    rows = [
+        ("plain word, fixed threshold", 1, Method("word", rule="fixed")),
+        ("plain word", 1, Method("word")),
+        ("plain token", 1, Method("default")),
+    ]
+    for source, joint in (("word", False), ("default", True)):
+        for each in ((), ("superpixels",), ("guided 6",), WALK):
+            name = " + ".join(each) or "no refinement"
+            rows.append((name, 1, Method(source, "fine", each, "otsu", joint)))
+        rows.append(("**as the program**", 1, Method(source, joint=joint, **BEST)))
+    rows.append(("token alone, as the program", 1, Method("default", **BEST)))
+    kinds = {
+        "conditional half": Kind(branch="cond"),
+        "conditional half, three calls spread": Kind(branch="cond", calls=SPREAD),
+        "three calls spread": Kind(calls=SPREAD),
+    }
     rows += [
-        (title, 1, Method(source, "fine", kind=kind))
-        for title, kind in {"as is": PLAIN, **kinds}.items()
-        for source in sources
+        (title, 1, Method(source, joint=joint, kind=kind, **BEST))
+        for source, joint in (("word", False), ("default", True))
+        for title, kind in kinds.items()
     ]
     return rows
 
 
-def recipe_rows() -> list[tuple[str, int, Method]]:
-    names = [name for name in RECIPES if not name.startswith("ovam")]
+def call_rows() -> Rows:
+    kinds = {
+        "all calls": Kind(),
+        "conditional half": Kind(branch="cond"),
+        "the middle call": Kind(calls=(0.5,)),
+        "three in the middle": Kind(calls=(0.4, 0.5, 0.6)),
+        "three spread": Kind(calls=SPREAD),
+        "the last": Kind(calls=(1.0,)),
+        "three at the end": Kind(calls=(0.9, 0.95, 1.0)),
+        "the first": Kind(calls=(0.0,)),
+        "five spread": Kind(calls=(0.1, 0.3, 0.5, 0.7, 0.9)),
+    }
     return [
-        (name, count, Method(name, "fine", steps, rule))
-        for steps, rule, counts in (((), "fitted", (1,)), (LAST, "halfway", (1, 3)))
-        for count in counts
-        for name in ["word", *names]
-    ]
-
-
-def ovam_rows() -> list[tuple[str, int, Method]]:
-    return [
-        (name, 1, Method(name, layers))
-        for layers in ("all", "fine")
-        for name in ("word", "default", BEST, "ovam")
+        (title, 1, Method(source, joint=joint, kind=kind, **BEST))
+        for source, joint in (("word", False), ("default", True))
+        for title, kind in kinds.items()
     ]
 
 
@@ -118,9 +189,7 @@ def main() -> None:
     parser.add_argument("--model", default="tiny")
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--ovam", action="store_true")
-    parser.add_argument(
-        "--only", nargs="*", default=["main", "refinement", "traces", "recipes"]
-    )
+    parser.add_argument("--only", nargs="*", default=[*PARTS])
     parser.add_argument("--write-docs", action="store_true")
     parser.add_argument("--out", type=Path, default=RESULTS)
     arguments = parser.parse_args()
@@ -131,24 +200,43 @@ def main() -> None:
     runner = Runner(data, data.names[::every])
     four = Runner(data, data.names[::6])
     few = Runner(data, data.names[:: max(every, 3)])
+
+    @cache
+    def drawn() -> Data:
+        return Data(pipe, data.key, read_scenes(GENERATED))
+
     known = json.loads(arguments.out.read_text()) if arguments.out.exists() else {}
     parts = {
         "main": lambda: runner.run(main_rows(), "test"),
         "refinement": lambda: runner.run(refinement_rows(), "test", draws=1),
         "traces": lambda: few.run(trace_rows(), "development", draws=1),
         "recipes": lambda: few.run(recipe_rows(), "development", draws=1),
+        "generated": lambda: Runner(drawn(), drawn().names[::every]).run(
+            generated_rows(), "test"
+        ),
+        "calls": lambda: Runner(drawn(), drawn().names[:: max(every, 3)]).run(
+            call_rows(), "test", draws=1
+        ),
         "ovam": lambda: four.run(ovam_rows(), "development", draws=1),
+    }
+    others = {
+        "downstream": lambda: downstream(data, drawn(), quick=arguments.quick),
+        "doubts": lambda: doubts(data),
     }
     for part in [*arguments.only, *["ovam"] * arguments.ovam]:
         begin = time.perf_counter()
         print(part, flush=True)
+        if part in others:
+            known[part] = about(data) | {"rows": others[part]()}
+            arguments.out.write_text(json.dumps(known, indent=1) + "\n")
+            continue
         found = [row.as_dict() for row in parts[part]()]
         if part == "main":
             found.insert(0, runner.ceiling("test", 32).as_dict())
             known["presence"] = about(data) | {
                 "rows": [
                     row
-                    for source, layers in (("word", "fine"), (BEST, "fine"))
+                    for source, layers in (("word", "fine"), ("default", "fine"))
                     for row in presence(data, source, layers)
                 ]
             }

@@ -8,15 +8,17 @@ import zipfile
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
 from PIL import Image
 
 from napari_ovam import (
+    GenerationSettings,
     Trace,
     TraceSettings,
+    generate,
     labels_to_target,
     load_trace,
     save_trace,
@@ -28,13 +30,17 @@ if TYPE_CHECKING:
 
 HERE = Path(__file__).parent
 WORK = HERE / "work"
+GENERATED = HERE / "generated.zip"
 # Grids of at least this side, of the up blocks: where words show what they mean.
 FINE_SIDE = 16
 
 
 @dataclass(frozen=True, eq=False)
 class Scene:
-    """A composed picture (128, 128, 3) with the exact masks of its classes."""
+    """A picture (128, 128, 3) with masks of its classes that no map had a part in.
+
+    A generated one has its prompt and seed; a composed one has none.
+    """
 
     number: int
     split: str
@@ -42,6 +48,8 @@ class Scene:
     image: NDArray[np.uint8]
     labels: NDArray[np.uint8]
     classes: dict[str, int]
+    prompt: str = ""
+    seed: int = 0
 
     def mask(self, name: str) -> NDArray[np.uint8]:
         return labels_to_target(self.labels, self.classes[name])
@@ -49,26 +57,42 @@ class Scene:
 
 @dataclass(frozen=True)
 class Kind:
-    """How a scene is traced; what is left out is the program's default."""
+    """How a scene is traced; what is left out is the program's default.
+
+    `calls`, of a generated scene, are those that are used: their places, 0 to 1, in the
+    order of denoising. Empty for all.
+    """
 
     noise_level: int = 100
     noise_seeds: int = 3
     flipped: bool = False
     prompted: bool = False
+    branch: Literal["uncond", "cond"] = "uncond"
+    calls: tuple[float, ...] = ()
 
-    @property
-    def folder(self) -> str:
+    def folder(self, scene: Scene) -> str:
+        if scene.prompt:
+            return f"generated-{self.branch}"
         parts = [f"t{self.noise_level}", f"n{self.noise_seeds}"]
         parts += ["flipped"] * self.flipped + ["prompted"] * self.prompted
         return "-".join(parts)
 
     def make(self, pipe: Any, scene: Scene) -> Trace:
+        if scene.prompt:
+            keep = TraceSettings(branch=self.branch, layers=None, calls=None)
+            made = generate(
+                pipe, GenerationSettings(scene.prompt, seed=scene.seed), trace=keep
+            )
+            worst = np.abs(made.image.astype(int) - scene.image).max()
+            if worst > 3:  # rounding differs between machines, pictures do not
+                raise RuntimeError(f"scene {scene.number} came out otherwise: {worst}")
+            return made.trace
         image = scene.image[:, ::-1].copy() if self.flipped else scene.image
         return trace_image(
             pipe,
             image,
             prompt=" and ".join(f"a {n}" for n in scene.classes) * self.prompted,
-            trace=TraceSettings(self_attention=True),
+            trace=TraceSettings(layers=None, self_attention=True),
             noise_level=self.noise_level,
             noise_seeds=self.noise_seeds,
         ).trace
@@ -102,11 +126,17 @@ class Data:
 
     def trace(self, scene: Scene, kind: Kind = PLAIN) -> Trace:
         """Return a scene's trace in float32."""
-        path = WORK / self.key / kind.folder / f"{scene.number:03d}.safetensors"
+        folder = WORK / self.key / kind.folder(scene)
+        path = folder / f"{scene.number:03d}.safetensors"
         if not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
             save_trace(kind.make(self.pipe, scene), path)
-        return load_trace(path).to("cpu", torch.float32)
+        trace = load_trace(path)
+        if scene.prompt and kind.calls:
+            last = len(trace.calls) - 1
+            chosen = [trace.calls[round(place * last)] for place in kind.calls]
+            trace = trace.select(calls=chosen)
+        return trace.to("cpu", torch.float32)
 
 
 def fine(trace: Trace) -> list[str]:
@@ -131,6 +161,8 @@ def read_scenes(path: Path = HERE / "scenes.zip") -> tuple[Scene, ...]:
                 picture(archive, f"{number:03d}.image.png"),
                 picture(archive, f"{number:03d}.labels.png"),
                 entry["classes"],
+                entry.get("prompt", ""),
+                entry["seed"],
             )
             for number, entry in enumerate(json.loads(archive.read("scenes.json")))
         )

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import prototypes
+import torch
 from data import PLAIN, Kind, Scene, fine
 from skimage.filters import threshold_otsu
 
 from napari_ovam import (
+    LabelSettings,
     OptimizationSettings,
     Token,
     Trace,
     best_threshold,
+    joint_map,
+    maps_to_labels,
     optimize_token,
     phrase_map,
 )
@@ -37,6 +41,36 @@ def _prototype(**values: Any) -> Fit:
     return lambda traces, word, masks: prototypes.fit(traces, word, masks, **values)
 
 
+def _starting(*, mean: bool = False, draws: int = 0, word: bool = True) -> Fit:
+    """Start at the mean of all classes' words, or at rows near the word's.
+
+    Of several starts the token with the lowest loss is taken.
+    """
+
+    def fit(traces: Sequence[Trace], start: Token, masks: Sequence[Any]) -> Token:
+        first = start.embedding[:1]
+        last = start.embedding[start.span[1] - 1 : start.span[1]]
+        if mean:
+            last = torch.stack(list(WORDS.values())).mean(0)[None]
+        rows = [last] * word
+        for seed in range(draws):
+            draw = torch.Generator().manual_seed(seed)
+            rows.append(last + last.std() * torch.randn(last.shape, generator=draw))
+        found = [
+            optimize_token(
+                traces,
+                replace(start, embedding=torch.cat([first, row]), span=(1, 2)),
+                masks,
+            )
+            for row in rows
+        ]
+        return min(found, key=lambda token: min(token.info["losses"]))
+
+    return fit
+
+
+# The last rows of the classes' words, by name; the runner has the pipeline.
+WORDS: dict[str, torch.Tensor] = {}
 RECIPES: dict[str, Fit] = {
     "default": _settings(),
     "lr 0.1": _settings(learning_rate=0.1),
@@ -46,6 +80,10 @@ RECIPES: dict[str, Fit] = {
     "regularization 0.5": _settings(learning_rate=0.1, regularization=0.5),
     "cross-entropy + Dice": _prototype(loss="plain"),
     "cross-entropy + Dice, near the word": _prototype(loss="plain", pull=0.1),
+    "balanced cross-entropy + Dice": _prototype(loss="balanced"),
+    "started at the mean of all words": _starting(mean=True),
+    "started at chance, near the word": _starting(draws=1, word=False),
+    "best loss of four starts": _starting(draws=3),
     "min-max map in the loss": _prototype(loss="balanced", minmax=True),
     "four background vectors": _prototype(loss="balanced", backgrounds=4),
     "a token a layer": _prototype(loss="balanced", per_layer=True),
@@ -65,14 +103,18 @@ class Method:
     source : "word", or a name in `RECIPES`
     layers : "all", "fine", or the side of the grids
     steps : refinements, in their order; "flip" averages with the mirrored image
-    rule : "fixed", "fitted" on the annotated images, or "halfway": the mean of the
-        fitted threshold and of Otsu's on the image itself
+    rule : "fixed", "fitted" on the annotated images, "otsu" on the image itself, or
+        "halfway": the mean of the latter two
+    joint : whether the map is the joint one of token and word
+    parts : as in `LabelSettings`
     """
 
     source: str
     layers: str | int = "all"
     steps: tuple[str, ...] = ()
     rule: str = "fitted"
+    joint: bool = False
+    parts: float = 0.0
     kind: Kind = PLAIN
 
     def chosen(self, trace: Trace) -> Trace:
@@ -105,11 +147,17 @@ def stretched(found: NDArray[Any]) -> NDArray[np.float32]:
     return result
 
 
-def plain_map(method: Method, trace: Trace, token: Token) -> NDArray[np.float32]:
+def plain_map(
+    method: Method, trace: Trace, token: Token, word: Token
+) -> NDArray[np.float32]:
     """Return a map as the panel shows it, (H, W) from 0 to 1."""
+    trace = method.chosen(trace)
     if "per_layer" in token.info:
-        return prototypes.map_of(method.chosen(trace), token)
-    return phrase_map(method.chosen(trace), token, normalize="minmax")
+        found = prototypes.map_of(trace, token)
+        if method.joint:
+            found = np.sqrt(found * phrase_map(trace, word, normalize="minmax"))
+        return stretched(found)
+    return joint_map(trace, [token, word] if method.joint else [token])
 
 
 def refined(
@@ -125,9 +173,15 @@ def cut(method: Method, found: NDArray[np.float32], threshold: float) -> Any:
     """Return the mask that a map makes, with the threshold of the annotated images."""
     if method.rule == "fixed":
         threshold = FIXED
-    elif method.rule == "halfway":
-        threshold = (threshold + threshold_otsu(found)) / 2
-    return found >= threshold
+    elif method.rule != "fitted":
+        own = otsu(found)
+        threshold = own if method.rule == "otsu" else (threshold + own) / 2
+    level = min(max(threshold, 1e-6), 1.0)
+    return maps_to_labels(found[None], LabelSettings(level, parts=method.parts)) > 0
+
+
+def otsu(found: NDArray[np.float32]) -> float:
+    return float(threshold_otsu(found)) if np.ptp(found) else 1.0
 
 
 def fitted(maps: Sequence[Any], masks: Sequence[Any]) -> tuple[float, float]:

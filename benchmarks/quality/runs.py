@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from measure import boundary_f, interval
-from methods import RECIPES, Method, cut, fitted, plain_map, refined
+from methods import RECIPES, WORDS, Method, cut, fitted, plain_map, refined
 from torch.nn import functional
 
 from napari_ovam import Token, Trace, encode_phrase, iou
@@ -49,7 +49,9 @@ class Row:
             "layers": self.method.layers,
             "steps": self.method.steps,
             "rule": self.method.rule,
-            "trace": self.method.kind.folder,
+            "joint": self.method.joint,
+            "parts": self.method.parts,
+            "trace": str(self.method.kind),
             "masks_scored": self.images,
             **{name: round(float(np.mean(getattr(self, name))), 4) for name in parts},
             "iou_interval": round(interval(self.iou), 4),
@@ -63,6 +65,9 @@ class Runner:
     def __init__(self, data: Data, classes: Sequence[str]) -> None:
         self.data = data
         self.classes = tuple(classes)
+        for name in data.names:
+            token = encode_phrase(data.pipe, name)
+            WORDS[name] = token.embedding[token.span[1] - 1]
 
     def run(
         self,
@@ -142,19 +147,21 @@ class _Class:
         return token, time.perf_counter() - begin
 
     def _map(self, method: Method, start: int, stop: int, scene: Scene) -> Any:
-        base = replace(method, steps=(), rule="fitted")
-        if method.rule != "fitted":
-            return self.map(replace(method, rule="fitted"), start, stop, scene)
+        if method.rule != "fitted" or method.parts:
+            plain = replace(method, rule="fitted", parts=0.0)
+            return self.map(plain, start, stop, scene)
+        base = replace(method, steps=())
         if method.source == "word" and (start, stop) != (0, 0):
             return self.map(method, 0, 0, scene)
         token, _ = self.token(*self._key(method), start, stop)
         trace = self.trace(scene, method.kind)
         if not method.steps:
-            return plain_map(method, trace, token)
+            return plain_map(method, trace, token, self.word)
         found = self.map(base, start, stop, scene)
         if "flip" in method.steps:
             mirrored = self.trace(scene, replace(method.kind, flipped=True))
-            found = (found + plain_map(method, mirrored, token)[:, ::-1]) / 2
+            other = plain_map(method, mirrored, token, self.word)
+            found = (found + other[:, ::-1]) / 2
         return refined(method, found, scene, trace)
 
 
@@ -169,8 +176,9 @@ def _add(row: Row, scenes: Sequence[Scene], masks: Any, draws: Any) -> None:
     single = np.array([len(scene.classes) == 1 for scene in scenes])
     row.iou.append(float(overlaps.mean()))
     row.boundary.append(float(np.mean(borders)))
-    row.alone.append(float(overlaps[:, single].mean()))
-    row.in_pairs.append(float(overlaps[:, ~single].mean()))
+    for part, where in ((row.alone, single), (row.in_pairs, ~single)):
+        if where.any():
+            part.append(float(overlaps[:, where].mean()))
     row.images += overlaps.size
 
 
