@@ -32,11 +32,11 @@ import numpy as np
 from PIL import Image
 from pycocotools.coco import COCO
 
-from napari_ovam.autosave import Autosave
 from napari_ovam.export import export_dataset
-from napari_ovam.instance_files import load_instances, save_instances
-from napari_ovam.instance_tracking import find_instances
+from napari_ovam.instances.files import load_instances, save_instances
+from napari_ovam.instances.tracking import find_instances
 from napari_ovam.project import Project
+from napari_ovam.project.autosave import Autosave
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -239,7 +239,7 @@ def model_on_and_on(folder: Path, project: Project, pipe: object) -> None:
     """Propose labels anew and anew, with tokens that change meanwhile."""
     import torch
 
-    from napari_ovam.proposals import ProposalSettings, propose
+    from napari_ovam.project.proposals import ProposalSettings, propose
     from napari_ovam.token_library import TokenLibrary
     from napari_ovam.tokens import encode_phrase
 

@@ -200,7 +200,7 @@ def test_a_saved_model_loads_and_draws_the_same(pipe, tmp_path):
 def test_a_tokenizer_that_needs_sentencepiece_says_so(alpha, tmp_path, monkeypatch):
     alpha.save_pretrained(tmp_path)
     (tmp_path / "tokenizer/tokenizer.json").rename(tmp_path / "tokenizer/spiece.model")
-    monkeypatch.setattr("napari_ovam.model_files.find_spec", lambda name: None)
+    monkeypatch.setattr("napari_ovam.weights.files.find_spec", lambda name: None)
     with pytest.raises(ModelError, match="pip install sentencepiece protobuf"):
         load_pipeline(tmp_path)
 

@@ -8,12 +8,12 @@ import pytest
 
 from napari_ovam.classes import ClassError
 from napari_ovam.export import FORMATS, export_dataset
-from napari_ovam.instance_files import load_instances, save_instances
 from napari_ovam.instances import Instances
+from napari_ovam.instances.files import load_instances, save_instances
 from napari_ovam.progress import Cancelled
 from napari_ovam.project import Project
-from napari_ovam.project_files import read_about_labels
-from napari_ovam.verify import verify
+from napari_ovam.project.files import read_about_labels
+from napari_ovam.project.verify import verify
 
 LABELS = np.array([[0, 1, 1], [2, 300, 255]], np.uint16)
 

@@ -20,7 +20,7 @@ from napari_ovam.export import (
     dataset,
     parse_split,
 )
-from napari_ovam.verify import verify
+from napari_ovam.project.verify import verify
 
 CLASSES = [
     LabelClass(1, "cat", (255, 0, 0)),

@@ -11,12 +11,13 @@ import pytest
 import torch
 from hub_server import HubServer
 
-from napari_ovam import load_pipeline, transfer
-from napari_ovam.hub import PickleError, describe, download_model
-from napari_ovam.model_files import ModelError
-from napari_ovam.model_store import find_model, list_models
-from napari_ovam.pickles import convert_pickles
+from napari_ovam import load_pipeline
 from napari_ovam.progress import Cancelled
+from napari_ovam.weights import transfer
+from napari_ovam.weights.files import ModelError
+from napari_ovam.weights.hub import PickleError, describe, download_model
+from napari_ovam.weights.pickles import convert_pickles
+from napari_ovam.weights.store import find_model, list_models
 
 NAME = "somebody/small"
 UNET = "unet/diffusion_pytorch_model.safetensors"

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from napari_ovam import image_files
-from napari_ovam.image_files import ImageFileError, page_count, read
+from napari_ovam.images import files as image_files
+from napari_ovam.images.files import ImageFileError, page_count, read
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -303,7 +303,7 @@ def test_a_bomb_takes_no_memory(tmp_path: Path) -> None:
     code = (
         "import re, sys\n"
         "from pathlib import Path\n"
-        "from napari_ovam.image_files import ImageFileError, read\n"
+        "from napari_ovam.images.files import ImageFileError, read\n"
         "try: read(sys.argv[1])\n"
         "except ImageFileError: pass\n"
         "else: sys.exit('it was opened')\n"

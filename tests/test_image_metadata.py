@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from PIL import Image
 
-from napari_ovam import metadata_formats
 from napari_ovam.diffusion import GenerationSettings
-from napari_ovam.image_files import ImageFileError
-from napari_ovam.image_metadata import ImageMetadata, read_metadata
+from napari_ovam.images import metadata_formats
+from napari_ovam.images.files import ImageFileError
+from napari_ovam.images.metadata import ImageMetadata, read_metadata
 from napari_ovam.png import write_png
 
 if TYPE_CHECKING:
@@ -453,7 +453,7 @@ def test_a_loop_of_ten_thousand_nodes_ends(tmp_path: Path) -> None:
 def test_control_characters_do_not_come_through() -> None:
     found = metadata_formats.infotext("a\x07 cat\x00\nSteps: 3, Seed: 4")
     assert found["prompt"] == "a\x07 cat\x00"
-    from napari_ovam.image_metadata import _checked
+    from napari_ovam.images.metadata import _checked
 
     assert _checked(found, {}).prompt == "a  cat"
 

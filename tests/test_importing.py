@@ -10,9 +10,9 @@ from pycocotools import mask as rle
 
 from napari_ovam import ExportItem, LabelClass, export_dataset
 from napari_ovam.export import Split
-from napari_ovam.import_sources import ImportSourceError
 from napari_ovam.importing import import_masks, open_source
-from napari_ovam.instance_files import load_instances
+from napari_ovam.importing.sources import ImportSourceError
+from napari_ovam.instances.files import load_instances
 from napari_ovam.project import Project
 
 CLASSES = [

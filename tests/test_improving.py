@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from napari_ovam import OptimizationSettings, Token, load_pipeline, trace_image
-from napari_ovam.accepted import draw_names, split_names
-from napari_ovam.improving import ImproveSettings, improve_tokens
 from napari_ovam.progress import Cancelled
 from napari_ovam.project import Project
+from napari_ovam.project.accepted import draw_names, split_names
+from napari_ovam.project.improving import ImproveSettings, improve_tokens
 from napari_ovam.scenes import load_scenes
 from napari_ovam.token_library import TokenLibrary
 from napari_ovam.trace import ModelMismatchError
@@ -101,7 +101,9 @@ def test_a_token_that_is_no_better_is_not_stored(tmp_path, monkeypatch):
         rows = token.embedding[[token.span[1] - 1, 0]]
         return Token(token.name, token.model, rows, info={"cancelled": False})
 
-    monkeypatch.setattr("napari_ovam.improving.optimize_token", find_the_background)
+    monkeypatch.setattr(
+        "napari_ovam.project.improving.optimize_token", find_the_background
+    )
     project = cats(tmp_path / "scenes", 2)
     (found,) = improve_tokens(project, load_pipeline("tiny")).results
     assert found.after < found.before

@@ -4,8 +4,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from napari_ovam.instance_files import load_instances, save_instances
-from napari_ovam.instance_tracking import find_instances, follow_labels
 from napari_ovam.instances import (
     InstanceError,
     Instances,
@@ -13,6 +11,8 @@ from napari_ovam.instances import (
     split_by_line,
     split_by_seeds,
 )
+from napari_ovam.instances.files import load_instances, save_instances
+from napari_ovam.instances.tracking import find_instances, follow_labels
 from napari_ovam.png import PngError
 
 

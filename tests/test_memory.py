@@ -16,18 +16,18 @@ from napari_ovam import (
     TraceSettings,
     generate,
     load_pipeline,
-    model_sizes,
     trace_image,
 )
-from napari_ovam import memory as memory_module
-from napari_ovam.memory import (
+from napari_ovam.weights import memory as memory_module
+from napari_ovam.weights import sizes as model_sizes
+from napari_ovam.weights.files import ModelError
+from napari_ovam.weights.memory import (
     MemoryPlan,
     estimate_memory,
     free_memory,
     memory_options,
 )
-from napari_ovam.model_files import ModelError
-from napari_ovam.model_sizes import ModelSizes
+from napari_ovam.weights.sizes import ModelSizes
 
 if TYPE_CHECKING:
     from pathlib import Path

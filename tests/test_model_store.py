@@ -12,14 +12,14 @@ import torch
 from safetensors.torch import save_file
 
 from napari_ovam import load_pipeline
-from napari_ovam.model_store import find_model, human_size, list_models
-from napari_ovam.recent import (
+from napari_ovam.weights.recent import (
     forget_folder,
     model_folders,
     recent_models,
     remember_folder,
     remember_model,
 )
+from napari_ovam.weights.store import find_model, human_size, list_models
 
 UNET = "unet/diffusion_pytorch_model.safetensors"
 

@@ -13,7 +13,7 @@ import torch
 from hub_server import HubServer
 from typer.testing import CliRunner
 
-from napari_ovam import models_cli
+from napari_ovam.cli import models as models_cli
 from napari_ovam.trace import LayerTrace, Trace
 from napari_ovam.trace_cache import TraceCache
 
@@ -95,7 +95,7 @@ def test_info_of_the_embedded_model_needs_no_network():
 
 
 def test_info_offers_what_takes_less(monkeypatch):
-    from napari_ovam import memory
+    from napari_ovam.weights import memory
 
     monkeypatch.setattr(memory, "free_memory", lambda _: 1)
     text = run("info", "tiny", "--device", "cpu")
@@ -132,7 +132,7 @@ def test_the_cache_is_shown_limited_and_emptied():
 
 def test_help_does_not_wait_for_torch():
     program = (
-        "import sys, napari_ovam.models_cli; assert not {'torch', 'diffusers', "
+        "import sys, napari_ovam.cli.models; assert not {'torch', 'diffusers', "
         "'huggingface_hub'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", program], check=True)

@@ -15,11 +15,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from napari_ovam.autosave import Autosave
 from napari_ovam.classes import PALETTE, ClassError, ClassTable
 from napari_ovam.export import export_dataset
 from napari_ovam.project import Project, ProjectError
-from napari_ovam.scratch import (
+from napari_ovam.project.autosave import Autosave
+from napari_ovam.project.scratch import (
     Scratch,
     adopt,
     clean,
@@ -512,8 +512,8 @@ def test_only_scratch_projects_that_nobody_uses_are_removed(project: Project) ->
 PAINTER = """
 import sys, time
 import numpy as np
-from napari_ovam.autosave import Autosave
-from napari_ovam.scratch import Scratch
+from napari_ovam.project.autosave import Autosave
+from napari_ovam.project.scratch import Scratch
 scratch = Scratch()
 autosave = Autosave(scratch.project)
 autosave.submit(("start", None), scratch.start)

@@ -10,7 +10,7 @@ from napari_ovam import Token, iou, labels_to_target, load_pipeline, trace_image
 from napari_ovam.class_maps import class_labels, class_map, class_maps
 from napari_ovam.progress import Cancelled
 from napari_ovam.project import Project
-from napari_ovam.proposals import ProposalError, ProposalSettings, propose
+from napari_ovam.project.proposals import ProposalError, ProposalSettings, propose
 from napari_ovam.scenes import load_scenes
 
 RANDOM = np.random.default_rng(0)
@@ -160,7 +160,7 @@ def test_a_saved_trace_is_used_and_one_of_another_model_is_not(
         traced.append(1)
         return trace_image(*values, **options)
 
-    monkeypatch.setattr("napari_ovam.proposals.trace_image", counted)
+    monkeypatch.setattr("napari_ovam.project.proposals.trace_image", counted)
     report = propose(project, pipe, settings=ProposalSettings(keep_traces=True))
     assert report.proposed == ("a", "b", "c", "d")
     assert len(traced) == 3

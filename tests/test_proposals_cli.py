@@ -7,8 +7,8 @@ import typer
 from typer.testing import CliRunner
 
 from napari_ovam import Token
+from napari_ovam.cli.proposals import register
 from napari_ovam.project import Project
-from napari_ovam.proposals_cli import register
 from napari_ovam.scenes import load_scenes
 from napari_ovam.token_library import TokenLibrary
 

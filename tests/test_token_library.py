@@ -13,9 +13,9 @@ from reference import random_trace
 
 import napari_ovam
 from napari_ovam import Token, encode_phrase, load_token, load_tokens, save_token
-from napari_ovam.token_compare import compare_tokens
-from napari_ovam.token_entry import preview_picture
 from napari_ovam.token_library import TokenLibrary, TokenLibraryError, library_folder
+from napari_ovam.token_library.compare import compare_tokens
+from napari_ovam.token_library.entry import preview_picture
 from napari_ovam.trace import ModelMismatchError
 
 

@@ -14,7 +14,7 @@ from napari_ovam import export_dataset
 from napari_ovam.cli import app
 from napari_ovam.export import FORMATS
 from napari_ovam.project import Project
-from napari_ovam.verify import VerifyError, verify
+from napari_ovam.project.verify import VerifyError, verify
 
 
 @pytest.fixture

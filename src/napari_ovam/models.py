@@ -20,9 +20,9 @@ import diffusers
 import torch
 from safetensors import SafetensorError
 
-from napari_ovam.architecture_base import ModelError as ModelError
 from napari_ovam.architectures import pipeline_architecture as pipeline_architecture
-from napari_ovam.model_files import (
+from napari_ovam.architectures.base import ModelError as ModelError
+from napari_ovam.weights.files import (
     INDEX,
     LEFT_OUT,
     PICKLES,

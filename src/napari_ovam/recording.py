@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from napari_ovam.architectures import pipeline_architecture
-from napari_ovam.attention_layers import (
+from napari_ovam.architectures.attention_layers import (
     AttentionLayer,
     check_range,
     find_layers,
@@ -34,7 +34,7 @@ from napari_ovam.trace import (
 )
 
 if TYPE_CHECKING:
-    from napari_ovam.architecture_base import Architecture
+    from napari_ovam.architectures.base import Architecture
 
 Check = Callable[[], None]
 

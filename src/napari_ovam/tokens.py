@@ -15,7 +15,7 @@ from napari_ovam.trace import ModelMismatchError, Trace, text_encoder_hash
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from napari_ovam.architecture_base import Architecture
+    from napari_ovam.architectures.base import Architecture
 
 
 class TokenError(ValueError):

@@ -12,7 +12,7 @@ from project_window import SIZE, Window, make_project
 
 from napari_ovam._qt.project_dock import ProjectWidget
 from napari_ovam.project import Project
-from napari_ovam.scratch import unfinished
+from napari_ovam.project.scratch import unfinished
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from napari_ovam.project import Project
-from napari_ovam.scratch import scratch_folder, unfinished
+from napari_ovam.project.scratch import scratch_folder, unfinished
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -41,7 +41,7 @@ def launch() -> int:
     if problem:
         sys.stderr.write(f"napari-ovam: {problem}\n")
         return 1
-    from napari_ovam.model_files import quiet
+    from napari_ovam.weights.files import quiet
 
     with quiet():
         for module in _HEAVY:

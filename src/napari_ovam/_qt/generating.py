@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from napari_ovam.image_metadata import ImageMetadata
+    from napari_ovam.images.metadata import ImageMetadata
 
     from .session import Session
     from .worker import Job

@@ -21,7 +21,7 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from napari_ovam.recent import recent_models
+from napari_ovam.weights.recent import recent_models
 
 from .images import read_image, reader_of_layer
 from .layers import role_of

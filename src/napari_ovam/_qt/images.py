@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from napari_ovam.diffusion import GenerationSettings
-    from napari_ovam.image_metadata import ImageMetadata
+    from napari_ovam.images.metadata import ImageMetadata
 
 
 def reader_of_layer(layer: Image) -> Callable[[], NDArray[np.uint8]]:
@@ -112,7 +112,7 @@ def read_image(
     Parameters
     ----------
     path
-        Of any format that `napari_ovam.image_files.read` takes.
+        Of any format that `napari_ovam.images.files.read` takes.
     page
         Which of several pages, from 0.
 
@@ -123,8 +123,8 @@ def read_image(
     ValueError
         If the file is no image, or broken.
     """
-    from napari_ovam.image_files import page_count, read
-    from napari_ovam.image_metadata import read_metadata
+    from napari_ovam.images.files import page_count, read
+    from napari_ovam.images.metadata import read_metadata
 
     if page is None and (count := page_count(path)) > 1:
         raise SeveralPages(path, count)

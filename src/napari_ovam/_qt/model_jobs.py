@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from napari_ovam.hub import HubModel
-    from napari_ovam.memory import MemoryEstimate, MemoryOption, MemoryPlan
+    from napari_ovam.weights.hub import HubModel
+    from napari_ovam.weights.memory import MemoryEstimate, MemoryOption, MemoryPlan
 
     from .state import ModelChoice
     from .worker import Job
@@ -46,8 +46,8 @@ def load_model(choice: ModelChoice, plan: MemoryPlan | None) -> Any:
 
 def _check_is_here(model: str) -> None:
     """Refuse a model of the hub that nobody has seen the size and licence of."""
-    from napari_ovam.model_files import ModelError
-    from napari_ovam.model_store import find_model
+    from napari_ovam.weights.files import ModelError
+    from napari_ovam.weights.store import find_model
 
     if model.count("/") != 1 or Path(model).suffix or Path(model).expanduser().exists():
         return  # a path, or no model: loading says which
@@ -59,8 +59,8 @@ def _check_is_here(model: str) -> None:
 
 
 def _check_fits(choice: ModelChoice) -> None:
-    from napari_ovam.memory import estimate_memory
-    from napari_ovam.model_files import ModelError
+    from napari_ovam.weights.files import ModelError
+    from napari_ovam.weights.memory import estimate_memory
 
     gc.collect()  # the model before this one
     try:
@@ -76,7 +76,7 @@ def _check_fits(choice: ModelChoice) -> None:
 
 def fit_of(choice: ModelChoice, plan: MemoryPlan | None) -> Fit:
     """Estimate what a model on this machine takes, as planned."""
-    from napari_ovam.memory import estimate_memory, memory_options
+    from napari_ovam.weights.memory import estimate_memory, memory_options
 
     needed = estimate_memory(choice.model, device=choice.device, plan=plan)
     return Fit(needed, memory_options(choice.model, needed))
@@ -84,8 +84,8 @@ def fit_of(choice: ModelChoice, plan: MemoryPlan | None) -> Fit:
 
 def look_up(model: str, variant: str | None, pickles: bool, job: Job) -> HubModel:
     """Ask the hub what a model is; a cancel does not wait for the hub."""
-    from napari_ovam.hub import describe
-    from napari_ovam.transfer import patiently
+    from napari_ovam.weights.hub import describe
+    from napari_ovam.weights.transfer import patiently
 
     ask = partial(describe, model, variant=variant, pickles=pickles)
     return patiently(ask, job.check)
@@ -96,8 +96,8 @@ def download(model: HubModel, alive: Callable[[], None], job: Job) -> str:
 
     `alive` may raise `Cancelled`; what has arrived stays.
     """
-    from napari_ovam.hub import download_model
-    from napari_ovam.pickles import convert_pickles
+    from napari_ovam.weights.hub import download_model
+    from napari_ovam.weights.pickles import convert_pickles
 
     def progress(done: int, total: int) -> None:
         alive()
@@ -112,7 +112,7 @@ def download(model: HubModel, alive: Callable[[], None], job: Job) -> str:
 
 def convert(path: Path, job: Job) -> str:
     """Write the safetensors of a pickled model, and return the name to load."""
-    from napari_ovam.pickles import convert_pickles
+    from napari_ovam.weights.pickles import convert_pickles
 
     job.describe(f"Converting {path.name}", holds=True)
     made = convert_pickles(path)

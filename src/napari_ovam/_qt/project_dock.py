@@ -25,7 +25,7 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from napari_ovam.project_index import Status
+from napari_ovam.project.index import Status
 
 from .keys import ACTIONS, action_of, keys
 from .project_table import SampleTable, dot

@@ -14,8 +14,8 @@ from psygnal import Signal
 
 from napari_ovam.folder_lock import lock_folder
 from napari_ovam.project import Project, ProjectError
-from napari_ovam.project_index import BACKUP, INDEX
-from napari_ovam.scratch import adopt
+from napari_ovam.project.index import BACKUP, INDEX
+from napari_ovam.project.scratch import adopt
 
 from .edits import Edits
 from .images import as_settings
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from napari_ovam.project_index import Status
+    from napari_ovam.project.index import Status
     from napari_ovam.trace import Trace
 
     from .session import Session

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from napari_ovam import Token
     from napari_ovam.classes import ProjectClass
-    from napari_ovam.project_index import Sample
+    from napari_ovam.project.index import Sample
 
     from .worker import Job
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from qtpy.QtWidgets import QHBoxLayout, QLabel, QVBoxLayout, QWidget
 
-from napari_ovam.scratch import mark_done
+from napari_ovam.project.scratch import mark_done
 
 from .saving import find_unfinished
 from .section import button, listen

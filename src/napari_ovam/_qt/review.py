@@ -9,7 +9,7 @@ from psygnal import Signal
 from .state import DECIDED
 
 if TYPE_CHECKING:
-    from napari_ovam.project_index import Status
+    from napari_ovam.project.index import Status
 
     from .session import Session
 

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from qtpy.QtCore import QObject, Signal  # type: ignore[attr-defined]
 
-from napari_ovam.autosave import Autosave
 from napari_ovam.classes import ClassTable as ProjectClasses
 from napari_ovam.classes import ProjectClass
-from napari_ovam.scratch import Scratch, clean, mark_done, unfinished
+from napari_ovam.project.autosave import Autosave
+from napari_ovam.project.scratch import Scratch, clean, mark_done, unfinished
 
 from .edits import UNTOUCHED, Edits
 from .merging import merged, renumbered
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from napari_ovam import Token
     from napari_ovam.project import Project
-    from napari_ovam.project_index import Status
+    from napari_ovam.project.index import Status
     from napari_ovam.trace import Trace
 
     from .reading import Recovered

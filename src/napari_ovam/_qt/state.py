@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from napari_ovam.diffusion import GenerationSettings
-    from napari_ovam.project_index import Status
+    from napari_ovam.project.index import Status
     from napari_ovam.tokens import Token
     from napari_ovam.trace import Trace
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_ovam.recent import remember_model
+from napari_ovam.weights.recent import remember_model
 
 from .model_jobs import load_model
 
@@ -30,8 +30,8 @@ if TYPE_CHECKING:
         OptimizationSettings,
         Token,
     )
-    from napari_ovam.memory import MemoryPlan
     from napari_ovam.trace import Trace, TraceSettings
+    from napari_ovam.weights.memory import MemoryPlan
 
     from .state import ModelChoice
     from .worker import Job

@@ -1,0 +1,210 @@
+"""What `maps` and `optimize` do with the classes and labels of a project."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from napari_ovam.class_maps import class_maps, refined_maps
+from napari_ovam.labels import labels_to_target
+from napari_ovam.png import write_png
+from napari_ovam.project import ProjectError
+from napari_ovam.project.proposals import ProposalSettings, class_sources, trace_of
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from napari_ovam.classes import ProjectClass
+    from napari_ovam.progress import Progress
+    from napari_ovam.project import Project
+
+_REVIEWED = ("edited", "accepted")
+
+
+@dataclass(frozen=True)
+class Optimized:
+    """A token that was stored: its file, and the IoU of phrase and token."""
+
+    path: Path
+    before: float
+    after: float
+
+
+def find_class(project: Project, text: str) -> ProjectClass:
+    """Return the class of a name or phrase, in whatever case.
+
+    Raises
+    ------
+    ProjectError
+        If there is none.
+    """
+    entry = _known_class(project, text)
+    if entry is None:
+        known = ", ".join(repr(each.name) for each in project.classes) or "none"
+        raise ProjectError(
+            f"there is no class {text!r} in {project.path}: there are {known}"
+        )
+    return entry
+
+
+def choose_classes(
+    project: Project, phrases: Sequence[str], *, tokens: bool | None
+) -> list[int]:
+    """Return the ids of the classes of phrases; new ones are added.
+
+    Parameters
+    ----------
+    tokens
+        Whether they are found by their tokens, where they have one. None leaves that
+        as it is.
+    """
+    ids = []
+    for phrase in phrases:
+        entry = _known_class(project, phrase) or project.classes.add(phrase)
+        if tokens is not None:
+            source = "token" if tokens and entry.token else "phrase"
+            entry = project.classes.change(entry.id, source=source)
+        ids.append(project.classes.change(entry.id, active=True).id)
+    return list(dict.fromkeys(ids))
+
+
+def save_and_measure(
+    project: Project,
+    pipe: Any,
+    names: Sequence[str],
+    ids: Sequence[int],
+    settings: ProposalSettings,
+    *,
+    save: bool,
+) -> dict[int, float]:
+    """Write the maps of classes, and return Otsu's threshold of each, by its id.
+
+    It is the mean over the images, of maps as labels are made of them.
+    """
+    from skimage.filters import threshold_otsu
+
+    sources = class_sources(project, pipe, ids)
+    found: dict[int, list[float]] = {number: [] for number in ids}
+    for name in names:
+        image = project.load_image(name)
+        trace = trace_of(project, pipe, name, image, settings)
+        maps = class_maps(trace, sources, settings.layers)
+        if save:
+            for number, values in maps.items():
+                path = map_path(project, name, project.classes[number])
+                path.parent.mkdir(exist_ok=True)
+                write_png(path, (values * 65535).round().astype(np.uint16))
+        for number, values in refined_maps(maps, image, settings.refine).items():
+            if np.ptp(values):
+                found[number].append(float(threshold_otsu(values)))
+    return {i: float(np.mean(values)) if values else 0.5 for i, values in found.items()}
+
+
+def map_path(project: Project, name: str, entry: ProjectClass) -> Path:
+    """Return the place of a map: maps/NAME.ID-CLASS.png."""
+    slug = re.sub(r"[^a-z0-9]+", "-", entry.name.lower()).strip("-")[:40]
+    return project.path / "maps" / f"{name}.{entry.id}-{slug or 'class'}.png"
+
+
+def annotated(
+    project: Project, entry: ProjectClass, chosen: Sequence[str] | None
+) -> list[str]:
+    """Return the samples whose labels a class is learned from.
+
+    Those that are chosen; else all that hold it and were edited or accepted, or, where
+    there is none, all that hold it and were not rejected.
+
+    Raises
+    ------
+    ProjectError
+        If there is none, or a chosen one has no labels.
+    """
+    if chosen:
+        for name in chosen:
+            if project.load_labels(name) is None:
+                raise ProjectError(f"{name} has no labels: make some first")
+        return list(dict.fromkeys(chosen))
+    holding = [
+        sample
+        for sample in project.samples
+        if sample.status != "rejected"
+        and (labels := project.load_labels(sample.name)) is not None
+        and (labels == entry.id).any()
+    ]
+    names = [s.name for s in holding if s.status in _REVIEWED]
+    names = names or [sample.name for sample in holding]
+    if not names:
+        raise ProjectError(f"no labels in {project.path} hold the class {entry.name!r}")
+    return names
+
+
+def optimized(
+    project: Project,
+    entry: ProjectClass,
+    names: Sequence[str],
+    *,
+    model: str,
+    device: str,
+    recipe: str,
+    iterations: int | None,
+    progress: Progress,
+) -> Optimized:
+    """Optimize the token of a class on labelled samples, and use it from now on."""
+    from napari_ovam import OptimizationSettings, load_pipeline, optimize_token
+    from napari_ovam.class_maps import class_map, seen
+    from napari_ovam.labels import best_threshold
+    from napari_ovam.tokens import encode_phrase
+
+    pipe = load_pipeline(model, device=device)
+    settings = ProposalSettings(keep_traces=True)
+    images = [project.load_image(name) for name in names]
+    traces = [
+        seen(trace_of(project, pipe, name, image, settings))
+        for name, image in zip(names, images, strict=True)
+    ]
+    targets = [labels_to_target(_labels(project, name), entry.id) for name in names]
+    phrase = encode_phrase(pipe, entry.phrase)
+    token = optimize_token(
+        traces,
+        phrase,
+        targets,
+        OptimizationSettings(recipe=recipe, iterations=iterations),  # type: ignore[arg-type]
+        progress=progress,
+    )
+
+    def fitted(tokens: Sequence[Any]) -> tuple[float, float]:
+        maps = [
+            refined_maps({0: class_map(trace, tokens, "all")}, image, settings.refine)[
+                0
+            ]
+            for trace, image in zip(traces, images, strict=True)
+        ]
+        return best_threshold(maps, targets)
+
+    _, before = fitted((phrase,))
+    threshold, after = fitted((token, phrase))
+    limits = {**entry.thresholds, "token": min(max(threshold, 0.0), 1.0)}
+    project.classes.change(entry.id, source="token", thresholds=limits)
+    return Optimized(project.save_token(entry.id, token), before, after)
+
+
+def _labels(project: Project, name: str) -> np.ndarray[Any, Any]:
+    labels = project.load_labels(name)
+    if labels is None:
+        raise ProjectError(f"the labels of {name} are gone from {project.path}")
+    return labels
+
+
+def _known_class(project: Project, text: str) -> ProjectClass | None:
+    wanted = text.strip().casefold()
+    exact = project.classes.by_name(text.strip())
+    if exact is not None:
+        return exact
+    for entry in project.classes:
+        if wanted in (entry.name.casefold(), entry.phrase.casefold()):
+            return entry
+    return None

@@ -1,0 +1,329 @@
+"""The commands that fill a project: `generate`, `trace`, `maps`, `optimize`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from napari_ovam.cli.common import (
+    Device,
+    Folder,
+    Images,
+    Model,
+    part_of,
+    reported,
+    show_progress,
+    working_in,
+)
+
+# Nothing heavy is imported here: --help and mistakes are answered at once.
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from napari_ovam.classes import ProjectClass
+    from napari_ovam.project import Project
+
+Out = Annotated[
+    Path, typer.Option(help="A project to add to; a new one if there is none.")
+]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to the program's."""
+    for command in (generate, trace, maps, optimize):
+        app.command()(command)
+
+
+def generate(
+    prompt: Annotated[str, typer.Argument(help="What to draw.")],
+    out: Out,
+    count: Annotated[int, typer.Option(min=1, help="How many, seed by seed.")] = 1,
+    seed: Annotated[int, typer.Option(help="Of the first image.")] = 0,
+    negative_prompt: Annotated[str, typer.Option(help="What to keep away from.")] = "",
+    steps: Annotated[int | None, typer.Option(help="Denoising steps.")] = None,
+    guidance_scale: Annotated[
+        float | None, typer.Option(help="How strongly the prompt pulls.")
+    ] = None,
+    height: Annotated[int | None, typer.Option(help="Pixels.")] = None,
+    width: Annotated[int | None, typer.Option(help="Pixels.")] = None,
+    model: Model = "tiny",
+    device: Device = "auto",
+) -> None:
+    """Generate images and record their traces.
+
+    Adds images/NAME.png and traces/NAME.safetensors to a project. What is left out is
+    the model's own default.
+    """
+    with reported(), show_progress("generate") as progress:
+        from dataclasses import asdict
+
+        import napari_ovam as ovam
+
+        pipe = ovam.load_pipeline(model, device=device)
+        asked = ovam.GenerationSettings(
+            prompt, negative_prompt, seed, steps, guidance_scale, height, width
+        )
+        resolved = _resolved(pipe, asked)
+        with working_in(out, create=True) as project:
+            for number in range(count):
+                made = ovam.generate(
+                    pipe,
+                    _with_seed(resolved, seed + number),
+                    progress=part_of(progress, number, count),
+                )
+                sample = project.add_sample(
+                    made.image,
+                    {"model": model, **asdict(made.settings)},
+                    project.reserve(f"{prompt.lower()}-{seed + number}"),
+                    provenance={
+                        "title": prompt,
+                        "model": model,
+                        "text_encoder": made.trace.model,
+                    },
+                )
+                project.save_trace(sample.name, made.trace)
+                typer.echo(project.files.image(sample.name))
+
+
+def trace(
+    images: Annotated[list[Path], typer.Argument(help="Image files of any size.")],
+    out: Out,
+    prompt: Annotated[str, typer.Option(help="What they show, if known.")] = "",
+    seed: Annotated[int, typer.Option(help="Of the noise.")] = 0,
+    model: Model = "tiny",
+    device: Device = "auto",
+) -> None:
+    """Take images that exist, and record what the model sees in them.
+
+    Adds images/NAME.png and traces/NAME.safetensors to a project.
+    """
+    with reported(), show_progress("trace") as progress:
+        from napari_ovam.images.files import page_count, read
+
+        for path in images:
+            page_count(path)  # a mistake is found before the model is loaded
+        import napari_ovam as ovam
+
+        pipe = ovam.load_pipeline(model, device=device)
+        with working_in(out, create=True) as project:
+            for number, path in enumerate(images):
+                image = read(path)
+                found = ovam.trace_image(
+                    pipe,
+                    image,
+                    prompt=prompt,
+                    seed=seed,
+                    progress=part_of(progress, number, len(images)),
+                )
+                sample = project.add_sample(
+                    image,
+                    name=project.reserve(path.stem),
+                    provenance={
+                        "title": path.stem,
+                        "source": path.name,
+                        "model": model,
+                        "text_encoder": found.trace.model,
+                        "prompt": prompt,
+                        "seed": seed,
+                    },
+                )
+                project.save_trace(sample.name, found.trace)
+                typer.echo(project.files.image(sample.name))
+
+
+def maps(
+    folder: Folder,
+    phrase: Annotated[
+        list[str],
+        typer.Option(help="A class and the words to look for; once for each class."),
+    ],
+    image: Images = None,
+    threshold: Annotated[
+        str | None,
+        typer.Option(
+            help="From 0 to 1, or 'otsu': the mean of what the maps suggest. It stays "
+            "with the class; by default each class keeps its own (new ones: 0.5)."
+        ),
+    ] = None,
+    layers: Annotated[
+        str, typer.Option(help="What maps are made of: fine or all.")
+    ] = "fine",
+    refine: Annotated[
+        str,
+        typer.Option(help="Borders follow it: walk, guided, superpixels or none."),
+    ] = "walk",
+    tokens: Annotated[
+        bool | None,
+        typer.Option(
+            help="Use the tokens that 'optimize' has made, or the words alone. By "
+            "default what each class uses."
+        ),
+    ] = None,
+    save_maps: Annotated[bool, typer.Option(help="Write maps/*.png, too.")] = True,
+    overwrite: Annotated[
+        bool, typer.Option(help="Replace labels that were edited or accepted, too.")
+    ] = False,
+    model: Model = "tiny",
+    device: Device = "auto",
+) -> None:
+    """Map phrases on images and propose labels from the maps.
+
+    Adds labels/NAME.png with the status "proposed", maps/NAME.ID-CLASS.png (16-bit,
+    before refinement) and the classes. Labels that a person edited, accepted or
+    rejected, here or with another program, are kept.
+    """
+    with reported(), show_progress("maps") as progress:
+        limit = _threshold(threshold)
+        from napari_ovam.class_maps import LAYERS
+
+        _one_of("--layers", layers, LAYERS)
+        _one_of("--refine", refine, ("walk", "guided", "superpixels", "none"))
+        with working_in(folder) as project:
+            names = _names(project, image)
+            from napari_ovam import load_pipeline
+            from napari_ovam.cli.maps import choose_classes, save_and_measure
+            from napari_ovam.project import proposals
+
+            for name in names:
+                proposed = project.sample(name).status in ("new", "proposed")
+                if proposed and project.labels_are_foreign(name):
+                    project.change_sample(name, status="edited")
+            ids = choose_classes(project, phrase, tokens=tokens)
+            pipe = load_pipeline(model, device=device)
+            settings = proposals.ProposalSettings(
+                redo=True,
+                overwrite=overwrite,
+                layers=layers,
+                refine="" if refine == "none" else refine,
+                keep_traces=True,
+            )
+            if save_maps or limit == "otsu":
+                measured = save_and_measure(
+                    project, pipe, names, ids, settings, save=save_maps
+                )
+            for number in ids:
+                if limit == "otsu":
+                    _set_threshold(project, number, measured[number])
+                elif limit is not None:
+                    _set_threshold(project, number, limit)
+            project.save()
+            report = proposals.propose(
+                project, pipe, names, classes=ids, settings=settings, progress=progress
+            )
+            for name, reason in report.kept.items():
+                typer.echo(
+                    f"{name}: its labels are kept ({reason}; --overwrite replaces them)"
+                )
+            for name in report.proposed:
+                typer.echo(project.files.labels(name))
+        if report.failed:
+            lines = [f"{name}: {reason}" for name, reason in report.failed.items()]
+            raise ValueError("\n".join(lines))
+
+
+def optimize(
+    folder: Folder,
+    phrase: Annotated[str, typer.Option(help="The class: its token is optimized.")],
+    image: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Names of annotated images; by default all that hold the class and "
+            "were edited or accepted, else all that hold it."
+        ),
+    ] = None,
+    recipe: Annotated[str, typer.Option(help="'default', or 'ovam'.")] = "default",
+    iterations: Annotated[int | None, typer.Option(help="Steps.")] = None,
+    overwrite: Annotated[bool, typer.Option(help="Replace the token.")] = False,
+    model: Model = "tiny",
+    device: Device = "auto",
+) -> None:
+    """Optimize the token of a class from labels that a person has corrected.
+
+    Writes tokens/ID-CLASS.safetensors; maps are made with it and the phrase from then
+    on, with a threshold that is fitted on these images.
+    """
+    with (
+        reported(),
+        show_progress("optimize") as progress,
+        working_in(folder) as project,
+    ):
+        from napari_ovam.cli.maps import annotated, find_class, optimized
+
+        entry = find_class(project, phrase)
+        if entry.token is not None and not overwrite:
+            raise ValueError(
+                f"{project.files.token(entry.token)} exists: --overwrite replaces it"
+            )
+        names = annotated(project, entry, image)
+        result = optimized(
+            project,
+            entry,
+            names,
+            model=model,
+            device=device,
+            recipe=recipe,
+            iterations=iterations,
+            progress=progress,
+        )
+        typer.echo(
+            f"IoU on {', '.join(names)}: {result.before:.2f} with the word, "
+            f"{result.after:.2f} with the token\n{result.path}"
+        )
+
+
+def _resolved(pipe: Any, settings: Any) -> Any:
+    """Return settings with the model's defaults, checked before a folder is made."""
+    from napari_ovam.diffusion import resolve_settings
+
+    return resolve_settings(pipe, settings)
+
+
+def _with_seed(settings: Any, seed: int) -> Any:
+    from dataclasses import replace
+
+    return replace(settings, seed=seed)
+
+
+def _names(project: Project, chosen: Sequence[str] | None) -> list[str]:
+    """Return the names of chosen samples, else of all.
+
+    Raises
+    ------
+    ProjectError
+        If one is unknown, or there is none.
+    """
+    from napari_ovam.project import ProjectError
+
+    if not project.samples:
+        raise ProjectError(f"{project.path} holds no images: generate or trace some")
+    if not chosen:
+        return [sample.name for sample in project.samples]
+    return [project.sample(name).name for name in dict.fromkeys(chosen)]
+
+
+def _set_threshold(project: Project, number: int, value: float) -> ProjectClass:
+    entry = project.classes[number]
+    return project.classes.change(
+        number, thresholds={**entry.thresholds, entry.source: value}
+    )
+
+
+def _one_of(option: str, value: str, known: Sequence[str]) -> None:
+    if value not in known:
+        raise ValueError(f"{option} is {value!r}: give one of {', '.join(known)}")
+
+
+def _threshold(text: str | None) -> float | Literal["otsu"] | None:
+    if text is None:
+        return None
+    if text == "otsu":
+        return "otsu"
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= 1:
+        raise ValueError(f"--threshold is {text!r}: give 0 to 1, or 'otsu'")
+    return value

@@ -1,0 +1,300 @@
+"""The commands `propose` and `improve` on a project, and `tokens` on the library."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+# Nothing heavy is imported here: --help and mistakes are answered at once.
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from napari_ovam.progress import Progress
+    from napari_ovam.project import Project
+
+tokens = typer.Typer(
+    name="tokens",
+    help="The token library: list, compare, import, export and remove tokens.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+
+Folder = Annotated[Path, typer.Argument(help="The folder of a project.")]
+Model = Annotated[
+    str,
+    typer.Option(
+        help="'tiny' (embedded), a hub id, a diffusers folder or a .safetensors file."
+    ),
+]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps ...")]
+Classes = Annotated[
+    list[str] | None,
+    typer.Option("--class", help="Names or ids of classes; else all of them."),
+]
+TokenName = Annotated[str, typer.Argument(help="Its name, or the name of its file.")]
+Library = Annotated[
+    Path | None, typer.Option(help="Another library than your own: a folder.")
+]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to the program's."""
+    app.command()(propose)
+    app.command()(improve)
+    app.add_typer(tokens)
+
+
+def propose(
+    project: Folder,
+    image: Annotated[
+        list[str] | None, typer.Option(help="Names of images; all by default.")
+    ] = None,
+    classes: Classes = None,
+    redo: Annotated[
+        bool, typer.Option(help="Do those again that are proposed already.")
+    ] = False,
+    keep_traces: Annotated[
+        bool, typer.Option(help="Save the traces that are made: some MB each.")
+    ] = False,
+    model: Model = "tiny",
+    device: Device = "auto",
+) -> None:
+    """Propose labels for the images of a project.
+
+    What was edited, accepted or rejected is never touched. A run that was stopped is
+    gone on with by the next. Exits with 2 where single images could not be done.
+    """
+    with _shown("propose") as progress:
+        progress(0, 1)  # before torch is imported, which takes a while
+        from napari_ovam import load_pipeline
+        from napari_ovam.project import Project, proposals
+
+        opened = Project.open(project)
+        chosen = _ids(opened, classes)
+        report = proposals.propose(
+            opened,
+            load_pipeline(model, device=device),
+            image,
+            classes=chosen,
+            settings=proposals.ProposalSettings(redo=redo, keep_traces=keep_traces),
+            progress=progress,
+        )
+    for name, reason in report.failed.items():
+        typer.echo(f"{name}: {reason}", err=True)
+    typer.echo(
+        f"{len(report.proposed)} proposed, {len(report.kept)} left as they were, "
+        f"{len(report.failed)} failed"
+    )
+    if report.failed:
+        raise typer.Exit(2)
+
+
+def improve(
+    project: Folder,
+    classes: Classes = None,
+    leave_out: Annotated[
+        float, typer.Option(help="Share of the images that tokens are scored on.")
+    ] = 0.25,
+    most: Annotated[int, typer.Option(help="Images of a class that are used.")] = 12,
+    seed: Annotated[int, typer.Option(help="Of the choice of images.")] = 0,
+    store: Annotated[
+        str, typer.Option(help="Which tokens to use: better, always or never.")
+    ] = "better",
+    iterations: Annotated[int | None, typer.Option(help="Steps.")] = None,
+    library: Library = None,
+    model: Model = "tiny",
+    device: Device = "auto",
+) -> None:
+    """Optimize the tokens of classes on the accepted images of a project.
+
+    Shows the IoU on images that were left out, before and after. A token that is
+    replaced is kept in the library.
+    """
+    with _shown("improve") as progress:
+        progress(0, 1)
+        from napari_ovam import OptimizationSettings, load_pipeline
+        from napari_ovam.project import Project
+        from napari_ovam.project.improving import ImproveSettings, improve_tokens
+        from napari_ovam.token_library import TokenLibrary
+
+        settings = ImproveSettings(
+            leave_out=leave_out,
+            most=most,
+            seed=seed,
+            store=store,  # type: ignore[arg-type]  # checked there
+            optimization=OptimizationSettings(iterations=iterations),
+        )
+        opened = Project.open(project)
+        chosen = _ids(opened, classes)
+        report = improve_tokens(
+            opened,
+            load_pipeline(model, device=device),
+            chosen,
+            settings=settings,
+            library=TokenLibrary(library),
+            progress=progress,
+        )
+    typer.echo(f"{'class':20} {'before':>7} {'after':>7}  on")
+    for found in report.results:
+        where = f"{len(found.left_out)} left out"
+        if not found.left_out:
+            where = "the image it was optimized on"
+        elif found.known:
+            where += f", {len(found.known)} of them known to the old token"
+        used = "used now" if found.stored else "not used"
+        typer.echo(
+            f"{found.name[:20]:20} {found.before:7.2f} {found.after:7.2f}  {where}; "
+            f"{used}"
+        )
+    for name, reason in (*report.skipped.items(), *report.failed.items()):
+        typer.echo(f"{name}: {reason}", err=True)
+
+
+@tokens.command("list")
+def list_tokens(
+    text: Annotated[str, typer.Argument(help="In the name or phrase.")] = "",
+    sort: Annotated[
+        str, typer.Option(help="name, model, phrase, images, iou or date.")
+    ] = "name",
+    descending: Annotated[bool, typer.Option(help="The largest first.")] = False,
+    library: Library = None,
+) -> None:
+    """List the tokens; damaged files come last."""
+    with _shown("list"):
+        from napari_ovam.token_library import TokenLibrary
+
+        for entry in TokenLibrary(library).entries(
+            text,
+            sort=sort,  # type: ignore[arg-type]  # checked there
+            descending=descending,
+        ):
+            if entry.damaged:
+                typer.echo(f"{entry.path.name}: damaged ({entry.damaged})", err=True)
+                continue
+            score = "-" if entry.iou is None else f"{entry.iou:.2f}"
+            typer.echo(
+                f"{entry.path.stem:24} {entry.name!r} of {entry.phrase!r}, "
+                f"model {entry.model[:8] or 'unknown'}, {entry.images} images, "
+                f"IoU {score}, {entry.date[:10]}"
+            )
+
+
+@tokens.command("import")
+def import_tokens(
+    file: Annotated[Path, typer.Argument(help="A .safetensors token, or OVAM's .npy.")],
+    model: Annotated[
+        str | None,
+        typer.Option(help="Of a .npy of single rows: the model that they belong to."),
+    ] = None,
+    library: Library = None,
+) -> None:
+    """Add all tokens of a file; none that is there is replaced."""
+    with _shown("import"):
+        import warnings
+
+        from napari_ovam import load_pipeline
+        from napari_ovam.token_library import TokenLibrary
+
+        pipe = None if model is None else load_pipeline(model, device="cpu")
+        with warnings.catch_warnings(record=True) as notes:
+            warnings.simplefilter("always")
+            entries = TokenLibrary(library).import_file(file, pipe=pipe)
+        for note in notes:
+            if issubclass(note.category, UserWarning):
+                typer.echo(note.message, err=True)
+        for entry in entries:
+            typer.echo(entry.path)
+
+
+@tokens.command("export")
+def export_token(
+    token: TokenName,
+    file: Annotated[Path, typer.Argument(help="A new .safetensors or .npy file.")],
+    library: Library = None,
+) -> None:
+    """Write a token to a file of its own."""
+    with _shown("export"):
+        from napari_ovam.token_library import TokenLibrary
+
+        typer.echo(TokenLibrary(library).export(token, file))
+
+
+@tokens.command("remove")
+def remove_token(token: TokenName, library: Library = None) -> None:
+    """Move a token to the library's folder `removed`."""
+    with _shown("remove"):
+        from napari_ovam.token_library import TokenLibrary
+
+        typer.echo(TokenLibrary(library).remove(token))
+
+
+@tokens.command("restore")
+def restore_token(token: TokenName, library: Library = None) -> None:
+    """Put back a token that was removed, by the name of its file."""
+    with _shown("restore"):
+        from napari_ovam.token_library import TokenLibrary
+
+        name = token if token.endswith(".safetensors") else f"{token}.safetensors"
+        typer.echo(TokenLibrary(library).restore(name).path)
+
+
+@tokens.command("compare")
+def compare(
+    first: TokenName,
+    second: TokenName,
+    trace: Annotated[Path | None, typer.Option(help="Of an image: a file.")] = None,
+    labels: Annotated[
+        Path | None, typer.Option(help="Its labels, to score both: a PNG of ids.")
+    ] = None,
+    number: Annotated[int, typer.Option("--id", help="The class in the labels.")] = 1,
+    library: Library = None,
+) -> None:
+    """Say how alike two tokens are, by themselves or on an image."""
+    with _shown("compare"):
+        from napari_ovam import labels_to_target, load_trace
+        from napari_ovam.png import read_ids
+        from napari_ovam.token_library import TokenLibrary
+        from napari_ovam.token_library.compare import compare_tokens
+
+        tokens = TokenLibrary(library)
+        found = compare_tokens(
+            tokens.load(first),
+            tokens.load(second),
+            None if trace is None else load_trace(trace),
+            None if labels is None else labels_to_target(read_ids(labels), number),
+        )
+        typer.echo(f"cosine similarity of the classes   {found.cosine:6.3f}")
+        if found.direction is not None:
+            typer.echo(f"cosine similarity of class - rest  {found.direction:6.3f}")
+        if found.correlation is not None:
+            typer.echo(f"correlation of the maps            {found.correlation:6.3f}")
+        if found.iou is not None:
+            typer.echo(f"IoU {found.iou[0]:.2f} and {found.iou[1]:.2f}")
+
+
+@contextmanager
+def _shown(what: str) -> Iterator[Progress]:
+    """Show progress, and what a user can mend as one line: as all commands do."""
+    from napari_ovam.cli.common import reported, show_progress
+
+    with reported(), show_progress(what) as progress:
+        yield progress
+
+
+def _ids(project: Project, classes: list[str] | None) -> list[int] | None:
+    """Return the ids of classes that are named by name or id; None for all."""
+    if not classes:
+        return None
+    ids = []
+    for text in classes:
+        entry = project.classes.by_name(text)
+        if entry is None and text.isdecimal():
+            entry = project.classes[int(text)]
+        if entry is None:
+            known = ", ".join(repr(each.name) for each in project.classes) or "none"
+            raise ValueError(f"there is no class {text!r}: there are {known}")
+        ids.append(entry.id)
+    return ids

@@ -1,0 +1,1 @@
+"""Image files, and what they say of how they were made."""

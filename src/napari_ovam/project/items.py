@@ -1,0 +1,43 @@
+"""The labelled samples of a project, as exports take them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from napari_ovam.export import ExportItem
+from napari_ovam.png import PngError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from napari_ovam.project import Project
+
+
+@dataclass(frozen=True)
+class ProjectItems:
+    """Labelled samples of a project, read from the disk one at a time."""
+
+    project: Project
+    names: list[str]
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __iter__(self) -> Iterator[ExportItem]:
+        from napari_ovam.instances.files import load_instances
+
+        for name in self.names:
+            labels = self.project.load_labels(name)
+            if labels is None:
+                raise PngError(
+                    f"the labels of {name} are gone from {self.project.path}"
+                )
+            instances = load_instances(self.project.path, name, labels)
+            yield ExportItem(
+                name,
+                self.project.load_image(name),
+                labels,
+                instances=None if instances is None else instances.ids,
+                provenance=self.project.provenance(name),
+            )
