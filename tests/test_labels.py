@@ -211,3 +211,45 @@ def test_what_small_parts_leave_in_a_class_is_filled_by_it() -> None:
 def test_parts_out_of_range_are_named(parts: object) -> None:
     with pytest.raises(ValueError, match="parts is"):
         LabelSettings(parts=parts)  # type: ignore[arg-type]
+
+
+def two_that_both_see(size: int = 20) -> np.ndarray:
+    """Two objects apart; each map is high on one, and over its threshold on both.
+
+    In the first object the second map is higher in a corner.
+    """
+    maps = np.zeros((2, size, size), np.float32)
+    maps[0, 2:8, 2:8], maps[0, 12:18, 12:18] = 0.9, 0.6
+    maps[1, 2:8, 2:8], maps[1, 12:18, 12:18] = 0.6, 0.9
+    maps[1, 2:4, 2:4] = 1.0
+    return maps
+
+
+def test_a_piece_goes_to_the_class_of_its_region():
+    maps = two_that_both_see()
+    apart = maps_to_labels(maps, LabelSettings(threshold=0.5))
+    whole = maps_to_labels(maps, LabelSettings(threshold=0.5, unite=True))
+    assert set(np.unique(apart[2:8, 2:8])) == {1, 2}
+    assert set(np.unique(whole[2:8, 2:8])) == {1}
+    assert set(np.unique(whole[12:18, 12:18])) == {2}
+
+
+def test_the_largest_piece_of_a_class_stays_whatever_it_touches():
+    maps = two_that_both_see()
+    maps[1, 12:18, 12:18] = 0  # the corner is all that the second class has
+    labels = maps_to_labels(maps, LabelSettings(threshold=0.5, unite=True))
+    assert (labels[2:4, 2:4] == 2).all()
+
+
+def test_a_piece_that_the_other_class_does_not_see_stays():
+    maps = two_that_both_see()
+    maps[0, 2:4, 2:4] = 0.2
+    labels = maps_to_labels(maps, LabelSettings(threshold=0.5, unite=True))
+    assert (labels[2:4, 2:4] == 2).all()
+
+
+def test_uniting_keeps_labels_without_background():
+    maps = np.ones((2, 6, 6), np.float32)
+    maps[1, :, :2] = 0.9
+    settings = LabelSettings(threshold=0.5, unite=True)
+    assert (maps_to_labels(maps, settings) == 1).all()

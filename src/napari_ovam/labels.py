@@ -46,6 +46,10 @@ class LabelSettings:
     parts
         From 0 to 1: a connected part whose mean map is below this share of the surest
         part's is background: another object that the map saw as well. 0 keeps all.
+    unite
+        Whether a piece of one class goes to the class that has most of the region it
+        is in, where that class's map is over its threshold as well and the piece is
+        not its own class's largest: an object that two maps saw is one class's.
 
     Raises
     ------
@@ -58,6 +62,7 @@ class LabelSettings:
     min_size: int = 0
     fill_holes: bool = False
     parts: float = 0.0
+    unite: bool = False
 
     def __post_init__(self) -> None:
         several = self.threshold
@@ -80,7 +85,7 @@ class LabelSettings:
 
 # What docs/quality.md found best. Without annotated images no threshold is known: each
 # map gets its own.
-MEASURED = LabelSettings(threshold="otsu", parts=0.8)
+MEASURED = LabelSettings(threshold="otsu", parts=0.8, unite=True)
 
 
 def maps_to_labels(
@@ -136,13 +141,17 @@ def maps_to_labels(
     if settings.smoothing:
         maps = np.stack([gaussian(m, settings.smoothing) for m in maps])
     thresholds = _thresholds(settings, maps)[:, None, None]
-    inside = maps >= thresholds
+    over = maps >= thresholds
+    inside = over.copy()
     if settings.parts:
         for each, mask in zip(maps, inside, strict=True):
             mask &= ~_doubtful_parts(each, mask, settings.parts)
-    over = np.where(inside, maps / thresholds, -1)
-    table = np.array(numbers, np.uint16 if max(numbers) > 255 else np.uint8)
-    labels = np.where(over.max(0) >= 0, table[over.argmax(0)], table.dtype.type(0))
+    height = np.where(inside, maps / thresholds, -1)
+    found = np.where(inside.any(0), height.argmax(0) + 1, 0)
+    if settings.unite and len(maps) > 1:
+        found = _united(found, maps, over)
+    table = np.array([0, *numbers], np.uint16 if max(numbers) > 255 else np.uint8)
+    labels = table[found]
     # Small parts first: what one class encloses is then a hole of it.
     for number in numbers:
         if settings.min_size > 1:
@@ -374,6 +383,43 @@ def _doubtful_parts(
     doubtful[0] = False
     result: NDArray[np.bool_] = doubtful[parts]
     return result
+
+
+def _united(
+    found: NDArray[np.intp], maps: NDArray[np.float32], over: NDArray[np.bool_]
+) -> NDArray[np.intp]:
+    """Give pieces to the class that has most of their region: see `LabelSettings`.
+
+    `found` holds 1 for the first map and so on, 0 for background; `over` tells where
+    maps are over their thresholds. A piece is connected and of one class; a region is
+    connected and of any.
+    """
+    regions = label(found > 0, connectivity=1)
+    pieces, count = label(found, background=0, connectivity=1, return_num=True)
+    kinds = len(maps) + 1
+    sizes = np.bincount((regions * kinds + found).ravel(), minlength=kinds)
+    sizes.resize(regions.max() + 1, kinds)
+    sizes[:, 0] = 0
+    most = sizes.argmax(1)  # the class of most of each region
+    if not count or (most[regions] == found).all():
+        return found
+    flat, total = pieces.ravel(), count + 1
+    kind, region = np.zeros(total, np.intp), np.zeros(total, np.intp)
+    kind[flat], region[flat] = found.ravel(), regions.ravel()
+    rival = most[region]
+
+    def of(values: NDArray[Any], which: NDArray[np.intp]) -> NDArray[Any]:
+        taken = np.take_along_axis(values, np.maximum(which - 1, 0)[None], 0)
+        return np.bincount(flat, taken.ravel(), minlength=total)
+
+    claimed = of(over, most[regions]) * 2 >= np.bincount(flat, minlength=total)
+    # Where the largest piece of each class is: nothing is taken from it there.
+    largest = np.zeros(kinds, np.intp)
+    for piece in np.argsort(of(maps, found)):
+        largest[kind[piece]] = region[piece]
+    moves = claimed & (rival != kind) & (region != largest[kind])
+    moves[0] = False
+    return np.where(moves[pieces], rival[region][pieces], found)
 
 
 def _small_parts(mask: NDArray[np.bool_], smallest: int) -> NDArray[np.bool_]:
