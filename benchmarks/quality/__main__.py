@@ -29,12 +29,13 @@ from methods import RECIPES, Method
 from presence import presence
 from runs import Runner
 from tables import write_tables
+from together import together
 
 from napari_ovam import load_pipeline
 
 RESULTS = HERE / "results.json"
 PARTS = ("main", "refinement", "traces", "recipes", "generated", "calls")
-PARTS += ("doubts", "downstream")
+PARTS += ("together", "together_generated", "doubts", "downstream")
 WALK = ("walk",)
 # What docs/quality.md recommends, and the program does.
 BEST: dict[str, Any] = {"layers": "fine", "steps": WALK, "rule": "otsu", "parts": 0.8}
@@ -222,6 +223,8 @@ def main() -> None:
     others = {
         "downstream": lambda: downstream(data, drawn(), quick=arguments.quick),
         "doubts": lambda: doubts(data),
+        "together": lambda: together(data),
+        "together_generated": lambda: together(drawn()),
     }
     for part in [*arguments.only, *["ovam"] * arguments.ovam]:
         begin = time.perf_counter()

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 SEEDS = (0,)
-STEPS = 600
+STEPS = 1500
 BATCH = 16
 
 
@@ -174,7 +174,7 @@ def _train(
 
 
 def _varied(image: Any, target: Any, rng: np.random.Generator) -> tuple[Any, Any]:
-    """Mirror, shift and lighten or darken: 288 images are few."""
+    """Mirror, shift and lighten or darken: a few hundred images are few."""
     if rng.random() < 0.5:
         image, target = image[:, ::-1], target[:, ::-1]
     shift = tuple(int(v) for v in rng.integers(-16, 17, 2))

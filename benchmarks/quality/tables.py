@@ -63,6 +63,20 @@ def _presence(part: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n" + _about(part)
 
 
+def _together(part: dict[str, Any]) -> str:
+    lines = [
+        "| what | annotated | mIoU | ± | boundary F | alone | in pairs | masks |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for row in part["rows"]:
+        lines.append(
+            f"| {row['title']} | {row['annotated_images']} | {row['iou']:.3f} "
+            f"| {row['iou_interval']:.3f} | {row['boundary']:.3f} "
+            f"| {row['alone']:.3f} | {row['in_pairs']:.3f} | {row['masks_scored']} |"
+        )
+    return "\n".join(lines) + "\n" + _about(part)
+
+
 def _downstream(part: dict[str, Any]) -> str:
     lines = [
         "| images | masks | how many | masks' mIoU | network's mIoU | ratio to exact |",
@@ -92,4 +106,10 @@ def _doubts(part: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n" + _about(part)
 
 
-_TABLES = {"presence": _presence, "downstream": _downstream, "doubts": _doubts}
+_TABLES = {
+    "presence": _presence,
+    "downstream": _downstream,
+    "doubts": _doubts,
+    "together": _together,
+    "together_generated": _together,
+}

@@ -294,11 +294,12 @@ class Trace:
 class TraceSettings:
     """What `generate` and `trace_image` keep; see `record` for what each means.
 
-    The defaults make masks as good as those of everything, of a thirtieth of the bytes
-    for SD 1.5 (docs/speed.md): the layers that `Trace.fine` takes, the calls a
-    quarter, half and three quarters of the way, and half precision, which changes no
-    map by more than about a thousandth of its maximum. None keeps everything:
-    ``TraceSettings(layers=None, calls=None, dtype=None)`` is exact.
+    The defaults make masks at least as good as those of everything (docs/quality.md),
+    of a thirtieth of the bytes for SD 1.5 (docs/speed.md): of the conditional half,
+    the layers that `Trace.fine` takes, the calls a quarter, half and three quarters of
+    the way, and half precision, which changes no map by more than about a thousandth
+    of its maximum. OVAM as published, exactly, is
+    ``TraceSettings("uncond", layers=None, calls=None, dtype=None)``.
 
     Raises
     ------
@@ -306,7 +307,7 @@ class TraceSettings:
         If a value is none of those that `record` takes.
     """
 
-    branch: Branch = "uncond"
+    branch: Branch = "cond"
     layers: tuple[str | int, ...] | Layers | None = "fine"
     calls: tuple[int, ...] | Calls | None = "quarters"
     dtype: torch.dtype | None = torch.float16

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 _STABLE_DIFFUSION = "stable-diffusion-v1-5/stable-diffusion-v1-5"
 PROMPT = "a cat and a hat on the grass"
-_BRANCHES = {"unconditional (OVAM)": "uncond", "conditional (DAAM)": "cond"}
+_BRANCHES = {"conditional (DAAM)": "cond", "unconditional (OVAM)": "uncond"}
 
 
 class ImageSection(Section):

@@ -1,0 +1,143 @@
+"""Labels as a person has them made: all classes of the scene at once.
+
+Which classes an image holds is given, as by its prompt or by a person; which pixels are
+whose is not. The other tables score each class alone against all else.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from downstream import ids_of
+from measure import boundary_f, interval
+from runs import DRAWS
+
+from napari_ovam import (
+    LabelSettings,
+    encode_phrase,
+    iou,
+    joint_map,
+    maps_to_labels,
+    optimize_token,
+)
+from napari_ovam.labels import MEASURED
+from napari_ovam.refine import refine
+
+if TYPE_CHECKING:
+    from data import Data, Scene
+
+OTSU = LabelSettings(threshold="otsu")
+
+
+@dataclass
+class Way:
+    """One row: `draws` of annotated images, none for the word alone."""
+
+    title: str
+    annotated: int
+    draws: tuple[slice, ...]
+    settings: LabelSettings
+    word: bool = True
+    plain: bool = False
+    scores: dict[str, list[tuple[float, float, bool]]] = field(default_factory=dict)
+
+    def as_dict(self) -> dict[str, Any]:
+        classes = list(self.scores.values())
+
+        def mean(column: int, *wanted: bool) -> float:
+            by_class = [[s[column] for s in c if s[2] in wanted] for c in classes]
+            return round(float(np.mean([np.mean(v) for v in by_class if v])), 4)
+
+        by_class = [float(np.mean([s[0] for s in c])) for c in classes]
+        return {
+            "title": self.title,
+            "annotated_images": self.annotated,
+            "iou": mean(0, True, False),
+            "iou_interval": round(interval(by_class), 4),
+            "boundary": mean(1, True, False),
+            "alone": mean(0, True),
+            "in_pairs": mean(0, False),
+            "masks_scored": sum(map(len, classes)),
+            "iou_by_class": {
+                name: round(v, 4) for name, v in zip(self.scores, by_class, strict=True)
+            },
+        }
+
+
+def ways() -> list[Way]:
+    none, one = (slice(0, 0),), DRAWS[1]
+    parts = replace(MEASURED, unite=False)
+    return [
+        Way("plain words, fixed threshold", 0, none, LabelSettings(), plain=True),
+        Way("words: fine, walk, Otsu", 0, none, OTSU),
+        Way("words: and parts", 0, none, parts),
+        Way("**words, as the program**", 0, none, MEASURED),
+        Way("tokens alone, as the program", 1, one, MEASURED, word=False),
+        Way("tokens with words: fine, walk, Otsu", 1, one, OTSU),
+        Way("tokens with words: and parts", 1, one, parts),
+        Way("**tokens with words, as the program**", 1, one, MEASURED),
+        Way("**tokens with words, as the program**", 3, DRAWS[3], MEASURED),
+        Way("**tokens with words, as the program**", 10, DRAWS[10], MEASURED),
+    ]
+
+
+def together(data: Data, split: str = "test") -> list[dict[str, Any]]:
+    """Return the scores of each way."""
+    begin = time.perf_counter()
+    words = {name: encode_phrase(data.pipe, name) for name in data.names}
+    tokens = {
+        (name, draw.stop): [_token(data, name, words[name], draw)]
+        for name in data.names
+        for draw in (*DRAWS[1], *DRAWS[3], *DRAWS[10])
+    }
+    tokens |= {(name, 0): [] for name in data.names}
+    print(f"  tokens: {time.perf_counter() - begin:.0f} s", flush=True)
+    rows = ways()
+    for scene in data.of(split):
+        _score(data, scene, words, tokens, rows)
+    return [way.as_dict() for way in rows]
+
+
+def _token(data: Data, name: str, word: Any, draw: slice) -> Any:
+    scenes = data.of("annotated", name)[draw]
+    traces = [data.trace(scene).fine() for scene in scenes]
+    return optimize_token(traces, word, [scene.mask(name) for scene in scenes])
+
+
+def _score(data: Data, scene: Scene, words: Any, tokens: Any, rows: list[Way]) -> None:
+    trace, exact = data.trace(scene), ids_of(scene, data)
+    fine, names = trace.fine(), list(scene.classes)
+    ids = [data.names.index(name) + 1 for name in names]
+    known: dict[tuple[int, bool], Any] = {}
+    for way in rows:
+        for draw in way.draws:
+            if way.plain:
+                maps = np.stack([joint_map(trace, [words[name]]) for name in names])
+            else:
+                key = draw.stop, way.word
+                if key not in known:
+                    known[key] = refine(
+                        _maps(fine, names, words, tokens, *key), scene.image
+                    )
+                maps = known[key]
+            labels = maps_to_labels(maps, way.settings, ids=ids)
+            for name, number in zip(names, ids, strict=True):
+                found, wanted = labels == number, exact == number
+                way.scores.setdefault(name, []).append(
+                    (iou(found, wanted), boundary_f(found, wanted), len(names) == 1)
+                )
+
+
+def _maps(
+    trace: Any, names: list[str], words: Any, tokens: Any, stop: int, word: bool
+) -> Any:
+    """Return maps by tokens of the annotated images up to `stop`, or by the words."""
+    return np.stack(
+        [
+            joint_map(trace, [*tokens[name, stop], *[words[name]] * word])
+            for name in names
+        ]
+    )
