@@ -40,6 +40,7 @@ WALK = ("walk",)
 # What docs/quality.md recommends, and the program does.
 BEST: dict[str, Any] = {"layers": "fine", "steps": WALK, "rule": "otsu", "parts": 0.8}
 SPREAD = (0.25, 0.5, 0.75)
+PROGRAM = Kind(branch="cond", calls=SPREAD)  # what `TraceSettings` keeps
 Rows = list[tuple[str, int, Method]]
 
 
@@ -151,11 +152,11 @@ def generated_rows() -> Rows:
         for each in ((), ("superpixels",), ("guided 6",), WALK):
             name = " + ".join(each) or "no refinement"
             rows.append((name, 1, Method(source, "fine", each, "otsu", joint)))
-        rows.append(("**as the program**", 1, Method(source, joint=joint, **BEST)))
-    rows.append(("token alone, as the program", 1, Method("default", **BEST)))
+        rows.append(("walk + parts 0.8", 1, Method(source, joint=joint, **BEST)))
+    rows.append(("walk + parts 0.8", 1, Method("default", **BEST)))
     kinds = {
         "conditional half": Kind(branch="cond"),
-        "conditional half, three calls spread": Kind(branch="cond", calls=SPREAD),
+        "**conditional half, three calls spread: as the program**": PROGRAM,
         "three calls spread": Kind(calls=SPREAD),
     }
     rows += [
@@ -221,10 +222,10 @@ def main() -> None:
         "ovam": lambda: four.run(ovam_rows(), "development", draws=1),
     }
     others = {
-        "downstream": lambda: downstream(data, drawn(), quick=arguments.quick),
+        "downstream": lambda: downstream(data, drawn(), PROGRAM, quick=arguments.quick),
         "doubts": lambda: doubts(data),
-        "together": lambda: together(data),
-        "together_generated": lambda: together(drawn()),
+        "together": lambda: together(data, PLAIN),
+        "together_generated": lambda: together(drawn(), PROGRAM),
     }
     for part in [*arguments.only, *["ovam"] * arguments.ovam]:
         begin = time.perf_counter()

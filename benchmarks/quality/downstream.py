@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from data import PLAIN
 from torch import nn
 from torch.nn import functional
 
@@ -28,7 +29,7 @@ from napari_ovam.refine import refine
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from data import Data, Scene
+    from data import Data, Kind, Scene
     from numpy.typing import NDArray
 
 SEEDS = (0,)
@@ -75,9 +76,12 @@ def _block(inside: int, outside: int) -> nn.Sequential:
 
 
 def downstream(
-    composed: Data, generated: Data, *, quick: bool = False
+    composed: Data, generated: Data, kind: Kind, *, quick: bool = False
 ) -> list[dict[str, Any]]:
-    """Return the networks' scores, and how well the masks agree that they learnt."""
+    """Return the networks' scores, and how well the masks agree that they learnt.
+
+    `kind` is how generated images are traced.
+    """
     names = composed.names
     tokens = {name: tokens_of(composed, name) for name in names}
     test = composed.of("test")
@@ -85,12 +89,12 @@ def downstream(
     drawn = list(generated.scenes)
     steps, seeds = (30, SEEDS[:1]) if quick else (STEPS, SEEDS)
     rows = []
-    for title, data, scenes in (
-        ("generated", generated, drawn),
-        ("composed", composed, real),
+    for title, data, scenes, traced in (
+        ("generated", generated, drawn, kind),
+        ("composed", composed, real, PLAIN),
     ):
         exact = [ids_of(scene, composed) for scene in scenes]
-        made = [_proposed(data, scene, tokens) for scene in scenes]
+        made = [_proposed(data, scene, tokens, traced) for scene in scenes]
         agreement = np.mean(
             [
                 iou(a == i + 1, b == i + 1)
@@ -138,10 +142,10 @@ def ids_of(scene: Scene, data: Data) -> NDArray[np.int64]:
 
 
 def _proposed(
-    data: Data, scene: Scene, tokens: dict[str, list[Any]]
+    data: Data, scene: Scene, tokens: dict[str, list[Any]], kind: Kind
 ) -> NDArray[np.int64]:
     """Return the labels that the program proposes where it is told what is there."""
-    trace, wanted = data.trace(scene).fine(), list(scene.classes)
+    trace, wanted = data.trace(scene, kind).fine(), list(scene.classes)
     maps = np.stack([joint_map(trace, tokens[name]) for name in wanted])
     ids = [data.names.index(name) + 1 for name in wanted]
     labels = maps_to_labels(refine(maps, scene.image), MEASURED, ids=ids)

@@ -27,7 +27,7 @@ from napari_ovam.labels import MEASURED
 from napari_ovam.refine import refine
 
 if TYPE_CHECKING:
-    from data import Data, Scene
+    from data import Data, Kind, Scene
 
 OTSU = LabelSettings(threshold="otsu")
 
@@ -84,31 +84,39 @@ def ways() -> list[Way]:
     ]
 
 
-def together(data: Data, split: str = "test") -> list[dict[str, Any]]:
-    """Return the scores of each way."""
+def together(data: Data, kind: Kind) -> list[dict[str, Any]]:
+    """Return the scores of each way that there are annotated images for."""
     begin = time.perf_counter()
     words = {name: encode_phrase(data.pipe, name) for name in data.names}
+    most = min(len(data.of("annotated", name)) for name in data.names)
+    rows = [way for way in ways() if way.annotated <= most]
     tokens = {
-        (name, draw.stop): [_token(data, name, words[name], draw)]
+        (name, draw.stop): [_token(data, name, words[name], draw, kind)]
         for name in data.names
-        for draw in (*DRAWS[1], *DRAWS[3], *DRAWS[10])
+        for draw in _used(rows)
     }
     tokens |= {(name, 0): [] for name in data.names}
     print(f"  tokens: {time.perf_counter() - begin:.0f} s", flush=True)
-    rows = ways()
-    for scene in data.of(split):
-        _score(data, scene, words, tokens, rows)
+    for scene in data.of("test"):
+        _score(data, scene, kind, words, tokens, rows)
     return [way.as_dict() for way in rows]
 
 
-def _token(data: Data, name: str, word: Any, draw: slice) -> Any:
+def _used(rows: list[Way]) -> list[slice]:
+    draws = {draw.stop: draw for way in rows for draw in way.draws if draw.stop}
+    return list(draws.values())
+
+
+def _token(data: Data, name: str, word: Any, draw: slice, kind: Kind) -> Any:
     scenes = data.of("annotated", name)[draw]
-    traces = [data.trace(scene).fine() for scene in scenes]
+    traces = [data.trace(scene, kind).fine() for scene in scenes]
     return optimize_token(traces, word, [scene.mask(name) for scene in scenes])
 
 
-def _score(data: Data, scene: Scene, words: Any, tokens: Any, rows: list[Way]) -> None:
-    trace, exact = data.trace(scene), ids_of(scene, data)
+def _score(
+    data: Data, scene: Scene, kind: Kind, words: Any, tokens: Any, rows: list[Way]
+) -> None:
+    trace, exact = data.trace(scene, kind), ids_of(scene, data)
     fine, names = trace.fine(), list(scene.classes)
     ids = [data.names.index(name) + 1 for name in names]
     known: dict[tuple[int, bool], Any] = {}
