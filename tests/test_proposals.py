@@ -46,7 +46,7 @@ def test_all_classes_are_looked_for_in_all_images(project, pipe):
     assert steps[-1] == (4, 4)
     assert [done for done, _ in steps] == sorted(done for done, _ in steps)
     made_by = Project.open(project.path).sample("a").provenance["proposed_by"]
-    assert made_by["thresholds"] == {"1": 0.5, "2": 0.5}
+    assert made_by["thresholds"] == {"1": None, "2": None}
     assert made_by["sources"]["2"]["phrase"] == "red hat"
     assert not any(project.path.joinpath("traces").iterdir())
 
@@ -65,7 +65,7 @@ def test_labels_are_those_of_the_shared_rule(project, pipe):
     maps = class_maps(trace, tokens)
     for number, values in maps.items():
         np.testing.assert_allclose(values, class_map(trace, tokens[number]), atol=2e-3)
-    expected = class_labels(maps, {1: 0.5, 2: 0.8}, image)
+    expected = class_labels(maps, {1: None, 2: 0.8}, image)
     np.testing.assert_array_equal(project.load_labels("b"), expected)
 
 

@@ -37,9 +37,9 @@ class ClassError(ValueError):
     """A class that cannot be as it was asked for."""
 
 
-def default_thresholds() -> dict[Source, float]:
-    """Return where a class starts; a token's is fitted when it is optimized."""
-    return {"phrase": 0.5, "token": 0.5}
+def default_thresholds() -> dict[Source, float | None]:
+    """Return where a class starts."""
+    return {"phrase": None, "token": None}
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class ProjectClass:
     source
         Whether the phrase or the token makes the maps.
     thresholds
-        From 0 to 1, by source.
+        From 0 to 1, by source; None is each map's own (`automatic_threshold`).
     token
         The name of its file in the project's folder `tokens`, or None.
     active
@@ -73,15 +73,17 @@ class ProjectClass:
     color: Colour
     phrase: str
     source: Source = "phrase"
-    thresholds: Mapping[Source, float] = field(default_factory=default_thresholds)
+    thresholds: Mapping[Source, float | None] = field(
+        default_factory=default_thresholds
+    )
     token: str | None = None
     active: bool = True
     thing: bool = True
     key: str | None = None
 
     @property
-    def threshold(self) -> float:
-        """The threshold of the source in use."""
+    def threshold(self) -> float | None:
+        """The threshold of the source in use, None for each map's own."""
         return self.thresholds[self.source]
 
 
@@ -376,7 +378,7 @@ def _check(entry: ProjectClass) -> None:
             "one for 'phrase' and one for 'token'"
         )
     for source, value in entry.thresholds.items():
-        if not 0 <= value <= 1:
+        if value is not None and not 0 <= value <= 1:
             raise ClassError(
                 f"class {entry.name!r}: the threshold {value} of its {source} is not "
                 "between 0 and 1"

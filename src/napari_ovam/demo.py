@@ -8,7 +8,7 @@ more colourful than the place it is in.
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,26 +16,21 @@ from PIL import Image
 from skimage import color, filters, measure
 from skimage.morphology import disk, opening
 
+from napari_ovam.class_maps import class_labels, class_map, class_maps
 from napari_ovam.diffusion import GenerationSettings, generate
 from napari_ovam.export import ExportItem, LabelClass, export_dataset
-from napari_ovam.labels import (
-    MEASURED,
-    iou,
-    labels_to_target,
-    maps_to_labels,
-)
-from napari_ovam.maps import joint_map
+from napari_ovam.labels import iou, labels_to_target
 from napari_ovam.models import load_pipeline
 from napari_ovam.optimize import optimize_token
 from napari_ovam.overview import heat, overlay, sheet
 from napari_ovam.progress import Progress, no_progress
-from napari_ovam.refine import refine
 from napari_ovam.scenes import Scene, load_scenes
 from napari_ovam.token_files import save_token
 from napari_ovam.tokens import Token, encode_phrase
 from napari_ovam.tracing import trace_image
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -47,7 +42,7 @@ _PROMPT, _PHRASES, _SEED = "a cat and a hat on the grass", ("cat", "hat"), 1
 _SCENE_CLASSES = ("cat", "car", "owl", "flower")
 # Colourful objects, and a place without colour: a mask by colour is beyond dispute.
 _CONTRASTS = (("apple", "in the snow"), ("frog", "in the snow"))
-_LABELS = replace(MEASURED, min_size=60, fill_holes=True)
+_OPTIONS = {"min_size": 60, "fill_holes": True}
 _COLOURS = ((230, 97, 1), (26, 133, 255), (0, 158, 115), (212, 17, 89), (240, 200, 40))
 
 
@@ -59,7 +54,7 @@ class Score:
     ----------
     phrase, token
         IoU of the labels made with the plain phrase, and with the optimized token and
-        its phrase together; each map with Otsu's threshold.
+        its phrase together. The image's other classes are looked for by their phrases.
     """
 
     name: str
@@ -71,12 +66,16 @@ class Score:
 
 @dataclass(frozen=True, eq=False)
 class _Picture:
-    """An image with its trace, and the mask of one class that no map made."""
+    """An image with its trace, and the mask of one class that no map made.
+
+    `others` are the classes that a person would say are in it as well.
+    """
 
     name: str
     image: NDArray[np.uint8]
     trace: Trace
     mask: NDArray[np.uint8]
+    others: tuple[str, ...] = ()
 
 
 def run_demo(out: Path, *, progress: Progress = no_progress) -> list[Score]:
@@ -148,12 +147,14 @@ class _Run:
         """Prompt, image, maps of two phrases, labels."""
         made = generate(self.pipe, GenerationSettings(_PROMPT, seed=_SEED))
         classes = [self._class(name) for name in _PHRASES]
-        maps = np.stack(
-            [_map(made.trace, [encode_phrase(self.pipe, p)]) for p in _PHRASES]
-        )
-        labels = maps_to_labels(
-            refine(maps, made.image), _LABELS, ids=[c.id for c in classes]
-        )
+        ids = [each.id for each in classes]
+        sources = {
+            i: [encode_phrase(self.pipe, phrase)]
+            for i, phrase in zip(ids, _PHRASES, strict=True)
+        }
+        found = class_maps(made.trace, sources)
+        labels = _labels(found, made.image)
+        maps = [found[i] for i in ids]
         name = "generated-cat-hat"
         self._keep(name, made.image, labels)
         for phrase, values in zip(_PHRASES, maps, strict=True):
@@ -171,14 +172,14 @@ class _Run:
         label = next(i for i, other in scene.classes.items() if other == name)
         trace = trace_image(self.pipe, scene.image).trace
         mask = labels_to_target(scene.labels, label)
-        return _Picture(scene.name, scene.image, trace, mask)
+        others = tuple(other for other in scene.classes.values() if other != name)
+        return _Picture(scene.name, scene.image, trace, mask, others)
 
     def generated(self, name: str, place: str) -> list[_Picture]:
         """Generate three pictures of a colourful object; colour is the mask."""
-        article = "an" if name[0] in "aeiou" else "a"
         pictures: list[_Picture] = []
         for seed in range(3):
-            settings = GenerationSettings(f"{article} {name} {place}", seed=seed)
+            settings = GenerationSettings(f"{_a(name)} {place}", seed=seed)
             made = generate(self.pipe, settings)
             pictures.append(
                 _Picture(
@@ -207,7 +208,9 @@ class _Run:
             )
         ]
         for picture in others:
-            before, after = _mask(picture, [phrase]), _mask(picture, both)
+            words = [[encode_phrase(self.pipe, other)] for other in picture.others]
+            before = _mask(picture, [[phrase], *words])
+            after = _mask(picture, [both, *words])
             score = Score(
                 name,
                 picture.name,
@@ -217,24 +220,24 @@ class _Run:
             )
             self.scores.append(score)
             self._keep(picture.name, picture.image, after.astype(np.uint8) * chosen.id)
-            self._save_map(f"{picture.name}.{name}", _map(picture.trace, both))
+            self._save_map(f"{picture.name}.{name}", class_map(picture.trace, both))
         # the last picture is shown, all of them are in the scores
         shown = overlay(picture.image, picture.mask * chosen.id, colours)
         panels += [
             (f"another image\nits mask ({masks_by})", shown),
-            (f'map of "{name}"', heat(_map(picture.trace, [phrase]))),
+            (f'map of "{name}"', heat(class_map(picture.trace, phrase))),
             (
                 f"before: the word\nIoU {score.phrase:.2f}",
                 overlay(picture.image, before * chosen.id, colours),
             ),
-            ("map of the token\nwith its word", heat(_map(picture.trace, both))),
+            ("map of the token\nwith its word", heat(class_map(picture.trace, both))),
             (
                 f"after: the token\nIoU {score.token:.2f}",
                 overlay(picture.image, after * chosen.id, colours),
             ),
         ]
         kind = "A generated" if masks_by == "colour" else "A composed"
-        self.rows.append((f"{kind} image of a {name} is annotated", panels))
+        self.rows.append((f"{kind} image of {_a(name)} is annotated", panels))
 
     def finish(self) -> None:
         """Export the masks, and write the scores and the overview."""
@@ -260,14 +263,21 @@ class _Run:
         self.items.append(ExportItem(name, image, labels))
 
 
-def _map(trace: Trace, sources: list[Token]) -> NDArray[np.float32]:
-    return joint_map(trace.fine(), sources)
+def _labels(
+    maps: Mapping[int, NDArray[np.float32]], image: NDArray[np.uint8]
+) -> NDArray[Any]:
+    return class_labels(maps, dict.fromkeys(maps), image, options=_OPTIONS)
 
 
-def _mask(picture: _Picture, sources: list[Token]) -> NDArray[np.bool_]:
-    refined = refine(_map(picture.trace, sources), picture.image)
-    found: NDArray[np.bool_] = maps_to_labels(refined[None], _LABELS) > 0
+def _mask(picture: _Picture, sources: Sequence[Sequence[Token]]) -> NDArray[np.bool_]:
+    """Return the first class's pixels, with all of the image's classes looked for."""
+    maps = class_maps(picture.trace, dict(enumerate(sources, 1)))
+    found: NDArray[np.bool_] = _labels(maps, picture.image) == 1
     return found
+
+
+def _a(name: str) -> str:
+    return f"{'an' if name[0] in 'aeiou' else 'a'} {name}"
 
 
 def colour_mask(image: NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -89,7 +89,9 @@ class Labelling:
         known = sample.refined  # by one job at a time
 
         def make(_: Job) -> NDArray[Any]:
-            return tasks.make_labels(maps, request, sample.image, known)
+            labels = tasks.make_labels(maps, request, sample.image, known)
+            sample.levels = tasks.automatic_levels(maps, request.refine, known)
+            return labels
 
         job = Job(make, "Labels")
         job.returned.connect(
@@ -142,8 +144,10 @@ class Labelling:
             dict(self.options),
         )
 
-    def set_threshold(self, number: int, value: float, *, live: bool = True) -> None:
-        """Set a class's threshold for the source in use, 0 to 1."""
+    def set_threshold(
+        self, number: int, value: float | None, *, live: bool = True
+    ) -> None:
+        """Set a class's threshold for the source in use, 0 to 1; None: automatic."""
         entry = self.session.classes[number]
         entry.thresholds[entry.source] = value
         if (

@@ -5,8 +5,8 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from magicgui.widgets import CheckBox, ComboBox, SpinBox
-from qtpy.QtCore import Qt
+from magicgui.widgets import CheckBox, ComboBox, FloatSpinBox, SpinBox
+from qtpy.QtCore import QSignalBlocker, Qt
 from qtpy.QtGui import QColor
 from qtpy.QtWidgets import (
     QCheckBox,
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from .state import ClassEntry
 
 
+# As in `labels.MEASURED`, which would import scikit-image when napari starts.
+MEASURED_PARTS = 0.8
 _FOLLOW = "follow the image"
 _REFINE = {
     _FOLLOW: "walk",
@@ -72,10 +74,10 @@ class LabelsSection(Section):
         self.create_button.hide()
         self.box.addWidget(self.create_button)
         self.box.addWidget(More(self._form()))
-        self._sliders: dict[int, QSlider] = {}
+        self._thresholds: dict[int, tuple[QSlider, QToolButton]] = {}
         listen(self, self.session.classes_changed, self._fill)
         listen(self, self.session.current_changed, self._fill)
-        listen(self, self.session.labels_changed, self._show_edits)
+        listen(self, self.session.labels_changed, self._show_labels)
         self._fill()
 
     def _form(self) -> QWidget:
@@ -93,9 +95,33 @@ class LabelsSection(Section):
             label="Smallest object", name="smallest", min=0, max=100000, value=0
         )
         self.smallest.tooltip = "In pixels; smaller parts are left out"
+        self.parts = FloatSpinBox(
+            label="Sure parts",
+            name="parts",
+            min=0,
+            max=1,
+            step=0.1,
+            value=MEASURED_PARTS,
+        )
+        self.parts.tooltip = (
+            "Parts of a class whose map is below this share of its surest part's are "
+            "left out; 0 keeps all"
+        )
+        self.unite = CheckBox(text="Whole objects", name="unite", value=True)
+        self.unite.tooltip = (
+            "A piece of a class in what is mostly another's goes to that, where both "
+            "claim it"
+        )
         self.holes = CheckBox(text="Fill holes", name="holes", value=False)
-        fields: Any = form(self.refine, self.smoothing, self.smallest, self.holes)
-        for field in (self.smoothing, self.smallest, self.holes):
+        changing = (
+            self.parts,
+            self.smoothing,
+            self.smallest,
+            self.unite,
+            self.holes,
+        )
+        fields: Any = form(self.refine, *changing)
+        for field in changing:
             field.changed.connect(self._options_changed)
         keys = QLabel(f"Keys on the layers: {described()}")
         keys.setWordWrap(True)
@@ -108,11 +134,13 @@ class LabelsSection(Section):
             smoothing=float(self.smoothing.value),
             min_size=int(self.smallest.value),
             fill_holes=bool(self.holes.value),
+            parts=float(self.parts.value),
+            unite=bool(self.unite.value),
         )
 
     def _fill(self) -> None:
         clear(self._rows)
-        self._sliders = {}
+        self._thresholds = {}
         for index, entry in enumerate(self.session.classes):
             for column, widget in enumerate(self._row(entry)):
                 self._rows.addWidget(widget, index, column)
@@ -135,23 +163,22 @@ class LabelsSection(Section):
         name.setToolTip("The name of the class, as exported")
         name.setMaximumWidth(80)
         name.editingFinished.connect(lambda: self._rename(entry, name))
-        value = QLabel(f"{entry.threshold:.2f}")
-        value.setToolTip(
-            f"The threshold of the {entry.source}: 0 is the map's lowest value, 1 its "
-            "highest"
-        )
+        value = QToolButton()
+        value.setObjectName(f"automatic_{entry.id}")
+        value.setFixedWidth(38)
+        value.clicked.connect(lambda: self._automatic(entry))
         slider = QSlider(Qt.Orientation.Horizontal)
         slider.setObjectName(f"threshold_{entry.id}")
         slider.setRange(1, 100)
-        slider.setValue(round(entry.threshold * 100))
         slider.setToolTip("Pixels of the map at or above this become the class")
         slider.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
         slider.setMinimumWidth(50)
-        slider.valueChanged.connect(partial(self._threshold, entry, value))
+        self._thresholds[entry.id] = slider, value
+        self._show_threshold(entry)
+        slider.valueChanged.connect(partial(self._threshold, entry))
         slider.sliderReleased.connect(
             lambda: self.session.labels.set_threshold(entry.id, slider.value() / 100)
         )
-        self._sliders[entry.id] = slider
         absent = QCheckBox("absent")
         absent.setObjectName(f"absent_{entry.id}")
         absent.setToolTip("This class is not in this image")
@@ -162,11 +189,32 @@ class LabelsSection(Section):
             widget.setEnabled(entry.active)
         return [colour, name, value, slider, absent]
 
-    def _threshold(self, entry: ClassEntry, shown: QLabel, value: int) -> None:
-        shown.setText(f"{value / 100:.2f}")
+    def _threshold(self, entry: ClassEntry, value: int) -> None:
         self.session.labels.set_threshold(
             entry.id, value / 100, live=self.live.isChecked()
         )
+        self._show_threshold(entry)
+
+    def _automatic(self, entry: ClassEntry) -> None:
+        self.session.labels.set_threshold(entry.id, None)
+        self._show_threshold(entry)
+
+    def _show_threshold(self, entry: ClassEntry) -> None:
+        """Show a class's threshold; an automatic one where it is in this image."""
+        slider, value = self._thresholds[entry.id]
+        level, current = entry.threshold, self.session.current
+        value.setText("auto" if level is None else f"{level:.2f}")
+        value.setToolTip(
+            "Each map has its own threshold: move the slider for another"
+            if level is None
+            else f"The threshold of the {entry.source}, from the map's lowest value to "
+            "its highest; click for each map's own"
+        )
+        if level is None:
+            level = current.levels.get(entry.id, 0.5) if current is not None else 0.5
+        if not slider.isSliderDown():
+            with QSignalBlocker(slider):
+                slider.setValue(round(min(level, 1.0) * 100))
 
     def _rename(self, entry: ClassEntry, field: QLineEdit) -> None:
         if field.text() != entry.name:
@@ -178,6 +226,12 @@ class LabelsSection(Section):
         if colour.isValid():
             rgb = (colour.red(), colour.green(), colour.blue())
             self.session.labels.change_class(entry.id, color=rgb)
+
+    def _show_labels(self) -> None:
+        for entry in self.session.classes:
+            if entry.id in self._thresholds:
+                self._show_threshold(entry)
+        self._show_edits()
 
     def _show_edits(self) -> None:
         sample = self.session.current

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from napari_ovam.class_maps import LAYERS
+
 from . import tasks
 from .layers import role_of
 from .state import LiveSample, split_phrases
@@ -21,13 +23,13 @@ class Maps:
     opacity
         0 to 1, of every map layer.
     layers
-        What maps are made of, one of `tasks.LAYERS`.
+        What maps are made of, one of `class_maps.LAYERS`.
     """
 
     def __init__(self, session: Session) -> None:
         self.session = session
         self.opacity = 0.6
-        self.layers = tasks.LAYERS[0]
+        self.layers = LAYERS[0]
 
     def map_phrases(self, text: str) -> None:
         """Map the typed phrases on the sample that is shown."""
@@ -113,7 +115,7 @@ class Maps:
 
     def wanted(self) -> tuple[list[tasks.MapRequest], tasks.LabelRequest | None]:
         wanted = [
-            tasks.MapRequest(e.id, e.phrase, e.threshold, e.token_in_use, self.layers)
+            tasks.MapRequest(e.id, e.phrase, e.token_in_use, self.layers)
             for e in self.session.classes.active
         ]
         return (

@@ -17,9 +17,10 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
+from napari_ovam.class_maps import LAYERS
+
 from .section import More, Section, button, clear, duration, form, listen, small_button
 from .state import ClassEntry, split_phrases
-from .tasks import LAYERS
 
 PHRASES = "cat, hat"
 

@@ -54,9 +54,7 @@ class Tokens:
             return
         untouched = [s for s in usable if s.edits and s.edits.are_proposal]
         layers, refine = self.session.maps.layers, self.session.labels.refine
-        request = tasks.MapRequest(
-            entry.id, entry.phrase, entry.threshold, layers=layers
-        )
+        request = tasks.MapRequest(entry.id, entry.phrase, layers=layers)
         choice = usable[0].choice
         labels = [s.edits.labels.copy() for s in usable if s.edits]
         traces = [s.trace for s in usable if s.trace is not None]
@@ -81,7 +79,6 @@ class Tokens:
                 traces,
                 images,
                 targets,
-                keys,
                 made,
                 refine,
                 job,
@@ -120,7 +117,7 @@ class Tokens:
         self, entry: ClassEntry, result: tasks.Optimized, warning: str
     ) -> None:
         entry.token = result.token
-        entry.thresholds["token"] = result.threshold
+        entry.thresholds["token"] = None
         entry.scores = (result.before, result.after)
         cancelled = bool(result.token.info.get("cancelled"))
         better = result.after > result.before
@@ -199,7 +196,6 @@ class Tokens:
         request = tasks.MapRequest(
             wanted.id,
             wanted.phrase,
-            wanted.threshold,
             wanted.token_in_use,
             self.session.maps.layers,
         )

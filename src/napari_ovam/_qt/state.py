@@ -16,13 +16,13 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from napari_ovam.class_maps import RefinedMaps
     from napari_ovam.diffusion import GenerationSettings
     from napari_ovam.project.index import Status
     from napari_ovam.tokens import Token
     from napari_ovam.trace import Trace
 
     from .edits import Edits
-    from .tasks import RefinedMaps
 
 UNSURE = IGNORE
 DECIDED = ("accepted", "rejected")  # what maps and thresholds do not change any more
@@ -49,7 +49,7 @@ class ClassEntry:
     source
         Whether the phrase or the optimized token makes the maps.
     thresholds
-        From 0 to 1, one for each source.
+        From 0 to 1, one for each source; None is each map's own.
     active
         Whether the phrase is among those typed now.
     shown
@@ -65,7 +65,7 @@ class ClassEntry:
     color: Colour
     phrase: str
     source: Source = "phrase"
-    thresholds: dict[Source, float] = field(default_factory=default_thresholds)
+    thresholds: dict[Source, float | None] = field(default_factory=default_thresholds)
     token: Token | None = None
     active: bool = True
     shown: bool = True
@@ -73,8 +73,8 @@ class ClassEntry:
     scores: tuple[float, float] | None = None
 
     @property
-    def threshold(self) -> float:
-        """The threshold of the source in use."""
+    def threshold(self) -> float | None:
+        """The threshold of the source in use, None for each map's own."""
         return self.thresholds[self.source]
 
     @property
@@ -182,6 +182,8 @@ class LiveSample:
         Whether everything was recorded in full precision.
     refined
         Maps with borders that follow the image, as they were made last.
+    levels
+        Automatic thresholds of the refined maps by class id, as they were made last.
     status
         How far its labels are.
     """
@@ -198,6 +200,7 @@ class LiveSample:
     seconds: float = 0
     exact: bool = False
     refined: RefinedMaps = field(default_factory=dict)
+    levels: dict[int, float] = field(default_factory=dict)
     status: Status = "new"
     key: str = field(default_factory=lambda: uuid4().hex)
     extra: dict[str, Any] = field(default_factory=dict)

@@ -11,6 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from napari_ovam.class_maps import (
+    RefinedMaps,
+    class_iou,
+    class_labels,
+    class_map,
+    class_maps,
+    seen,
+)
 from napari_ovam.weights.recent import remember_model
 
 from .model_jobs import load_model
@@ -37,33 +45,24 @@ if TYPE_CHECKING:
     from .worker import Job
 
 
-LAYERS = ("fine", "all")  # what a map is made of: see Trace.fine
-# Refined maps by class id: of which map, how, and what came out.
-RefinedMaps = dict[int, tuple["NDArray[np.float32]", str, "NDArray[np.float32]"]]
-
-
 @dataclass(frozen=True)
 class MapRequest:
-    """A class whose map is wanted: by its token, or by its phrase.
+    """A class whose map is wanted: by its phrase, with its token where it has one.
 
-    `layers` is one of `LAYERS`.
+    `layers` is one of `class_maps.LAYERS`.
     """
 
     id: int
     phrase: str
-    threshold: float
     token: Token | None = None
     layers: str = "fine"
 
 
 @dataclass(frozen=True)
 class LabelRequest:
-    """How labels are made from maps.
+    """How labels are made from maps: see `class_maps.class_labels`."""
 
-    `refine` is a name in `napari_ovam.refine.REFINEMENTS`, or empty for none.
-    """
-
-    thresholds: Mapping[int, float]
+    thresholds: Mapping[int, float | None]
     absent: frozenset[int] = frozenset()
     refine: str = ""
     options: Mapping[str, Any] = field(default_factory=dict)
@@ -110,13 +109,11 @@ class Step:
 
 @dataclass(frozen=True, eq=False)
 class Optimized:
-    """An optimized token and how well phrase and token fit the labels."""
+    """An optimized token, and the IoU of labels by the phrase and with the token."""
 
     token: Token
-    threshold: float
     before: float
     after: float
-    maps: dict[str, NDArray[np.float32]]
 
 
 class Models:
@@ -157,41 +154,6 @@ class Models:
         return self._encoded[key]
 
 
-def map_of(trace: Trace, token: Token, layers: str = "fine") -> NDArray[np.float32]:
-    """Return the map that is shown and labelled, (H, W) from 0 to 1.
-
-    Stretched to its own range: a short phrase competes with few other tokens, so its
-    map may be high everywhere, and no threshold of its maximum would tell.
-    """
-    from napari_ovam import phrase_map
-
-    return phrase_map(seen(trace, layers), token, normalize="minmax")
-
-
-def seen(trace: Trace, layers: str) -> Trace:
-    """Return the part of a trace that maps are made of."""
-    return trace.fine() if layers == "fine" else trace
-
-
-def refined(
-    maps: Mapping[int, NDArray[np.float32]],
-    image: NDArray[np.uint8],
-    method: str,
-    known: RefinedMaps | None = None,
-) -> dict[int, NDArray[np.float32]]:
-    """Return maps whose borders follow the image; `known` saves doing it twice."""
-    if not method:
-        return dict(maps)
-    from napari_ovam.refine import refine
-
-    known = {} if known is None else known
-    for number, values in maps.items():
-        old = known.get(number)
-        if old is None or old[0] is not values or old[1] != method:
-            known[number] = values, method, refine(values, image, method)
-    return {number: known[number][2] for number in maps}
-
-
 def make_maps(
     models: Models,
     choice: ModelChoice,
@@ -201,12 +163,17 @@ def make_maps(
 ) -> Maps:
     """Map phrases and tokens on one trace."""
     job.describe("Mapping")
-    maps, pieces = {}, {}
+    sources: dict[str, dict[int, list[Token]]] = {}
+    pieces = {}
     for done, request in enumerate(wanted):
         job.progress(done, len(wanted))
-        token = request.token or models.encode(choice, request.phrase, job)
-        maps[request.id] = map_of(trace, token, request.layers)
-        pieces[request.id] = token.pieces
+        phrase = models.encode(choice, request.phrase, job)
+        tokens = [phrase] if request.token is None else [request.token, phrase]
+        sources.setdefault(request.layers, {})[request.id] = tokens
+        pieces[request.id] = phrase.pieces
+    maps: dict[int, NDArray[np.float32]] = {}
+    for layers, several in sources.items():
+        maps |= class_maps(trace, several, layers)
     job.progress(len(wanted), len(wanted))
     return Maps(maps, pieces)
 
@@ -218,7 +185,7 @@ def special_maps(
     token = models.encode(choice, phrase, job)
     last = len(token.embedding)
     return {
-        name: map_of(trace, replace(token, span=span))
+        name: class_map(trace, replace(token, span=span))
         for name, span in (("start token", (0, 1)), ("end token", (last - 1, last)))
     }
 
@@ -229,19 +196,25 @@ def make_labels(
     image: NDArray[np.uint8],
     known: RefinedMaps | None = None,
 ) -> NDArray[Any]:
-    """Turn maps by class id into (H, W) class ids; `known` as in `refined`."""
-    from napari_ovam import LabelSettings, maps_to_labels
-
-    ids = sorted(set(maps) & set(request.thresholds) - request.absent)
-    if not ids:
-        return np.zeros(image.shape[:2], np.uint8)
-    settings = LabelSettings(
-        threshold=tuple(request.thresholds[i] for i in ids), **request.options
+    """Turn maps by class id into (H, W) class ids; `known` as in `refined_maps`."""
+    return class_labels(
+        {i: values for i, values in maps.items() if i not in request.absent},
+        request.thresholds,
+        image,
+        refine=request.refine,
+        options=request.options,
+        known=known,
     )
-    fine = refined({i: maps[i] for i in ids}, image, request.refine, known)
-    stack = np.stack([fine[i] for i in ids])
-    labels: NDArray[Any] = maps_to_labels(stack, settings, ids=ids, image=image)
-    return labels
+
+
+def automatic_levels(
+    maps: Mapping[int, NDArray[np.float32]], refine: str, known: RefinedMaps
+) -> dict[int, float]:
+    """Return the automatic thresholds of maps that labels were made of, by class id."""
+    from napari_ovam.labels import automatic_threshold
+
+    final = {i: known[i][2] for i in maps if i in known} if refine else maps
+    return {i: automatic_threshold(values) for i, values in final.items()}
 
 
 def generate_images(
@@ -370,28 +343,26 @@ def optimize(
     traces: Sequence[Trace],
     images: Sequence[NDArray[np.uint8]],
     targets: Sequence[NDArray[np.uint8]],
-    keys: Sequence[str],
     settings: OptimizationSettings | None,
     refine: str,
     job: Job,
 ) -> Optimized:
-    """Optimize a token and score phrase and token against the targets.
-
-    What is scored are maps refined as for labels: thresholds belong to those.
-    """
+    """Optimize a token, and score labels of the class alone against the targets."""
     from napari_ovam import optimize_token
 
     phrase = models.encode(choice, request.phrase, job)
     job.describe("Optimizing")
     traces = [seen(trace, request.layers) for trace in traces]
 
-    def scored(maps: Sequence[NDArray[np.float32]]) -> tuple[float, float]:
-        pairs = zip(maps, images, strict=True)
-        return fit_threshold(
-            [refined({0: each}, image, refine)[0] for each, image in pairs], targets
-        )
+    def scored(tokens: Sequence[Token]) -> float:
+        each = zip(traces, targets, images, strict=True)
+        found = [
+            class_iou(trace, tokens, target, image, layers="all", refine=refine)
+            for trace, target, image in each
+        ]
+        return float(np.mean(found))
 
-    _, before = scored([map_of(trace, phrase, "all") for trace in traces])
+    before = scored([phrase])
 
     def on_step(index: int, loss: float, maps: Any) -> None:
         job.preview(Step(index, float(loss), _first_map(maps)))
@@ -399,11 +370,7 @@ def optimize(
     token = optimize_token(
         traces, phrase, targets, settings, progress=job.progress, on_step=on_step
     )
-    after_maps = [map_of(trace, token, "all") for trace in traces]
-    threshold, after = scored(after_maps)
-    return Optimized(
-        token, threshold, before, after, dict(zip(keys, after_maps, strict=True))
-    )
+    return Optimized(token, before, scored([token, phrase]))
 
 
 def _first_map(maps: Sequence[Tensor]) -> NDArray[np.float32]:
@@ -411,15 +378,6 @@ def _first_map(maps: Sequence[Tensor]) -> NDArray[np.float32]:
     values: NDArray[np.float32] = maps[0].detach().float().cpu().numpy()
     top = float(values.max())
     return values / top if top > 0 else values
-
-
-def fit_threshold(
-    maps: Sequence[NDArray[np.float32]], targets: Sequence[NDArray[np.uint8]]
-) -> tuple[float, float]:
-    """Return the threshold that fits all maps best, and its mean IoU."""
-    from napari_ovam import best_threshold
-
-    return best_threshold(list(maps), list(targets))
 
 
 def export(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_ovam.class_maps import class_maps, refined_maps
+from napari_ovam.class_maps import class_iou, class_maps, seen
 from napari_ovam.labels import labels_to_target
 from napari_ovam.png import write_png
 from napari_ovam.project import ProjectError
@@ -72,36 +72,22 @@ def choose_classes(
     return list(dict.fromkeys(ids))
 
 
-def save_and_measure(
+def save_maps(
     project: Project,
     pipe: Any,
     names: Sequence[str],
     ids: Sequence[int],
     settings: ProposalSettings,
-    *,
-    save: bool,
-) -> dict[int, float]:
-    """Write the maps of classes, and return Otsu's threshold of each, by its id.
-
-    It is the mean over the images, of maps as labels are made of them.
-    """
-    from skimage.filters import threshold_otsu
-
+) -> None:
+    """Write the maps of classes, before refinement."""
     sources = class_sources(project, pipe, ids)
-    found: dict[int, list[float]] = {number: [] for number in ids}
     for name in names:
         image = project.load_image(name)
         trace = trace_of(project, pipe, name, image, settings)
-        maps = class_maps(trace, sources, settings.layers)
-        if save:
-            for number, values in maps.items():
-                path = map_path(project, name, project.classes[number])
-                path.parent.mkdir(exist_ok=True)
-                write_png(path, (values * 65535).round().astype(np.uint16))
-        for number, values in refined_maps(maps, image, settings.refine).items():
-            if np.ptp(values):
-                found[number].append(float(threshold_otsu(values)))
-    return {i: float(np.mean(values)) if values else 0.5 for i, values in found.items()}
+        for number, values in class_maps(trace, sources, settings.layers).items():
+            path = map_path(project, name, project.classes[number])
+            path.parent.mkdir(exist_ok=True)
+            write_png(path, (values * 65535).round().astype(np.uint16))
 
 
 def map_path(project: Project, name: str, entry: ProjectClass) -> Path:
@@ -155,8 +141,6 @@ def optimized(
 ) -> Optimized:
     """Optimize the token of a class on labelled samples, and use it from now on."""
     from napari_ovam import OptimizationSettings, load_pipeline, optimize_token
-    from napari_ovam.class_maps import class_map, seen
-    from napari_ovam.labels import best_threshold
     from napari_ovam.tokens import encode_phrase
 
     pipe = load_pipeline(model, device=device)
@@ -176,18 +160,23 @@ def optimized(
         progress=progress,
     )
 
-    def fitted(tokens: Sequence[Any]) -> tuple[float, float]:
-        maps = [
-            refined_maps({0: class_map(trace, tokens, "all")}, image, settings.refine)[
-                0
-            ]
-            for trace, image in zip(traces, images, strict=True)
-        ]
-        return best_threshold(maps, targets)
+    def score(tokens: Sequence[Any], threshold: float | None) -> float:
+        return float(
+            np.mean(
+                [
+                    class_iou(
+                        trace, tokens, target, image, threshold=threshold, layers="all"
+                    )
+                    for trace, target, image in zip(
+                        traces, targets, images, strict=True
+                    )
+                ]
+            )
+        )
 
-    _, before = fitted((phrase,))
-    threshold, after = fitted((token, phrase))
-    limits = {**entry.thresholds, "token": min(max(threshold, 0.0), 1.0)}
+    before = score((phrase,), entry.thresholds["phrase"])
+    after = score((token, phrase), None)
+    limits = {**entry.thresholds, "token": None}
     project.classes.change(entry.id, source="token", thresholds=limits)
     return Optimized(project.save_token(entry.id, token), before, after)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -143,8 +143,8 @@ def maps(
     threshold: Annotated[
         str | None,
         typer.Option(
-            help="From 0 to 1, or 'otsu': the mean of what the maps suggest. It stays "
-            "with the class; by default each class keeps its own (new ones: 0.5)."
+            help="From 0 to 1, or 'auto': each map's own (Otsu). It stays with the "
+            "class; by default each class keeps what it has, new ones 'auto'."
         ),
     ] = None,
     layers: Annotated[
@@ -183,7 +183,8 @@ def maps(
         with working_in(folder) as project:
             names = _names(project, image)
             from napari_ovam import load_pipeline
-            from napari_ovam.cli.maps import choose_classes, save_and_measure
+            from napari_ovam.cli.maps import choose_classes
+            from napari_ovam.cli.maps import save_maps as write_maps
             from napari_ovam.project import proposals
 
             for name in names:
@@ -199,14 +200,10 @@ def maps(
                 refine="" if refine == "none" else refine,
                 keep_traces=True,
             )
-            if save_maps or limit == "otsu":
-                measured = save_and_measure(
-                    project, pipe, names, ids, settings, save=save_maps
-                )
-            for number in ids:
-                if limit == "otsu":
-                    _set_threshold(project, number, measured[number])
-                elif limit is not None:
+            if save_maps:
+                write_maps(project, pipe, names, ids, settings)
+            if threshold is not None:
+                for number in ids:
                     _set_threshold(project, number, limit)
             project.save()
             report = proposals.propose(
@@ -303,7 +300,7 @@ def _names(project: Project, chosen: Sequence[str] | None) -> list[str]:
     return [project.sample(name).name for name in dict.fromkeys(chosen)]
 
 
-def _set_threshold(project: Project, number: int, value: float) -> ProjectClass:
+def _set_threshold(project: Project, number: int, value: float | None) -> ProjectClass:
     entry = project.classes[number]
     return project.classes.change(
         number, thresholds={**entry.thresholds, entry.source: value}
@@ -315,15 +312,14 @@ def _one_of(option: str, value: str, known: Sequence[str]) -> None:
         raise ValueError(f"{option} is {value!r}: give one of {', '.join(known)}")
 
 
-def _threshold(text: str | None) -> float | Literal["otsu"] | None:
-    if text is None:
+def _threshold(text: str | None) -> float | None:
+    """Return the threshold that an option gives, None for each map's own."""
+    if text in (None, "auto"):
         return None
-    if text == "otsu":
-        return "otsu"
     try:
         value = float(text)
     except ValueError:
         value = -1.0
     if not 0 <= value <= 1:
-        raise ValueError(f"--threshold is {text!r}: give 0 to 1, or 'otsu'")
+        raise ValueError(f"--threshold is {text!r}: give 0 to 1, or 'auto'")
     return value

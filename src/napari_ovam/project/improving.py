@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 
-from napari_ovam.class_maps import REFINE, class_map, refined_maps
-from napari_ovam.labels import best_threshold, iou, labels_to_target
+from napari_ovam.class_maps import REFINE, class_iou
+from napari_ovam.labels import labels_to_target
 from napari_ovam.optimize import OptimizationError, OptimizationSettings, optimize_token
 from napari_ovam.progress import Cancelled, Progress, no_progress
 from napari_ovam.project.accepted import (
@@ -30,8 +30,6 @@ from napari_ovam.trace import ModelMismatchError, TraceSettings
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
-
-    from numpy.typing import NDArray
 
     from napari_ovam.classes import ProjectClass, Source
     from napari_ovam.project import Project
@@ -100,9 +98,8 @@ class Improvement:
     source
         What it was compared with: the "phrase", or the "token" in use.
     before, after
-        Mean IoU on `left_out`, with thresholds fitted on the other images.
-    threshold
-        The new token's, fitted on the images that it was optimized on.
+        Mean IoU on `left_out`, before with the threshold in use, after with each map's
+        own, which the class gets with the token.
     token
         The new token.
     images
@@ -122,7 +119,6 @@ class Improvement:
     source: Source
     before: float
     after: float
-    threshold: float
     token: Token
     images: tuple[str, ...]
     left_out: tuple[str, ...]
@@ -283,17 +279,14 @@ def _improve(
     ):
         token = _optimized(entry, phrase, inside, examples, settings, report)
         old = (used, phrase) if used else (phrase,)
-        for each, scores in ((old, before), ((token, phrase), after)):
-            threshold, own = _fitted(entry, each, inside, examples, settings)
-            for name in outside:
-                found = examples[name]
-                scores[name] = _score(entry, each, threshold, found, settings)
-            if not outside:
-                scores[inside[0]] = own
+        level = entry.threshold if bool(used) == (entry.source == "token") else None
+        for name in outside or inside[:1]:
+            found = examples[name]
+            before[name] = _score(entry, old, level, found, settings)
+            after[name] = _score(entry, (token, phrase), None, found, settings)
     if 1 < len(names) == len(before):  # each was left out once
         inside = names
         token = _optimized(entry, phrase, inside, examples, settings, report)
-        threshold, _ = _fitted(entry, (token, phrase), inside, examples, settings)
     fair = sorted(set(before) - learned) or sorted(before)
     score = float(np.mean([after[name] for name in fair]))
     info = {
@@ -308,7 +301,6 @@ def _improve(
         "token" if used else "phrase",
         float(np.mean([before[name] for name in fair])),
         score,
-        threshold,
         replace(token, name=entry.name, info=info),
         tuple(inside),
         tuple(fair) if len(names) > 1 else (),
@@ -349,37 +341,22 @@ def _optimized(
     return token
 
 
-def _map(
-    tokens: Sequence[Token], example: Example, settings: ImproveSettings
-) -> NDArray[np.float32]:
-    values = class_map(example.trace, tokens, "all")  # the layers were chosen before
-    return refined_maps({0: values}, example.image, settings.refine)[0]
-
-
-def _fitted(
-    entry: ProjectClass,
-    tokens: Sequence[Token],
-    names: Sequence[str],
-    examples: Examples,
-    settings: ImproveSettings,
-) -> tuple[float, float]:
-    """Return the threshold that fits best, and its mean IoU."""
-    chosen = [examples[name] for name in names]
-    return best_threshold(
-        [_map(tokens, each, settings) for each in chosen],
-        [labels_to_target(each.labels, entry.id) for each in chosen],
-    )
-
-
 def _score(
     entry: ProjectClass,
     tokens: Sequence[Token],
-    threshold: float,
+    threshold: float | None,
     example: Example,
     settings: ImproveSettings,
 ) -> float:
-    found = _map(tokens, example, settings) >= threshold
-    return iou(found, labels_to_target(example.labels, entry.id))
+    return class_iou(
+        example.trace,
+        tokens,
+        labels_to_target(example.labels, entry.id),
+        example.image,
+        threshold=threshold,
+        layers="all",  # the layers were chosen before
+        refine=settings.refine,
+    )
 
 
 def _store(project: Project, found: Improvement, library: TokenLibrary | None) -> bool:
@@ -390,10 +367,9 @@ def _store(project: Project, found: Improvement, library: TokenLibrary | None) -
         old = project.classes[found.id]
         if library is not None and old.token is not None:
             _keep(project, old.id, library)
-        limit = min(max(found.threshold, 0.0), 1.0)
         # With the token, so that the index never speaks of one without the other.
         project.classes.change(
-            old.id, source="token", thresholds={**old.thresholds, "token": limit}
+            old.id, source="token", thresholds={**old.thresholds, "token": None}
         )
         try:
             project.save_token(old.id, found.token)
