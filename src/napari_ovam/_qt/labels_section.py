@@ -70,6 +70,17 @@ class LabelsSection(Section):
             "Give every painted pixel of this image back to the maps",
         )
         self.row(self.edits, self.discard_button)
+        self.doubt = QCheckBox("show doubt")
+        self.doubt.setObjectName("doubt")
+        self.doubt.setToolTip("A layer that is bright where the labels may be wrong")
+        self.doubt.toggled.connect(self.session.doubts.show)
+        self.doubt_button = button(
+            "Next doubtful place",
+            "doubt_button",
+            self.session.doubts.next,
+            "Go to where the labels are least sure; what is painted counts as settled",
+        )
+        self.row(self.doubt_button, self.doubt)
         self.create_button = button("", "create_class_button", self._create)
         self.create_button.hide()
         self.box.addWidget(self.create_button)

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 KEY = "napari_ovam"
+# Roles of maps of no class: of the special tokens, of what is typed, and doubt.
+_EXTRA = ("special", "typed", "doubt")
 _UNSURE_COLOUR = (0.62, 0.62, 0.62, 1.0)
 _UNKNOWN_COLOUR = (1.0, 0.0, 1.0, 1.0)
 
@@ -181,26 +183,35 @@ class SampleLayers:
             layer.contrast_limits = _limits(values)
         return layer
 
-    def show_special(
-        self, sample: LiveSample, maps: dict[str, NDArray[np.float32]]
+    def show_extra(
+        self,
+        sample: LiveSample,
+        role: str,
+        maps: dict[str, NDArray[np.float32]],
+        colormap: str = "gray",
     ) -> None:
-        """Make or update the maps of the special tokens."""
+        """Make or update maps of no class, by name, of one role in `_EXTRA`."""
         for number, (name, values) in enumerate(maps.items(), start=1):
-            layer = self.find(sample.key, "special", number)
+            layer = self.find(sample.key, role, number)
             if layer is not None:
                 layer.data, layer.contrast_limits = values, _limits(values)
+                layer.name = name
                 continue
             layer = Image(
                 values,
                 name=name,
-                colormap="gray",
+                colormap=colormap,
                 blending="additive",
                 contrast_limits=_limits(values),
-                metadata={
-                    KEY: {"sample": sample.key, "role": "special", "class": number}
-                },
+                metadata={KEY: {"sample": sample.key, "role": role, "class": number}},
             )
             self._insert(layer, sample.key)
+
+    def remove_extra(self, sample: str, role: str) -> None:
+        """Remove what `show_extra` showed."""
+        for layer in self.of_sample(sample):
+            if role_of(layer)[1] == role:
+                self._remove(layer)
 
     def remove_maps(self, sample: str, keep: Iterable[int]) -> None:
         """Remove the maps of phrases that are no longer typed."""
@@ -312,7 +323,7 @@ class SampleLayers:
 
     def _insert(self, layer: Layer, sample: str) -> None:
         """Add a layer in the order image, maps, labels; keep what is selected."""
-        order = ("image", "special", "map", "labels")
+        order = ("image", "special", "map", "typed", "labels", "doubt")
         rank = order.index(role_of(layer)[1])
         later = [
             i
@@ -324,7 +335,7 @@ class SampleLayers:
         if later:
             self.viewer.layers.move(self.viewer.layers.index(layer), later[0])
         # Maps must not take the brush away from the labels; labels shall get it.
-        if role_of(layer)[1] in ("map", "special") and had is not None:
+        if role_of(layer)[1] in ("map", *_EXTRA) and had is not None:
             self.viewer.layers.selection.active = had
 
     def _watch(self, layer: Labels) -> None:

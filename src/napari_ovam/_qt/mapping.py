@@ -99,7 +99,7 @@ class Maps:
         )
 
     def _special(self, sample: LiveSample, maps: dict[str, Any]) -> None:
-        self.session.layers.show_special(sample, maps)
+        self.session.layers.show_extra(sample, "special", maps)
         self.session.say("The start and end tokens have layers of their own now.")
 
     def drop_phrase(self, number: int) -> None:

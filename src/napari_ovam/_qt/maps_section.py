@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import Any, ClassVar
 
-from magicgui.widgets import ComboBox, FloatSlider
+from magicgui.widgets import CheckBox, ComboBox, FloatSlider
 from qtpy.QtCore import Qt, Signal  # type: ignore[attr-defined]
 from qtpy.QtWidgets import (
     QCheckBox,
@@ -70,6 +70,9 @@ class MapsSection(Section):
             "What to look for, separated by commas or lines; Enter maps"
         )
         self.phrases.returnPressed.connect(self.map)
+        self.phrases.textChanged.connect(
+            lambda: self.session.live.typed(self.phrases.text())
+        )
         self.map_button = button(
             "Map", "map_button", self.map, "Show where the model sees each phrase"
         )
@@ -92,7 +95,10 @@ class MapsSection(Section):
             "recorded by default; all: whatever was recorded"
         )
         self.layers.changed.connect(self.session.maps.set_layers)
-        content: Any = form(self.opacity, self.layers)
+        self.live = CheckBox(text="Follow typing", name="live", value=True)
+        self.live.tooltip = "Show a map of what is typed, before it is a class"
+        self.live.changed.connect(self.session.live.set_on)
+        content: Any = form(self.opacity, self.layers, self.live)
         special = button(
             "Map the special tokens",
             "special_button",

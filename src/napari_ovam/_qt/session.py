@@ -15,6 +15,7 @@ from psygnal import Signal
 from qtpy.QtCore import QEvent, QObject, QTimer
 
 from . import tasks
+from .doubts import Doubts
 from .exporting import Exports
 from .generating import Images
 from .jobs import JobRunner
@@ -22,6 +23,7 @@ from .keys import bind_keys
 from .label_png import label_png, read_label_png
 from .labelling import Labelling
 from .layers import SampleLayers, role_of
+from .live import LiveMaps
 from .mapping import Maps
 from .optimizing import Tokens
 from .projects import Projects
@@ -90,6 +92,8 @@ class Session(JobRunner):
         self.maps = Maps(self)
         self.labels = Labelling(self)
         self.tokens = Tokens(self)
+        self.live = LiveMaps(self)
+        self.doubts = Doubts(self)
         self.exports = Exports(self)
         self.layers = SampleLayers(
             viewer, self.labels.edited, self.labels.confirmed, partial(bind_keys, self)
@@ -106,6 +110,7 @@ class Session(JobRunner):
     def close(self) -> None:
         """Stop what runs; called when the window has closed."""
         super().close()
+        self.live.close()
         self.labels.close()
         self.saving.close()
         self.projects.close()

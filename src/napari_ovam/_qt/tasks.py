@@ -5,6 +5,7 @@ torch and diffusers are imported inside, so that napari starts without them.
 
 from __future__ import annotations
 
+import threading
 import time
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
@@ -119,7 +120,7 @@ class Optimized:
 class Models:
     """Holds the pipeline used last and the phrases that were encoded.
 
-    Only one job runs at a time, so nothing here needs a lock.
+    Only one long job runs at a time; what is typed may be encoded beside it.
 
     Attributes
     ----------
@@ -131,10 +132,20 @@ class Models:
         self.plans: dict[ModelChoice, MemoryPlan] = {}
         self._loaded: tuple[tuple[ModelChoice, MemoryPlan | None], Any] | None = None
         self._encoded: dict[tuple[str, str], Token] = {}
+        self._lock = threading.RLock()
+
+    def has(self, choice: ModelChoice) -> bool:
+        """Tell whether a model is loaded."""
+        return self._loaded is not None and self._loaded[0][0] == choice
 
     def get(self, choice: ModelChoice, job: Job) -> Any:
         """Return the pipeline of a choice, loading it as planned where needed."""
         wanted = choice, self.plans.get(choice)
+        with self._lock:
+            return self._get(wanted, job)
+
+    def _get(self, wanted: tuple[ModelChoice, MemoryPlan | None], job: Job) -> Any:
+        choice, _ = wanted
         if self._loaded is None or self._loaded[0] != wanted:
             title = job.title
             job.describe(f"Loading the model {choice.model}", holds=True)
@@ -147,11 +158,12 @@ class Models:
     def encode(self, choice: ModelChoice, phrase: str, job: Job) -> Token:
         """Return a phrase as a token, from memory where it was encoded before."""
         key = (choice.model, phrase)
-        if key not in self._encoded:
-            from napari_ovam import encode_phrase
+        with self._lock:
+            if key not in self._encoded:
+                from napari_ovam import encode_phrase
 
-            self._encoded[key] = encode_phrase(self.get(choice, job), phrase)
-        return self._encoded[key]
+                self._encoded[key] = encode_phrase(self.get(choice, job), phrase)
+            return self._encoded[key]
 
 
 def make_maps(
