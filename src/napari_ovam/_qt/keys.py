@@ -62,10 +62,12 @@ def keys() -> dict[str, str]:
     return found
 
 
-def described() -> str:
-    """Return all keys with what they do, in one sentence."""
+def described(separator: str = ", ") -> str:
+    """Return all keys with what they do."""
     chosen = keys()
-    return ", ".join(f"{chosen[a.name]} {a.text}" for a in ACTIONS if chosen[a.name])
+    return separator.join(
+        f"{chosen[a.name]} {a.text}" for a in ACTIONS if chosen[a.name]
+    )
 
 
 def _plain(text: str) -> str:

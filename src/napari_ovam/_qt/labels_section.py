@@ -134,8 +134,7 @@ class LabelsSection(Section):
         fields: Any = form(self.refine, *changing)
         for field in changing:
             field.changed.connect(self._options_changed)
-        keys = QLabel(f"Keys on the layers: {described()}")
-        keys.setWordWrap(True)
+        keys = QLabel("\n".join(["Keys on the layers:", described("\n")]))
         fields.layout().addRow(keys)
         made: QWidget = fields
         return made

@@ -11,6 +11,7 @@ from uuid import uuid4
 
 import numpy as np
 from psygnal import Signal
+from qtpy.QtCore import QTimer
 
 from napari_ovam.folder_lock import lock_folder
 from napari_ovam.project import Project, ProjectError
@@ -25,6 +26,7 @@ from .reading import Recovered, read_sample, read_tokens, title
 from .state import ClassTable, LiveSample
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from typing import IO
 
     from numpy.typing import NDArray
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
     from .session import Session
     from .worker import Job
 
+_VERSION = "version"  # of labels on the disk, in the extra of a sample
 _IN_MEMORY = 6  # samples with their layers: so far back, undo works
 
 
@@ -97,6 +100,7 @@ class Projects:
         self.keys: list[str] = []
         self._names: dict[str, str] = {}  # by key
         self._ready: dict[str, LiveSample] = {}  # read ahead
+        self._versions: dict[str, int] = {}  # how often jobs wrote labels, by key
         self.wanted = ""
         self._loader = Loader()
         self._loader.loaded.connect(self._loaded)
@@ -211,7 +215,7 @@ class Projects:
         if old is not None and old.lock is not None and old is not opened:
             self.session.saving.close()
             old.lock.close()
-        self._ready, self.wanted = {}, ""
+        self._ready, self._versions, self.wanted = {}, {}, ""
         self._loader.clear()
         self._names, self.keys = {}, []
         self.session.review.clear_filter()
@@ -297,11 +301,13 @@ class Projects:
         review = self.session.review
         near = [review.neighbour(1), review.neighbour(-1)]
         self._ready = {k: s for k, s in self._ready.items() if k in near}
+        if sample is not None and self._is_old(sample):
+            self._read(self.opened, key)
         for each in near:
             if each and each not in self._ready and self.session.sample(each) is None:
                 self._read(self.opened, each)
 
-    def refresh(self, names: list[str]) -> None:
+    def refresh(self, names: Iterable[str]) -> None:
         """Show labels that a job wrote to the project: proposals, merged classes.
 
         What a person did not touch in memory is read again; call it in the GUI
@@ -310,36 +316,74 @@ class Projects:
         if self.opened is None:
             return
         for name in names:
-            key = self.opened.keys[name]
+            key = self.opened.keys.get(name)
+            if key is None:
+                continue
             self._ready.pop(key, None)
+            self._versions[key] = self._versions.get(key, 0) + 1
             sample = self.session.sample(key)
-            if sample is not None and self.session.saving.written(key):
-                shown = sample is self.session.current
+            if sample is None:
+                self.status_changed.emit(key)
+            elif sample is self.session.current:
+                self._read(self.opened, key)
+            elif self.session.saving.written(key):
                 self.session.samples.remove(sample)
                 self.session.layers.forget(key)
                 self.session.saving.forget(key)
-                if shown:
-                    self.session.current = None
-                    self.fetch(key)
-        self.changed.emit()
+                self.status_changed.emit(key)
 
     def _read(self, opened: Opened, key: str, *, now: bool = False) -> None:
         read = partial(
-            read_sample, opened.project, self._names[key], self.session.choice, key=key
+            read_sample,
+            opened.project,
+            self._names[key],
+            self.session.choice,
+            key=key,
+            extra={_VERSION: self._versions.get(key, 0)},
         )
         self._loader.load(key, read, now=now)
 
+    def _is_old(self, sample: LiveSample) -> bool:
+        """Whether a job wrote its labels after it was read."""
+        now = self._versions.get(sample.key, 0)
+        return bool(sample.extra.get(_VERSION, now) != now)
+
     def _loaded(self, key: str, found: object) -> None:
-        if self.session.closed or key not in self._names or self.session.sample(key):
+        if self.session.closed or key not in self._names or self.opened is None:
             return
         if isinstance(found, LiveSample):
-            if key == self.wanted:
+            sample = self.session.sample(key)
+            if self._is_old(found):
+                self._read(self.opened, key)
+            elif sample is not None:
+                self._renew(sample, found)
+            elif key == self.wanted:
                 self._take(found)
             else:
                 self._ready[key] = found
         elif key == self.wanted and isinstance(found, Exception):
             self.wanted = ""
             self.session.complain(found, "The other images can be worked on.")
+
+    def _renew(self, sample: LiveSample, found: LiveSample) -> None:
+        """Give a sample in memory the labels on the disk, unless it was touched."""
+        session = self.session
+        if session.closed or session.sample(sample.key) is not sample:
+            return
+        if session.layers.painting(sample.key):
+            QTimer.singleShot(100, partial(self._renew, sample, found))
+            return
+        session.labels.take_edits(sample)
+        sample.extra[_VERSION] = found.extra[_VERSION]
+        if not session.saving.written(sample.key):
+            return  # a person's strokes win
+        sample.edits = found.edits or Edits(np.zeros(sample.shape, np.uint8))
+        sample.status, sample.absent = found.status, found.absent
+        session.saving.known(sample, self._names[sample.key])
+        if sample is session.current:
+            session.layers.show_labels(sample, session.classes)
+        self.status_changed.emit(sample.key)
+        session.labels_changed.emit()
 
     def _take(self, sample: LiveSample) -> None:
         session = self.session

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -80,6 +81,8 @@ app.add_typer(models.app)
 
 def main() -> None:
     """Run the command line."""
+    # What torchvision would be good for is not news to a person at a shell.
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     app()
 
 

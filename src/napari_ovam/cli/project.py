@@ -239,7 +239,7 @@ def optimize(
     """Optimize the token of a class from labels that a person has corrected.
 
     Writes tokens/ID-CLASS.safetensors; maps are made with it and the phrase from then
-    on, with a threshold that is fitted on these images.
+    on, at each map's own threshold.
     """
     with (
         reported(),
