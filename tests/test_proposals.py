@@ -10,7 +10,12 @@ from napari_ovam import Token, iou, labels_to_target, load_pipeline, trace_image
 from napari_ovam.class_maps import class_labels, class_map, class_maps
 from napari_ovam.progress import Cancelled
 from napari_ovam.project import Project
-from napari_ovam.project.proposals import ProposalError, ProposalSettings, propose
+from napari_ovam.project.proposals import (
+    ProposalError,
+    ProposalSettings,
+    named_in,
+    propose,
+)
 from napari_ovam.scenes import load_scenes
 
 RANDOM = np.random.default_rng(0)
@@ -26,7 +31,7 @@ def project(tmp_path: Path) -> Project:
     project.classes.add("cat")
     project.classes.add("red hat")
     for name in ("a", "b", "c", "d"):
-        project.add_sample(picture(), {"prompt": "a cat"}, name)
+        project.add_sample(picture(), {"prompt": "a pet"}, name)
     return project
 
 
@@ -57,7 +62,7 @@ def test_labels_are_those_of_the_shared_rule(project, pipe):
     project.classes.change(2, thresholds={"phrase": 0.8, "token": 0.5})
     propose(project, pipe, ["b"])
     image = project.load_image("b")
-    trace = trace_image(pipe, image, prompt="a cat").trace
+    trace = trace_image(pipe, image, prompt="a pet").trace
     tokens = {
         1: [encode_phrase(pipe, "cat")],
         2: [encode_phrase(pipe, "red hat")],
@@ -217,3 +222,25 @@ def test_proposals_of_the_embedded_model_find_their_objects(tmp_path):
         number = next(i for i, name in scene.classes.items() if name == "cat")
         found = project.load_labels(scene.name) == 1
         assert iou(found, labels_to_target(scene.labels, number)) > 0.3
+
+
+@pytest.mark.parametrize(
+    ("prompt", "named"),
+    [
+        ("a cat on the grass", {1}),
+        ("Cats and a Red hat", {1, 2}),
+        ("a red cathedral with a hat", set()),
+        ("", set()),
+    ],
+)
+def test_a_prompt_names_classes_in_whole_words(project, prompt, named):
+    assert named_in(prompt, project.classes) == named
+
+
+def test_where_a_prompt_names_classes_no_others_are_looked_for(project, pipe):
+    project.add_sample(picture(), {"prompt": "a cat"}, "e")
+    propose(project, pipe, ["e"])
+    assert set(np.unique(project.load_labels("e"))) <= {0, 1}
+    assert set(project.sample("e").provenance["proposed_by"]["sources"]) == {"1"}
+    propose(project, pipe, ["e"], settings=ProposalSettings(redo=True, by_prompt=False))
+    assert set(project.sample("e").provenance["proposed_by"]["sources"]) == {"1", "2"}

@@ -199,6 +199,7 @@ def maps(
                 layers=layers,
                 refine="" if refine == "none" else refine,
                 keep_traces=True,
+                by_prompt=False,  # it was said what to look for
             )
             if save_maps:
                 write_maps(project, pipe, names, ids, settings)

@@ -59,6 +59,13 @@ def propose(
     keep_traces: Annotated[
         bool, typer.Option(help="Save the traces that are made: some MB each.")
     ] = False,
+    all_classes: Annotated[
+        bool,
+        typer.Option(
+            "--all-classes",
+            help="Look for all classes also where the prompt of an image names some.",
+        ),
+    ] = False,
     model: Model = "tiny",
     device: Device = "auto",
 ) -> None:
@@ -79,7 +86,9 @@ def propose(
             load_pipeline(model, device=device),
             image,
             classes=chosen,
-            settings=proposals.ProposalSettings(redo=redo, keep_traces=keep_traces),
+            settings=proposals.ProposalSettings(
+                redo=redo, keep_traces=keep_traces, by_prompt=not all_classes
+            ),
             progress=progress,
         )
     for name, reason in report.failed.items():

@@ -6,6 +6,7 @@ it is done, so that a run that was killed or cancelled is gone on with by the ne
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any
@@ -26,11 +27,14 @@ from napari_ovam.trace_files import TraceFileError, load_trace
 from napari_ovam.tracing import trace_image
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from napari_ovam.classes import ProjectClass
     from napari_ovam.project import Project
     from napari_ovam.project.index import Status
+
+
+_WORDS = re.compile(r"\w+")
 
 
 class ProposalError(ValueError):
@@ -58,6 +62,9 @@ class ProposalSettings:
         What is recorded of images without a saved trace.
     keep_traces
         Whether new traces are saved in the project: some MB each.
+    by_prompt
+        Whether an image whose prompt names classes is taken to hold no others. A map
+        has a bright spot even where its class is not in the image.
     """
 
     redo: bool = False
@@ -67,6 +74,7 @@ class ProposalSettings:
     labels: Mapping[str, Any] = field(default_factory=dict)
     trace: TraceSettings = field(default_factory=TraceSettings)
     keep_traces: bool = False
+    by_prompt: bool = True
 
 
 @dataclass(frozen=True)
@@ -96,6 +104,7 @@ def propose(
     classes: Iterable[int] | None = None,
     settings: ProposalSettings | None = None,
     progress: Progress = no_progress,
+    written: Callable[[str], object] | None = None,
 ) -> ProposalReport:
     """Look for classes in images and write what is found as proposed labels.
 
@@ -104,7 +113,7 @@ def propose(
     project
         A class is looked for by its phrase, or by its token and its phrase together,
         as its `source` says, with that source's threshold; not in images that are
-        said not to hold it.
+        said not to hold it, nor, with `by_prompt`, where the prompt names others.
     pipe
         From `load_pipeline`. Images without a saved trace of its text encoder are
         traced with it.
@@ -117,6 +126,8 @@ def propose(
     progress
         Called with (images done, all images), and again while one is traced; may
         raise `Cancelled`. What was written before that stays.
+    written
+        Called with the name of each image as soon as it has its labels.
 
     Raises
     ------
@@ -156,6 +167,8 @@ def propose(
             kept[name] = reason
         else:
             proposed.append(name)
+            if written is not None:
+                written(name)
     progress(len(wanted), len(wanted))
     return ProposalReport(tuple(proposed), kept, failed)
 
@@ -224,13 +237,31 @@ def trace_of(
             usable = trace.model in ("", model)
             if usable and trace.image_size == image.shape[:2]:
                 return trace
-    prompt = str((project.settings(name) or {}).get("prompt") or "")
     trace = trace_image(
-        pipe, image, prompt=prompt, trace=settings.trace, progress=progress
+        pipe,
+        image,
+        prompt=_prompt(project, name),
+        trace=settings.trace,
+        progress=progress,
     ).trace
     if settings.keep_traces and usable:
         project.save_trace(name, trace)
     return trace
+
+
+def named_in(prompt: str, classes: Iterable[ProjectClass]) -> set[int]:
+    """Return the ids of the classes whose name or phrase a prompt holds, in words."""
+    said = f" {' '.join(_WORDS.findall(prompt.casefold()))} "
+
+    def holds(text: str) -> bool:
+        words = " ".join(_WORDS.findall(text.casefold()))
+        return bool(words) and any(f" {words}{end} " in said for end in ("", "s", "es"))
+
+    return {entry.id for entry in classes if holds(entry.name) or holds(entry.phrase)}
+
+
+def _prompt(project: Project, name: str) -> str:
+    return str((project.settings(name) or {}).get("prompt") or "")
 
 
 def _source(project: Project, pipe: Any, entry: ProjectClass) -> tuple[Token, ...]:
@@ -268,6 +299,9 @@ def _propose_one(
     """Propose labels for one image; return why its old ones were kept, if they were."""
     image = project.load_image(name)
     absent = set(project.sample(name).absent)
+    if settings.by_prompt:
+        named = named_in(_prompt(project, name), project.classes)
+        absent |= set(sources) - named if named else set()
     tokens = {i: token for i, token in sources.items() if i not in absent}
     trace = trace_of(project, pipe, name, image, settings, progress)
     maps = class_maps(trace, tokens, settings.layers)
