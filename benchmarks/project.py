@@ -177,6 +177,7 @@ def measure(folder: Path, count: int, pause: float) -> dict[str, Any]:
             "after 100": round(memory[min(2, len(memory) - 1)]),
             "at the end": round(memory[-1]),
             "highest": round(max(memory)),
+            "every 50": [round(each) for each in memory],
         },
     }
 

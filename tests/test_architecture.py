@@ -54,6 +54,12 @@ def test_importing_the_command_line_loads_no_torch():
     assert loaded.isdisjoint({"torch", "diffusers", "transformers", *GUI})
 
 
+def test_the_panel_starts_without_what_only_its_jobs_need():
+    loaded = loaded_after("import napari, napari_ovam._qt.annotator")
+    heavy = {"torch", "diffusers", "skimage", "scipy", "pandas", "matplotlib"}
+    assert loaded.isdisjoint(heavy - loaded_after("import napari.layers"))
+
+
 def test_exporting_needs_no_torch():
     assert loaded_after("import napari_ovam.export").isdisjoint({"torch", *GUI})
 

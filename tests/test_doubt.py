@@ -37,9 +37,31 @@ def test_places_are_sorted_lie_in_themselves_and_skip_what_is_settled() -> None:
     doubt[2:6, 2:6] = 0.9
     doubt[10:30, 10] = doubt[10:30, 30] = doubt[29, 10:31] = 1  # a U, hollow
     doubt[35, 35] = 1  # one pixel
-    places = doubtful_places(doubt)
+    places = doubtful_places(doubt, level=0.8, smallest=9)
     assert [place.pixels for place in places] == [59, 16]
     assert all(doubt[p.row, p.column] > 0.8 for p in places)
     settled = doubt == 1
-    assert [p.pixels for p in doubtful_places(doubt, settled=settled)] == [16]
+    left = doubtful_places(doubt, level=0.8, smallest=9, settled=settled)
+    assert [p.pixels for p in left] == [16]
     assert doubtful_places(np.zeros((5, 5), np.float32)) == []
+
+
+def test_where_all_is_doubtful_the_places_are_those_of_most_doubt() -> None:
+    rng = np.random.default_rng(0)
+    doubt = rng.uniform(0.8, 0.95, (100, 100)).astype(np.float32)
+    doubt[10:22, 10:22], doubt[60:66, 60:66] = 0.99, 0.98
+    places = doubtful_places(doubt)
+    assert [(p.row // 12, p.column // 12) for p in places[:2]] == [(1, 1), (5, 5)]
+    assert sum(p.pixels for p in places) <= 0.02 * doubt.size
+
+
+def test_an_image_without_doubt_has_no_place() -> None:
+    doubt = np.linspace(0, 0.79, 10_000, dtype=np.float32).reshape(100, 100)
+    assert doubtful_places(doubt) == []
+
+
+def test_places_that_are_small_for_the_image_are_left_out() -> None:
+    doubt = np.zeros((400, 400), np.float32)
+    doubt[:8, :8] = doubt[100:110, 100:110] = 1
+    assert [p.pixels for p in doubtful_places(doubt)] == [100]
+    assert len(doubtful_places(doubt, smallest=9)) == 2

@@ -21,6 +21,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import label_parts
 import maps_parts
 import model_parts
 import profile_parts
@@ -45,6 +46,8 @@ PARTS: dict[str, Callable[[Run], list[dict[str, Any]]]] = {
     "less": model_parts.less,
     "hooks": model_parts.hooks,
     "optimize": model_parts.optimize,
+    "refinement": label_parts.refinement,
+    "labels": label_parts.labels,
     "start": start.start,
     "hooks-sd15": model_parts.hooks_sd15,
     "optimize-all": model_parts.optimize_all,

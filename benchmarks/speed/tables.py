@@ -256,6 +256,8 @@ _TABLES: dict[str, Any] = {
     ),
     "hooks": _HOOKS,
     "hooks-sd15": _HOOKS,
+    "refinement": ("| what | conjugate gradients | ours | ratio |", _piece),
+    "labels": ("| what | plain | ours | ratio |", _piece),
     "start": (
         "| | napari alone | with the panel docked | ratio |",
         _start,

@@ -118,10 +118,16 @@ def refined_maps(
     from napari_ovam.refine import refine
 
     known = {} if known is None else known
+    new = {}
     for number, values in maps.items():
         old = known.get(number)
         if old is None or old[0] is not values or old[1] != method:
-            known[number] = values, method, refine(values, image, method)
+            new[number] = values
+    if new:
+        # Together: what depends on the image alone is done once.
+        found = refine(np.stack(list(new.values())), image, method)
+        for (number, values), fine in zip(new.items(), found, strict=True):
+            known[number] = values, method, fine
     return {number: known[number][2] for number in maps}
 
 

@@ -13,7 +13,14 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 DOUBTFUL = 0.8
-"""At and above this uncertainty a pixel counts as doubtful."""
+"""Below this uncertainty no pixel counts as doubtful."""
+
+SHARE = 0.02
+"""How many of an image's pixels are doubtful, at most: half of the wrong ones are in
+the 2 % that are doubted most (docs/quality.md)."""
+
+# Of the pixels of an image: smaller places are not worth a visit.
+_SMALLEST = 1 / 2000
 
 
 class Place(NamedTuple):
@@ -76,8 +83,8 @@ def uncertainty(
 def doubtful_places(
     doubt: NDArray[np.float32],
     *,
-    level: float = DOUBTFUL,
-    smallest: int = 9,
+    level: float | None = None,
+    smallest: int | None = None,
     settled: NDArray[np.bool_] | None = None,
 ) -> list[Place]:
     """Return the connected doubtful places, the largest first.
@@ -87,12 +94,17 @@ def doubtful_places(
     doubt
         (H, W), from `uncertainty`.
     level
-        From 0 to 1: what counts as doubtful.
+        From 0 to 1: what counts as doubtful. None takes the `SHARE` of the pixels that
+        are doubted most, if they are at `DOUBTFUL` or above.
     smallest
-        Places with fewer pixels are left out.
+        Places with fewer pixels are left out. None is one of 2000 pixels of the image.
     settled
         (H, W), where a person has decided: nothing there is doubtful.
     """
+    if level is None:
+        level = max(DOUBTFUL, float(np.quantile(doubt, 1 - SHARE)))
+    if smallest is None:
+        smallest = round(doubt.size * _SMALLEST)
     mask = doubt >= level
     if settled is not None:
         mask = mask & ~settled

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
@@ -224,13 +225,19 @@ def optimize_token(
     return found
 
 
+# Layers of up to so many values, where they are alike, are worked on together: they
+# take as long to start as to compute.
+_SMALL = 2**20
+
+
 class _ClassMap:
     """The class's map on a trace as a function of the two rows, differentiable."""
 
     def __init__(self, trace: Trace, dtype: torch.dtype) -> None:
         self.grid = trace.grid
         self.total = trace.maps_per_pixel
-        self._layers = []
+        self._layers: list[tuple[Tensor, Tensor, tuple[int, int]]] = []
+        alike: dict[tuple[int, ...], list[tuple[Tensor, Tensor]]] = {}
         for layer in trace.layers:
             queries = layer.queries.to(dtype)  # no copy where it is that already
             if not queries.isfinite().all():
@@ -240,16 +247,24 @@ class _ClassMap:
                 )
             # A key bias is in both keys and leaves their difference as it is.
             weight = layer.key_weight.to(dtype).unflatten(0, (queries.shape[1], -1))
-            self._layers.append((queries, weight * layer.scale, layer.grid))
+            pair = queries.transpose(-1, -2)[None], weight[None] * layer.scale
+            if queries.numel() > _SMALL:
+                self._layers.append((*pair, layer.grid))
+            else:
+                alike.setdefault((*layer.grid, *queries.shape), []).append(pair)
+        for (height, width, *_), pairs in alike.items():
+            turned, weights = (torch.cat(each) for each in zip(*pairs, strict=True))
+            self._layers.append((turned.contiguous(), weights, (height, width)))
 
     def __call__(self, rows: Tensor) -> Tensor:
         """Return (h, w) on the largest grid, the sum over layers, calls and heads."""
         difference = rows[1] - rows[0]
         by_grid: dict[tuple[int, int], Tensor] = {}
         for queries, weight, grid in self._layers:
-            # This way round it is several times faster than queries @ key.
-            scores = (weight @ difference)[:, None] @ queries.transpose(-1, -2)
-            summed = scores.sigmoid().sum((0, 1, 2))
+            # Keys by turned queries: several times faster than queries by keys.
+            keys = (weight @ difference)[:, None, :, None]
+            scores = keys @ queries
+            summed = scores.sigmoid().sum((0, 1, 2, 3))
             by_grid[grid] = by_grid[grid] + summed if grid in by_grid else summed
         maps = [
             resize(each.unflatten(0, grid), self.grid) for grid, each in by_grid.items()
@@ -268,6 +283,13 @@ class _Example:
     target: Tensor
     weight: Tensor
     size: tuple[int, int]
+
+    @cached_property
+    def shares(self) -> tuple[Tensor, Tensor, Tensor]:
+        """How much of each cell is the class, is not, and is known: (cells,) each."""
+        shares = self.target * self.weight, (1 - self.target) * self.weight, self.weight
+        inside, outside, known = (share.flatten() for share in shares)
+        return inside, outside, known
 
 
 class _Ovam:
@@ -384,15 +406,14 @@ class _Default:
 
     def loss(self, found: Tensor, example: _Example) -> Tensor:
         """Balanced cross-entropy, where both classes weigh the same, plus Dice."""
-        target, weight = example.target, example.weight
-        found = found.clamp(1e-6, 1 - 1e-6)
-        inside, outside = target * weight, (1 - target) * weight
+        inside, outside, weight = example.shares
+        found = found.clamp(1e-6, 1 - 1e-6).flatten()
+        size = inside.sum()
         entropy = -(
-            (inside * found.log()).sum() / inside.sum()
-            + (outside * (1 - found).log()).sum() / outside.sum()
+            (inside @ found.log()) / size
+            + (outside @ (1 - found).log()) / outside.sum()
         )
-        both = 2 * (inside * found).sum()
-        dice = 1 - both / (inside.sum() + (weight * found).sum())
+        dice = 1 - 2 * (inside @ found) / (size + weight @ found)
         return entropy / 2 + dice
 
 

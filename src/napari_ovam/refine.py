@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from scipy.ndimage import uniform_filter
-from scipy.sparse import coo_matrix, diags
-from scipy.sparse.linalg import cg
 from skimage.color import rgb2lab
 from skimage.segmentation import slic
 from torch import Tensor
 from torch.nn import functional
+
+from napari_ovam.walks import Walks
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -98,33 +98,18 @@ def walk(
         Above 0: the share of the image's area that a walk roams, about, where nothing
         is in its way.
     tolerance
-        Of the conjugate gradients that solve it, relative, above 0.
+        Above 0: the error at which `Walks.solve` stops, by the map's deviation.
     """
     _check_positive(reach=reach, tolerance=tolerance)
-    height, width = maps.shape[1:]
-    lab = rgb2lab(image).reshape(-1, 3)
-    index = np.arange(height * width).reshape(height, width)
-    pairs = np.concatenate(
-        [
-            np.stack([index[:, :-1].ravel(), index[:, 1:].ravel()], 1),
-            np.stack([index[:-1].ravel(), index[1:].ravel()], 1),
-        ]
+    lab = rgb2lab(image.astype(np.float32) / 255)
+    area = reach * maps[0].size
+    right, down = (
+        area
+        * (np.exp(-(np.diff(lab, axis=axis) ** 2).sum(2) / _LAB_SCALE) + _LEAST_TIE)
+        for axis in (1, 0)
     )
-    apart = ((lab[pairs[:, 0]] - lab[pairs[:, 1]]) ** 2).sum(1)
-    ties = reach * index.size * (np.exp(-apart / _LAB_SCALE) + _LEAST_TIE)
-    both = np.concatenate([pairs, pairs[:, ::-1]])
-    graph = coo_matrix(
-        (np.concatenate([ties, ties]), (both[:, 0], both[:, 1])),
-        shape=(index.size, index.size),
-    ).tocsr()
-    degree = 1 + np.asarray(graph.sum(1)).ravel()
-    system, preconditioner = diags(degree) - graph, diags(1 / degree)
-    flat = maps.reshape(len(maps), -1).astype(np.float64)
-    solved = [
-        cg(system, each, x0=each, rtol=tolerance, M=preconditioner, maxiter=500)[0]
-        for each in flat
-    ]
-    return np.stack(solved).reshape(maps.shape).astype(np.float32)
+    walks = Walks(right.astype(np.float32), down.astype(np.float32))
+    return np.stack([walks.solve(each, tolerance) for each in maps])
 
 
 def superpixels(

@@ -20,7 +20,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from pycocotools import mask as rle
-from skimage.measure import label as connected
 
 from .dataset import IGNORE, ExportItem, LabelClass, check_same, save_png
 from .polygons import outlines
@@ -130,6 +129,8 @@ class CocoWriter:
     def _masks(
         self, labels: NDArray[np.uint16], instances: NDArray[np.integer[Any]] | None
     ) -> Iterator[tuple[int, NDArray[np.bool_]]]:
+        from skimage.measure import label as connected
+
         for class_id in np.unique(labels[labels > 0]):
             mask = labels == class_id
             if not self.parts:

@@ -16,8 +16,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from skimage.measure import label as connected
-from skimage.measure import regionprops
 
 from .coco import json_name
 from .dataset import IGNORE, ExportItem, LabelClass, save_json, save_png
@@ -78,6 +76,8 @@ class CocoPanopticWriter:
         instances: NDArray[np.integer[Any]] | None,
     ) -> tuple[NDArray[np.int64], list[dict[str, Any]]]:
         """Return each pixel's segment id, (H, W), and what the segments are."""
+        from skimage.measure import regionprops
+
         ids = np.zeros(labels.shape, np.int64)
         segments: list[dict[str, Any]] = []
         present = {int(i) for i in np.unique(labels)}
@@ -122,6 +122,8 @@ def _objects(
     mask: NDArray[np.bool_], instances: NDArray[np.integer[Any]] | None
 ) -> NDArray[Any]:
     """Return the objects of a class, numbered from 1, (H, W)."""
+    from skimage.measure import label as connected
+
     parts: NDArray[Any]
     if instances is None:
         parts = connected(mask, connectivity=2)

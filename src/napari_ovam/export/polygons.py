@@ -10,8 +10,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from skimage.graph import MCP
-from skimage.measure import find_contours, label, regionprops
 
 # How far a point lies from its pixel's centre towards the border, of 0.5: far enough
 # for the second rule and for a thin part to have a width, near enough for the first.
@@ -37,6 +35,9 @@ def outlines(mask: NDArray[np.bool_]) -> Iterator[NDArray[np.float64]]:
         (0.5, 0.5). N is at least 4. A hole is joined to the border by a bridge: a way
         through the part, there and back.
     """
+    # Imported where it is used: it would double what the panel adds to napari's start.
+    from skimage.measure import label, regionprops
+
     for part in regionprops(label(mask, connectivity=2)):
         top, left = part.bbox[:2]
         points = _outline(np.pad(part.image, 1))[:, ::-1]
@@ -70,6 +71,9 @@ def fill(
 
 def _outline(part: NDArray[np.bool_]) -> NDArray[np.float64]:
     """Return the (N, 2) points (row, column) of one part with a frame of False."""
+    from skimage.graph import MCP
+    from skimage.measure import find_contours
+
     # Contours run between the pixels: each of their points has one pixel of the part
     # half a step away. These pixels make a closed walk of steps to neighbours.
     walks: list[NDArray[np.int64]] = []

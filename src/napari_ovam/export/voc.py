@@ -15,7 +15,6 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from skimage.measure import label as connected
 
 from .dataset import (
     BACKGROUND,
@@ -49,6 +48,8 @@ class VocWriter:
 
     def add(self, item: ExportItem) -> None:
         """Write one image, its classes and its objects."""
+        from skimage.measure import label as connected
+
         if item.name != item.name.strip():
             msg = (
                 f"item {item.name!r} starts with a space, which readers of {_FORM!r} "
