@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from psygnal import Signal
+
 from . import tasks
 from .edits import Edits
+from .images import LOOK, SeveralPages, model_here, source_of, what_is_told
 from .state import LiveSample
 
 if TYPE_CHECKING:
@@ -15,14 +19,70 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from napari_ovam.diffusion import GenerationSettings
     from napari_ovam.images.metadata import ImageMetadata
 
     from .session import Session
     from .worker import Job
 
 
+_STAYS = "The trace of the image itself stays."
+
+
+@dataclass
+class _Told:
+    """What a file says, as far as it matters for loading it.
+
+    Attributes
+    ----------
+    settings
+        How it was made, None without a prompt.
+    model
+        What to load for the model that it names; "" where that is not here.
+    again
+        Whether it was generated again.
+    """
+
+    metadata: ImageMetadata | None
+    settings: GenerationSettings | None
+    model: str
+    again: bool = False
+
+    @classmethod
+    def of(cls, metadata: ImageMetadata | None, chosen: str) -> _Told:
+        if metadata is None:
+            return cls(None, None, "")
+        here = model_here(metadata.model, chosen) or ""
+        return cls(metadata, metadata.settings(), here)
+
+    @property
+    def ours(self) -> bool:
+        return self.metadata is not None and self.metadata.tool == "napari-ovam"
+
+    @property
+    def prompt(self) -> str:
+        return self.settings.prompt if self.settings is not None else ""
+
+    @property
+    def note(self) -> str:
+        return what_is_told(self.metadata) if self.metadata is not None else ""
+
+    @property
+    def can_be_offered(self) -> bool:
+        """Whether the model that made it may make it again: it and the seed are known.
+
+        What was generated again already needs no offer.
+        """
+        known = self.metadata is not None and self.metadata.seed is not None
+        return known and bool(self.model) and not (self.again or self.settings is None)
+
+
 class Images:
     """Makes samples."""
+
+    reproducible = Signal(str, object)  # model, what makes a loaded image with it again
+    reproduced = Signal(str)  # the model that did
+    pages_found = Signal(object)  # SeveralPages: one of them is to be chosen
 
     def __init__(self, session: Session) -> None:
         self.session = session
@@ -93,7 +153,8 @@ class Images:
         name: str,
         *,
         prompt: str = "",
-        reproduce: bool = True,
+        look: Mapping[str, Any] | None = None,
+        reproduce: bool | None = None,
     ) -> None:
         """Load an image and trace it.
 
@@ -105,62 +166,75 @@ class Images:
         name
             Of the sample.
         prompt
-            What the image shows.
+            What the image shows, where the file does not say so.
+        look
+            As in `tasks.trace_images`.
         reproduce
-            Generate an image with settings again, for its exact trace.
+            Generate it again, for its exact trace. None does so with images of ours,
+            and offers it where another tool names a model that is on this machine.
         """
         wanted, labels = self.session.maps.wanted()
         choice = self.session.choice
-        again: list[bool] = []  # filled in the job where the image is generated again
+        told: list[_Told] = []
+        pages: list[SeveralPages] = []
 
         def run(job: Job) -> bool:
             from napari_ovam import TraceSettings
 
-            image, metadata = read()
-            settings = None
-            if metadata is not None and metadata.tool == "napari-ovam":
-                settings = metadata.settings()
-            if settings is not None and reproduce:
-                again.append(True)
-                other = tasks.reproduce_image(
-                    self.session.models,
-                    choice,
-                    image,
-                    settings,
-                    TraceSettings(),
-                    wanted,
-                    labels,
-                    job,
-                )
+            try:
+                image, metadata = read()
+            except SeveralPages as several:
+                pages.append(several)  # returned, a job would take it for its error
+                return False
+            found = _Told.of(metadata, choice.model)
+            told.append(found)
+            shared = TraceSettings(), wanted, labels, job
+            models = self.session.models
+            if found.settings is not None and (
+                found.ours if reproduce is None else reproduce
+            ):
+                used = replace(choice, model=found.model or choice.model)
+                settings = found.settings
+                found.again = True
+                other = tasks.reproduce_image(models, used, image, settings, *shared)
                 return other is None
-            tasks.trace_images(
-                self.session.models,
-                choice,
-                [(image, prompt)],
-                TraceSettings(),
-                wanted,
-                labels,
-                job,
-            )
+            pairs = [(image, found.prompt or prompt)]
+            tasks.trace_images(models, choice, pairs, *shared, look)
             return True
 
+        def arrived(made: tasks.Made) -> None:
+            found = told[0]
+            about: dict[str, Any] = {}
+            if not found.again:
+                about = {"prompt": found.prompt or prompt, **(look or {})}
+            if found.metadata is not None and found.metadata.raw:
+                about["source"] = source_of(name, found.metadata)
+            self._add_made(made, name, loaded=not found.again, about=about)
+
         def done(same: bool) -> None:
+            if pages:
+                self.session.say(f"{pages[0]}.")
+                self.pages_found.emit(pages[0])
+                return
+            (found,) = told
+            if found.settings is not None:
+                self.session.settings_restored.emit(found.settings)
+            again = partial(self.load, read, name, prompt=prompt, look=look)
             if same:
-                if again and self.session.current is not None:
-                    self.session.settings_restored.emit(self.session.current.settings)
-                self._after_images()
+                if found.again and found.model:
+                    self.reproduced.emit(found.model)
+                self._after_images(found.note)
+                if reproduce is None and found.can_be_offered:
+                    self.reproducible.emit(found.model, partial(again, reproduce=True))
                 return
             self.session.say(
                 "These settings make other pixels here (another model, device or "
-                "version). Trace the image itself instead?",
+                f"version). {found.note} "
+                + ("Trace the image itself instead?" if reproduce is None else _STAYS),
                 "warning",
             )
-            self.session.reproduction_differs.emit(
-                partial(self.load, read, name, prompt=prompt, reproduce=False)
-            )
-
-        def arrived(made: tasks.Made) -> None:
-            self._add_made(made, name, loaded=not again, prompt=prompt)
+            if reproduce is None:
+                self.session.reproduction_differs.emit(partial(again, reproduce=False))
 
         self.session.start(
             "Loading the image",
@@ -193,7 +267,8 @@ class Images:
             models, choice = self.session.models, sample.choice
             if sample.settings is None:
                 pairs = [(sample.image, sample.prompt)]
-                tasks.trace_images(models, choice, pairs, *shared)
+                look = {k: v for k, v in sample.about.items() if k in LOOK}
+                tasks.trace_images(models, choice, pairs, *shared, look)
                 return True
             settings = sample.settings
             other = tasks.reproduce_image(
@@ -231,7 +306,12 @@ class Images:
         )
 
     def _add_made(
-        self, made: tasks.Made, name: str, *, loaded: bool = False, prompt: str = ""
+        self,
+        made: tasks.Made,
+        name: str,
+        *,
+        loaded: bool = False,
+        about: Mapping[str, Any] | None = None,
     ) -> LiveSample:
         generation = made.generation
         sample = LiveSample(
@@ -241,8 +321,9 @@ class Images:
             trace=generation.trace,
             # How a loaded image was traced does not say how it was made.
             settings=None if loaded else generation.settings,
-            prompt=prompt,
+            prompt=generation.settings.prompt if loaded else "",
             seconds=made.seconds,
+            about=dict(about or {}),
         )
         if made.maps is not None:
             self.session.maps.take(sample, made.maps)
@@ -254,14 +335,16 @@ class Images:
         sample.extra["notes"] = made.notes
         return sample
 
-    def _after_images(self) -> None:
+    def _after_images(self, told: str = "") -> None:
         notes = (
             self.session.current.extra.pop("notes", ()) if self.session.current else ()
         )
+        self.session.hint()
+        text, _ = self.session.message
         if notes:
-            self.session.say(" ".join(notes), "warning")
-        else:
-            self.session.hint()
+            self.session.say(" ".join([*notes, told]).strip(), "warning")
+        elif told:
+            self.session.say(f"{told} {text}")
 
     def _free_name(self, name: str) -> str:
         names = {sample.name for sample in self.session.samples}

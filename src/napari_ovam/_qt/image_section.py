@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from magicgui.widgets import CheckBox, ComboBox, FloatSpinBox, SpinBox
 from magicgui.widgets import LineEdit as LineEditForm
 from napari.layers import Image
+from qtpy.QtCore import Qt
 from qtpy.QtGui import QAction
 from qtpy.QtWidgets import (
     QComboBox,
     QFileDialog,
+    QInputDialog,
     QLabel,
     QLineEdit,
     QMenu,
@@ -32,10 +34,22 @@ from .state import ModelChoice
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from qtpy.QtCore import QMimeData
+    from qtpy.QtGui import QDragEnterEvent, QDropEvent
+
     from napari_ovam import GenerationSettings
+    from napari_ovam.images.metadata import ImageMetadata
+
+    from .images import SeveralPages
+    from .model_picker import ModelPicker
 
 _STABLE_DIFFUSION = "stable-diffusion-v1-5/stable-diffusion-v1-5"
 PROMPT = "a cat and a hat on the grass"
+_SUFFIXES = (
+    *(".png", ".jpg", ".jpeg", ".webp", ".avif", ".tif", ".tiff", ".bmp", ".gif"),
+    *(".ppm", ".pgm", ".jp2"),
+)
+_TILES = 16  # as in trace_image, which would import torch here
 _BRANCHES = {"conditional (DAAM)": "cond", "unconditional (OVAM)": "uncond"}
 
 
@@ -50,6 +64,7 @@ class ImageSection(Section):
         self.model.setObjectName("model")
         self.model.setEditable(True)
         known = ["tiny", *recent_models(), _STABLE_DIFFUSION]
+        self._picker: ModelPicker | None = None
         self.model.addItems(list(dict.fromkeys(known)))
         self.model.setCurrentText(self.session.choice.model)
         self.model.setToolTip(
@@ -67,11 +82,15 @@ class ImageSection(Section):
         self.device.setMinimumContentsLength(4)
         self.device.setToolTip("Where the model runs; auto takes the fastest there is")
         browse = small_button(
-            "…", "model_browse_button", self._browse_model, "Choose a model on disk"
+            "…",
+            "model_browse_button",
+            self.pick_model,
+            "Models on this computer and on the hub: size, memory, download",
         )
         self.row(self._caption("Model"), self.model, browse, self.device, stretch=1)
         self.prompt = QLineEdit(PROMPT)
         self.prompt.setObjectName("prompt")
+        self.prompt.setMaxLength(100_000)  # Qt's own would cut what a file says
         self.prompt.setToolTip("What the image shall show, or shows")
         self.prompt.returnPressed.connect(self.generate)
         self.row(self._caption("Prompt"), self.prompt, stretch=1)
@@ -93,6 +112,17 @@ class ImageSection(Section):
         self.box.addWidget(self.trace_anyway)
         self._differs: Callable[[], None] | None = None
         self.trace_anyway.clicked.connect(self._trace_anyway)
+        self.make_again = button(
+            "Make it again for an exact trace", "make_again_button", self._make_again
+        )
+        self.make_again.hide()
+        self.box.addWidget(self.make_again)
+        self._again: tuple[str, Callable[[], None]] | None = None
+        self.setAcceptDrops(True)
+        images = self.session.images
+        listen(self, images.reproducible, self._offer_again)
+        listen(self, images.reproduced, self._show_model)
+        listen(self, images.pages_found, self._ask_page)
         listen(self, self.session.reproduction_differs, self._offer_trace)
         listen(self, self.session.settings_restored, self._restore)
         self.at_key("generate", self.generate)
@@ -105,13 +135,14 @@ class ImageSection(Section):
     def _form(self) -> QWidget:
         self.negative = LineEditForm(label="Negative", name="negative")
         self.negative.tooltip = "What to keep away from"
-        self.seed = SpinBox(label="Seed", name="seed", min=0, max=2**31 - 1, value=5)
+        self.seed = SpinBox(label="Seed", name="seed", min=0, max=2**63 - 1, value=5)
         self.steps = SpinBox(label="Steps", name="steps", min=0, max=1000, value=0)
         self.guidance = FloatSpinBox(
-            label="Guidance", name="guidance", min=0.0, max=50.0, step=0.5, value=0.0
+            label="Guidance", name="guidance", min=0.0, max=100.0, step=0.5, value=0.0
         )
-        self.width_ = SpinBox(label="Width", name="width", min=0, max=4096, step=8)
-        self.height_ = SpinBox(label="Height", name="height", min=0, max=4096, step=8)
+        size: dict[str, Any] = {"min": 0, "max": 16_384, "step": 8}
+        self.width_ = SpinBox(label="Width", name="width", **size)
+        self.height_ = SpinBox(label="Height", name="height", **size)
         chosen = preferences()
         self.steps.value, self.guidance.value = chosen.steps, chosen.guidance_scale
         self.width_.value = self.height_.value = 0
@@ -126,6 +157,24 @@ class ImageSection(Section):
         for field in (self.steps, self.guidance, self.width_, self.height_):
             field.tooltip = "0: the model's own"
         note = QLabel("0 stands for the model's own value.")
+        loaded = QLabel("How the model looks at a loaded image:")
+        self.noise_level = SpinBox(
+            label="Noise", name="noise_level", min=0, max=999, value=100
+        )
+        self.noise_level.tooltip = "Time step of the noise, of 1000: 50 to 200 is usual"
+        self.noise_seeds = SpinBox(
+            label="Draws", name="noise_seeds", min=1, max=100, value=3
+        )
+        self.noise_seeds.tooltip = "Draws of noise that the maps are averaged over"
+        self.flip = CheckBox(text="Mirrored as well", name="flip", value=False)
+        self.flip.tooltip = "Twice the time, a little better maps"
+        self.max_tiles = SpinBox(
+            label="Tiles", name="max_tiles", min=1, max=1024, value=_TILES
+        )
+        self.max_tiles.tooltip = (
+            "At most so many, where an image is larger than the model's own size; 1 "
+            "looks at the whole only"
+        )
         dice = small_button("⚄", "dice_button", self._roll, "A seed by chance")
         fields = form(
             self.negative,
@@ -137,8 +186,13 @@ class ImageSection(Section):
             self.count,
             self.branch,
             self.exact,
+            self.noise_level,
+            self.noise_seeds,
+            self.flip,
+            self.max_tiles,
         )
         layout: Any = fields.layout()
+        layout.insertRow(9, loaded)
         layout.insertRow(2, note)
         return fields
 
@@ -188,41 +242,110 @@ class ImageSection(Section):
 
     def _browse_image(self, *_: Any) -> None:
         path, _filter = QFileDialog.getOpenFileName(
-            self, "Load an image", "", "Images (*.png *.jpg *.jpeg *.webp *.tif *.bmp)"
+            self, "Load an image", "", f"Images (*{' *'.join(_SUFFIXES)})"
         )
         if path:
             self.load_path(path)
 
-    def load_path(self, path: str | Path) -> None:
-        """Load an image from disk."""
-        self._choose()
+    def load_path(self, path: str | Path, page: int | None = None) -> None:
+        """Load an image from disk; of several pages, the one from 0 that is named."""
         path = Path(path)
-        self.session.images.load(
-            partial(read_image, path), path.stem, prompt=self.prompt.text()
+        name = path.stem if page is None else f"{path.stem} page {page + 1}"
+        self._load(partial(read_image, path, page), name, self.prompt.text())
+
+    def _load(
+        self,
+        read: Callable[[], tuple[Any, ImageMetadata | None]],
+        name: str,
+        prompt: str = "",
+    ) -> None:
+        self._choose()
+        self.trace_anyway.hide()
+        self.make_again.hide()
+        self.session.images.load(read, name, prompt=prompt, look=self._look())
+
+    def _look(self) -> dict[str, Any]:
+        fields = (self.noise_level, self.noise_seeds, self.flip, self.max_tiles)
+        return {field.name: field.value for field in fields}
+
+    def _ask_page(self, several: SeveralPages) -> None:
+        """Ask which page of a file is wanted; the panel stays usable meanwhile."""
+        dialog = QInputDialog(self)
+        dialog.setObjectName("page_dialog")
+        dialog.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
+        dialog.setWindowTitle(f"Pages of {several.path.name}")
+        dialog.setLabelText(f"Which page or frame, 1 to {several.count}?")
+        dialog.setInputMode(QInputDialog.InputMode.IntInput)
+        dialog.setIntRange(1, several.count)
+        dialog.intValueSelected.connect(
+            lambda number: self._in_turn(
+                partial(self.load_path, several.path, number - 1)
+            )
         )
+        dialog.show()
+
+    def _in_turn(self, load: Callable[[], None]) -> None:
+        """Load now, or after what runs."""
+        from .opening import Opening  # which imports the annotator, and that this
+
+        Opening.of(self.session.viewer).image(load)
+
+    def dragEnterEvent(self, event: QDragEnterEvent | None) -> None:
+        """Take image files; napari shows others, such as tokens, in its own way."""
+        if event is not None and _dropped(event.mimeData()):
+            event.acceptProposedAction()
+
+    def dropEvent(self, event: QDropEvent | None) -> None:
+        """Load image files one after the other."""
+        if event is not None and (paths := _dropped(event.mimeData())):
+            event.acceptProposedAction()
+            for path in paths:
+                self._in_turn(partial(self.load_path, path))
 
     def _load_layer(self, layer: Image, *_: Any) -> None:
         self.load_layer(layer)
 
     def load_layer(self, layer: Image) -> None:
         """Load an image from a layer."""
-        self._choose()
         try:
             pixels = reader_of_layer(layer)
         except ValueError as error:
             self.session.complain(error, "Nothing was changed.")
             return
-        self.session.images.load(lambda: (pixels(), None), layer.name)
+        self._load(lambda: (pixels(), None), layer.name)
 
     def _restore(self, settings: GenerationSettings) -> None:
-        """Show the settings that an image of ours was made with."""
+        """Show the settings that an image was made with."""
         self.prompt.setText(settings.prompt)
+        self.prompt.setCursorPosition(0)
         self.negative.value = settings.negative_prompt
-        self.seed.value = min(settings.seed, int(self.seed.max))
-        self.steps.value = settings.steps or 0
-        self.guidance.value = settings.guidance_scale or 0.0
-        self.width_.value = settings.width or 0
-        self.height_.value = settings.height or 0
+        self.seed.value = settings.seed
+        for field, value in (
+            (self.steps, settings.steps),
+            (self.guidance, settings.guidance_scale),
+            (self.width_, settings.width),
+            (self.height_, settings.height),
+        ):
+            field.value = min(value or 0, field.max)
+
+    def _show_model(self, model: str) -> None:
+        self.model.setCurrentText(model)
+
+    def _offer_again(self, model: str, load: Callable[[], None]) -> None:
+        self._again = model, load
+        self.make_again.setToolTip(
+            f"With {model}: the trace of how it was made, where the same pixels come "
+            "out"
+        )
+        self.make_again.show()
+
+    def _make_again(self) -> None:
+        self.make_again.hide()
+        if self._again is not None:
+            model, load = self._again
+            self.model.setCurrentText(model)
+            self._choose()
+            load()
 
     def _offer_trace(self, load: Callable[[], None]) -> None:
         self._differs = load
@@ -233,15 +356,19 @@ class ImageSection(Section):
         if self._differs is not None:
             self._differs()
 
-    def _browse_model(self) -> None:
-        path, _filter = QFileDialog.getOpenFileName(
-            self,
-            "Choose model_index.json of a diffusers folder, or a checkpoint",
-            "",
-            "Models (model_index.json *.safetensors)",
-        )
-        if path:
-            chosen = Path(path)
-            if chosen.name == "model_index.json":
-                chosen = chosen.parent
-            self.model.setCurrentText(str(chosen))
+    def pick_model(self) -> None:
+        """Show what models there are."""
+        from .model_picker import ModelPicker
+
+        if self._picker is None:
+            self._picker = ModelPicker(self.session, self.window())
+            self._picker.chosen.connect(self.model.setCurrentText)
+        self._choose()
+        self._picker.look()
+
+
+def _dropped(data: QMimeData | None) -> list[Path]:
+    """Return the image files among what is dropped."""
+    urls = data.urls() if data is not None else []
+    paths = [Path(url.toLocalFile()) for url in urls if url.isLocalFile()]
+    return [path for path in paths if path.suffix.lower() in _SUFFIXES]

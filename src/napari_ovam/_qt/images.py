@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,11 @@ if TYPE_CHECKING:
 
     from napari_ovam.diffusion import GenerationSettings
     from napari_ovam.images.metadata import ImageMetadata
+
+LOOK = ("noise_level", "noise_seeds", "flip", "max_tiles")
+"""How the model looks at a loaded image: what `trace_image` takes."""
+ABOUT = ("prompt", "source", *LOOK)
+"""What a loaded sample's provenance says."""
 
 
 def reader_of_layer(layer: Image) -> Callable[[], NDArray[np.uint8]]:
@@ -129,6 +135,62 @@ def read_image(
     if page is None and (count := page_count(path)) > 1:
         raise SeveralPages(path, count)
     return read(path, page=page), read_metadata(path)
+
+
+def model_here(named: str, chosen: str) -> str | None:
+    """Return what to load for the model that a file names, None where it is not here.
+
+    Tools name the same weights by a hub id, a file or its stem: the last part counts.
+
+    Parameters
+    ----------
+    named
+        As the file has it, such as "v1-5-pruned.safetensors" or "v1-5 [6ce0161689]".
+    chosen
+        The model at hand, which goes first.
+    """
+    wanted = _stem(named)
+    if not wanted:
+        return None
+    if wanted == _stem(chosen):
+        return chosen
+    from napari_ovam.weights.store import list_models
+
+    here = (model.name for model in list_models() if model.complete)
+    return next((name for name in here if _stem(name) == wanted), None)
+
+
+def _stem(model: str) -> str:
+    name = re.sub(r"\s*\[\w+\]$", "", model.strip())  # a short hash
+    name = re.split(r"[\\/]", name)[-1].casefold()
+    return re.sub(r"\.(safetensors|ckpt|pt|pth)$", "", name)
+
+
+def what_is_told(metadata: ImageMetadata) -> str:
+    """Return what a file says of how it was made, and what of it is not believed."""
+    words = [f"Made by {metadata.tool or 'an unnamed tool'}"]
+    if metadata.model:
+        words.append(f"with {metadata.model}")
+    if metadata.seed is not None:
+        words.append(f"from seed {metadata.seed}")
+    said = bool(metadata.tool or metadata.model or metadata.prompt)
+    text = " ".join(words) + "." if said else ""
+    if metadata.refused:
+        wrong = "; ".join(f"{name}: {why}" for name, why in metadata.refused.items())
+        text += f" Not believed: {wrong}."
+    return text.strip()
+
+
+def source_of(file: str, metadata: ImageMetadata) -> dict[str, Any]:
+    """Return what is kept of a file's words, as JSON: all of them, as they were."""
+    told = {
+        "file": file,
+        "tool": metadata.tool,
+        "model": metadata.model,
+        "refused": dict(metadata.refused),
+        "raw": dict(metadata.raw),
+    }
+    return {name: value for name, value in told.items() if value}
 
 
 def as_settings(found: Mapping[str, Any] | None) -> GenerationSettings | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import sys
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
@@ -9,6 +11,10 @@ from qtpy.QtCore import QObject, Signal  # type: ignore[attr-defined]
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+
+# So many results, and what was freed meanwhile is given back to the system.
+_TRIM_AFTER = 20
 
 
 class Loader(QObject):
@@ -28,6 +34,7 @@ class Loader(QObject):
         self._pool = ThreadPoolExecutor(threads, "napari-ovam loader")
         self._waiting: dict[str, Future[None]] = {}
         self._closed = False
+        self._count = 0
 
     def load(self, key: str, read: Callable[[], Any], *, now: bool = False) -> None:
         """Call `read` in the thread; `now` drops whatever else waits."""
@@ -59,3 +66,18 @@ class Loader(QObject):
             found = error
         if not self._closed:
             self.loaded.emit(key, found)
+        self._count += 1
+        if self._count % _TRIM_AFTER == 0:
+            _trim()
+
+
+def _trim() -> None:
+    """Give freed memory back to the system.
+
+    What one thread makes and another frees, as images here, glibc keeps in pieces: a
+    walk through 1,000 images held 400 MB to 1 GB that nothing used.
+    """
+    if sys.platform == "linux":
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc's alone
+        if trim is not None:
+            trim(0)

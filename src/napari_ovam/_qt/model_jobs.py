@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
+    from napari_ovam.trace_cache import CacheUsage
     from napari_ovam.weights.hub import HubModel
     from napari_ovam.weights.memory import MemoryEstimate, MemoryOption, MemoryPlan
+    from napari_ovam.weights.store import LocalModel
 
     from .state import ModelChoice
     from .worker import Job
@@ -117,3 +119,37 @@ def convert(path: Path, job: Job) -> str:
     job.describe(f"Converting {path.name}", holds=True)
     made = convert_pickles(path)
     return str(path if path.is_dir() or not made else made[0])
+
+
+def models_here(files: Iterable[str]) -> list[LocalModel]:
+    """Return the models on this machine, with the `files` that exist among them."""
+    from napari_ovam.weights.recent import model_folders
+    from napari_ovam.weights.store import list_models
+
+    named = [path for path in map(Path, files) if path.exists()]
+    return list_models([*model_folders(), *named])
+
+
+def cache_usage() -> CacheUsage:
+    """Return what the trace cache holds."""
+    from napari_ovam.trace_cache import TraceCache
+
+    return TraceCache().usage()
+
+
+def empty_cache() -> CacheUsage:
+    """Delete all cached traces, and return what is left."""
+    from napari_ovam.trace_cache import TraceCache
+
+    cache = TraceCache()
+    cache.clear()
+    return cache.usage()
+
+
+def limit_cache(limit: int) -> CacheUsage:
+    """Let the trace cache take so many bytes, and return what is left in it."""
+    from napari_ovam.trace_cache import TraceCache
+
+    cache = TraceCache()
+    cache.set_limit(limit)
+    return cache.usage()

@@ -58,6 +58,10 @@ class Opening:
         show_project(self.session.viewer)
         self._start(partial(self.session.projects.open, path))
 
+    def image(self, load: Callable[[], object]) -> None:
+        """Load an image when its turn comes."""
+        self._start(load)
+
     def token(self, path: Path, name: str) -> None:
         """Load a token for the class of its name, which is added where it is new."""
 

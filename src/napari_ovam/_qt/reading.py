@@ -10,7 +10,7 @@ import numpy as np
 from napari_ovam.project import Project, ProjectError
 
 from .edits import UNTOUCHED, Edits
-from .images import as_settings
+from .images import ABOUT, as_settings
 from .state import LiveSample, ModelChoice
 
 if TYPE_CHECKING:
@@ -113,6 +113,8 @@ def read_sample(
         ModelChoice(made_by, choice.device),
         absent=set(entry.absent),
         status=entry.status,
+        prompt=str(entry.provenance.get("prompt", "")),
+        about={k: v for k, v in entry.provenance.items() if k in ABOUT},
         **fields,
     )
     if ids is not None:
