@@ -24,9 +24,12 @@ def test_every_section_has_a_widget_of_its_own(manifest: PluginManifest):
     assert [w.display_name for w in manifest.contributions.widgets] == [
         "OVAM annotator",
         "OVAM project",
+        "OVAM token library",
         "Generate or load image",
         "Attention maps",
         "Labels from maps",
+        "Classes",
+        "Instances",
         "Token optimization",
         "Export labels",
     ]

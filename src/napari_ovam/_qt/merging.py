@@ -6,12 +6,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from napari_ovam.classes import ClassTable as ProjectClasses
+from napari_ovam.classes import ProjectClass
+
 from .edits import UNTOUCHED, Edits
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-
-    from napari_ovam.classes import ProjectClass
 
     from .reading import Recovered
     from .state import ClassEntry, ClassTable
@@ -37,10 +38,12 @@ def merged(table: ClassTable, found: Recovered) -> tuple[dict[int, int], list[st
             while name in taken:
                 number += 1
                 name = f"{each.name} {number}"
-            entry = table.add(name, None if each.id in table else each.id)
+            entry = table.add(name, None if table.knows(each.id) else each.id)
             entry.color, entry.phrase = each.color, each.phrase
             entry.thresholds = dict(each.thresholds)
-            entry.active = each.active
+            entry.active, entry.thing = each.active, each.thing
+            if all(each.key != other.key for other in table):
+                entry.key = each.key
             entry.source = each.source if token is not None else "phrase"
         else:
             here.remove(entry)
@@ -51,6 +54,26 @@ def merged(table: ClassTable, found: Recovered) -> tuple[dict[int, int], list[st
         entry.token = entry.token or token
         ids[each.id] = entry.id
     return ids, notes
+
+
+def as_project_class(entry: ClassEntry) -> ProjectClass:
+    """Return a class as a project keeps it, without the name of its token's file."""
+    return ProjectClass(
+        entry.id,
+        entry.name,
+        entry.color,
+        entry.phrase,
+        entry.source,
+        dict(entry.thresholds),
+        active=entry.active,
+        thing=entry.thing,
+        key=entry.key,
+    )
+
+
+def as_project_classes(table: ClassTable) -> ProjectClasses:
+    """Return a table as a project keeps it, which refuses what cannot be."""
+    return ProjectClasses.of(map(as_project_class, table), table.last_id, table.retired)
 
 
 def _same(entry: ClassEntry, found: ProjectClass) -> bool:

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
-from napari_ovam.classes import PALETTE, Colour, Source, default_thresholds
+from napari_ovam.classes import (
+    PALETTE,
+    ClassError,
+    Colour,
+    Source,
+    default_thresholds,
+)
 from napari_ovam.export import IGNORE
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     import numpy as np
     from numpy.typing import NDArray
@@ -52,6 +58,8 @@ class ClassEntry:
         From 0 to 1, one for each source; None is each map's own.
     active
         Whether the phrase is among those typed now.
+    thing, key
+        As in `napari_ovam.classes.ProjectClass`.
     shown
         Whether its maps are shown.
     pieces
@@ -68,6 +76,8 @@ class ClassEntry:
     thresholds: dict[Source, float | None] = field(default_factory=default_thresholds)
     token: Token | None = None
     active: bool = True
+    thing: bool = True
+    key: str | None = None
     shown: bool = True
     pieces: tuple[str, ...] = ()
     scores: tuple[float, float] | None = None
@@ -84,10 +94,20 @@ class ClassEntry:
 
 
 class ClassTable:
-    """The classes in order of their ids."""
+    """The classes in order of their ids.
 
-    def __init__(self) -> None:
+    Parameters
+    ----------
+    last_id, retired
+        As in `napari_ovam.classes.ClassTable`: what no new class gets.
+    """
+
+    def __init__(
+        self, last_id: int = 0, retired: Mapping[int, int | None] | None = None
+    ) -> None:
         self._entries: dict[int, ClassEntry] = {}
+        self._last = last_id
+        self._retired = dict(retired or {})
 
     def __iter__(self) -> Iterator[ClassEntry]:
         return iter(sorted(self._entries.values(), key=lambda e: e.id))
@@ -105,14 +125,19 @@ class ClassTable:
         """Return the class with an id, if there is one."""
         return self._entries.get(number)
 
-    def copy(self) -> ClassTable:
-        """Return a table that later changes of this one do not touch."""
-        other = ClassTable()
-        other._entries = {
-            number: replace(entry, thresholds=dict(entry.thresholds))
-            for number, entry in self._entries.items()
-        }
-        return other
+    def knows(self, number: int) -> bool:
+        """Whether an id belongs to a class, or belonged to one that was removed."""
+        return number in self._entries or number in self._retired
+
+    @property
+    def last_id(self) -> int:
+        """The largest id that was ever given."""
+        return max([self._last, *self._entries, *self._retired])
+
+    @property
+    def retired(self) -> dict[int, int | None]:
+        """Ids of removed classes: what their pixels turned into, None if they stay."""
+        return dict(self._retired)
 
     @property
     def active(self) -> list[ClassEntry]:
@@ -129,15 +154,24 @@ class ClassTable:
         return None
 
     def add(self, name: str, number: int | None = None) -> ClassEntry:
-        """Add a class under the id `number`, or the next that is free."""
+        """Add a class under the id `number`, or the next that was never used."""
         if number is None:
-            number = 1
-            while number in self._entries or number == UNSURE:
-                number += 1
+            number = self.last_id + 1
+            number += number == UNSURE
+        if number in self._retired:
+            raise ClassError(
+                f"the id {number} belonged to a class that was removed: paint over it "
+                "with another class"
+            )
         color = PALETTE[(number - 1) % len(PALETTE)]
         entry = ClassEntry(number, name, color, phrase=name)
         self._entries[number] = entry
         return entry
+
+    def remove(self, number: int, becomes: int | None) -> None:
+        """Remove a class whose pixels become 0 or another's; nobody gets its id."""
+        del self._entries[number]
+        self._retired[number] = becomes
 
     def use_phrases(self, phrases: list[str]) -> list[ClassEntry]:
         """Make exactly these phrases the active ones; classes are never removed."""
@@ -147,6 +181,14 @@ class ClassTable:
             entry = self.find(phrase) or self.add(phrase)
             entry.active = True
         return self.active
+
+    def use_again(self, known: Mapping[int, bool]) -> None:
+        """Make the classes active that were; others, if never used, go again."""
+        for entry in self:
+            if entry.id in known:
+                entry.active = known[entry.id]
+            elif entry.active:
+                del self._entries[entry.id]
 
 
 def split_phrases(text: str) -> list[str]:
@@ -186,6 +228,9 @@ class LiveSample:
         Automatic thresholds of the refined maps by class id, as they were made last.
     status
         How far its labels are.
+    about
+        What else its provenance says, as JSON: the words of the file that it was
+        loaded from, and how the model looked at it.
     """
 
     name: str
@@ -203,6 +248,7 @@ class LiveSample:
     levels: dict[int, float] = field(default_factory=dict)
     status: Status = "new"
     key: str = field(default_factory=lambda: uuid4().hex)
+    about: dict[str, Any] = field(default_factory=dict)
     extra: dict[str, Any] = field(default_factory=dict)
 
     @property

@@ -1,7 +1,7 @@
 """Instances: which pixels of a class belong to one object, and how a person says so.
 
-`instance_tracking` finds them and keeps their ids when labels are edited,
-`instance_files` keeps them on the disk.
+`instances.tracking` finds them and keeps their ids when labels are edited,
+`instances.files` keeps them on the disk.
 """
 
 from __future__ import annotations

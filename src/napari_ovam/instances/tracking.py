@@ -13,6 +13,8 @@ from napari_ovam.export import IGNORE
 from napari_ovam.instances import InstanceError, Instances, check_count
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from numpy.typing import NDArray
 
 
@@ -73,6 +75,24 @@ def follow_labels(instances: Instances, labels: NDArray[Any]) -> Instances:
     kept = _adopt_recoloured(kept, old, wanted)
     pieces = _pieces(kept, wanted, _touching(old))
     return _name_pieces(pieces, wanted, old, parts, instances.last)
+
+
+def replace_classes(instances: Instances, changes: Mapping[int, int]) -> Instances:
+    """Return the instances after classes became others, or background (0).
+
+    Those that were apart stay apart, in their new class.
+
+    Parameters
+    ----------
+    instances
+        As they were.
+    changes
+        The new id of each class that has one.
+    """
+    classes = {i: changes.get(c, c) for i, c in instances.classes.items()}
+    gone = [i for i, c in classes.items() if c == 0]
+    ids = np.where(np.isin(instances.ids, gone), 0, instances.ids).astype(np.int32)
+    return Instances(ids, {i: c for i, c in classes.items() if c}, instances.last)
 
 
 def _parts(ids: NDArray[np.int32]) -> NDArray[np.int64]:

@@ -7,23 +7,54 @@ stopped or killed is ended when the project is opened again.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from napari_ovam.png import PngError, read_ids
+from napari_ovam.progress import no_progress
 from napari_ovam.project.files import (
     read_about_labels,
+    read_labels,
     replace_ids,
     write_labels,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from napari_ovam.progress import Progress
     from napari_ovam.project.store import ProjectStore
+
+
+def images_with(
+    project: ProjectStore, numbers: Iterable[int], progress: Progress = no_progress
+) -> list[str]:
+    """Return the names of the samples whose labels hold one of some classes.
+
+    Files that cannot be read are left out.
+
+    Parameters
+    ----------
+    project
+        The project.
+    numbers
+        Ids of classes.
+    progress
+        Called with (samples done, all samples); may raise `Cancelled`.
+    """
+    wanted = np.zeros(2**16, bool)
+    wanted[list(numbers)] = True
+    changes, samples, found = project.classes.replaced(), project.samples, []
+    for done, sample in enumerate(samples):
+        progress(done, len(samples))
+        path = project.files.labels(sample.name)
+        try:
+            if path.is_file() and wanted[read_labels(path, changes)].any():
+                found.append(sample.name)
+        except (PngError, OSError):
+            continue
+    return found
 
 
 def rewrite_labels(project: ProjectStore, progress: Progress) -> list[str]:
@@ -82,6 +113,7 @@ def _rewrite_instances(
 ) -> None:
     """Objects that were told apart stay apart, in their new class."""
     from napari_ovam.instances.files import load_instances, save_instances
+    from napari_ovam.instances.tracking import replace_classes
 
     try:
         found = load_instances(project.path, name)
@@ -89,8 +121,4 @@ def _rewrite_instances(
         return  # broken: they are found again from the labels
     if found is None or not set(found.classes.values()) & set(changes):
         return
-    classes = {i: changes.get(c, c) for i, c in found.classes.items()}
-    gone = [i for i, c in classes.items() if c == 0]
-    ids = np.where(np.isin(found.ids, gone), 0, found.ids).astype(np.int32)
-    kept = {i: c for i, c in classes.items() if c}
-    save_instances(project.path, name, replace(found, ids=ids, classes=kept))
+    save_instances(project.path, name, replace_classes(found, changes))

@@ -200,7 +200,7 @@ class ProjectStore:
         OSError
             If a file cannot be written.
         """
-        return self._remove_class(number, into, progress)
+        return self._remove_classes([number], into, progress)
 
     def delete_class(
         self,
@@ -220,26 +220,35 @@ class ProjectStore:
         progress
             As for `merge_classes`, with which it has all else in common.
         """
-        return self._remove_class(number, None if keep_pixels else 0, progress)
+        return self._remove_classes([number], None if keep_pixels else 0, progress)
 
-    def _remove_class(
-        self, number: int, into: int | None, progress: Progress
+    def delete_classes(
+        self, numbers: Iterable[int], *, progress: Progress = no_progress
+    ) -> list[str]:
+        """Remove several classes at once; all else as for `delete_class`."""
+        return self._remove_classes(list(numbers), 0, progress)
+
+    def _remove_classes(
+        self, numbers: Iterable[int], into: int | None, progress: Progress
     ) -> list[str]:
         with self._lock:
             before = self.classes, self._samples, self._pending
             self.classes = ClassTable.of(
                 self.classes, self.classes.last_id, self.classes.retired
             )
-            if into:
-                self.classes.merge(number, into)
-            else:
-                self.classes.remove(number, into)
-            self._samples = {
-                s.name: replace(s, absent=absent_after(s.absent, number, into or 0))
-                for s in self.samples
-            }
-            self._pending = self._pending or into is not None
             try:
+                for number in numbers:
+                    if into:
+                        self.classes.merge(number, into)
+                    else:
+                        self.classes.remove(number, into)
+                    self._samples = {
+                        s.name: replace(
+                            s, absent=absent_after(s.absent, number, into or 0)
+                        )
+                        for s in self.samples
+                    }
+                self._pending = self._pending or into is not None
                 self.save()
             except BaseException:
                 self.classes, self._samples, self._pending = before
