@@ -17,8 +17,10 @@ from qtpy.QtWidgets import (
 )
 from superqt import QCollapsible
 
+from .class_section import ClassSection
 from .export_section import ExportSection
 from .image_section import ImageSection
+from .instances_section import InstancesSection
 from .labels_section import LabelsSection
 from .maps_section import MapsSection
 from .recovery import RecoveryBar
@@ -29,7 +31,9 @@ from .token_section import TokenSection
 if TYPE_CHECKING:
     from napari.viewer import Viewer
 
-_SECTIONS = (ImageSection, MapsSection, LabelsSection, TokenSection, ExportSection)
+_STEPS = (ImageSection, MapsSection, LabelsSection, TokenSection, ExportSection)
+# Not among the steps of a first session: folded until they are wanted.
+_SECTIONS = (*_STEPS[:3], ClassSection, InstancesSection, *_STEPS[3:])
 
 
 class AnnotatorWidget(QWidget):
@@ -56,9 +60,11 @@ class AnnotatorWidget(QWidget):
         inner.setContentsMargins(0, 0, 0, 0)
         inner.setSpacing(0)
         self.sections = {}
-        for number, kind in enumerate(_SECTIONS, start=1):
+        for kind in _SECTIONS:
             section = kind(napari_viewer, inside=True)
-            fold = QCollapsible(f"{number}  {kind.title}")
+            step = kind in _STEPS
+            number = f"{_STEPS.index(kind) + 1}  " if step else ""
+            fold = QCollapsible(f"{number}{kind.title}")
             fold.setObjectName(f"fold_{kind.title.lower()}")
             fold.setDuration(0)  # no animation: the form can be used at once
             outer: Any = fold.layout()
@@ -68,8 +74,9 @@ class AnnotatorWidget(QWidget):
             # height that it had, and a section grows with its classes and settings.
             fold.setContent(section)
             fold.toggled.connect(partial(_free_height, section))
-            fold.expand(animate=False)
-            _free_height(section, True)
+            if step:
+                fold.expand(animate=False)
+                _free_height(section, True)
             inner.addWidget(fold)
             self.sections[kind.title] = section
         inner.addStretch(1)

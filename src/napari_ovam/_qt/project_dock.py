@@ -27,9 +27,12 @@ from qtpy.QtWidgets import (
 
 from napari_ovam.project.index import Status
 
+from .compact import compact
 from .keys import ACTIONS, action_of, keys
 from .project_table import SampleTable, dot
-from .section import button, dock_of, listen
+from .proposing_row import ProposingRow
+from .said import SaidLine
+from .section import dock_of, listen
 from .session import Session
 from .thumbnails import SIZE
 
@@ -38,8 +41,8 @@ if TYPE_CHECKING:
     from qtpy.QtGui import QKeyEvent, QShowEvent
 
 _BUTTONS = (
-    ("previous", "< Previous"),
-    ("next", "Next >"),
+    ("previous", "<"),
+    ("next", ">"),
     ("next_open", "Next to review"),
     ("accept", "Accept"),
     ("reject", "Reject"),
@@ -69,6 +72,8 @@ class ProjectWidget(QWidget):
         self.view = self._view()
         layout.addWidget(self.view, 1)
         layout.addLayout(self._review_row())
+        layout.addWidget(ProposingRow(session, self.selected))
+        layout.addWidget(SaidLine(session))
         listen(self, session.projects.changed, self._show_project)
         listen(self, session.review.filter_changed, self._show_count)
         listen(self, session.projects.status_changed, lambda _: self._show_count())
@@ -84,7 +89,7 @@ class ProjectWidget(QWidget):
         self.name = QLabel()
         self.name.setObjectName("project_name")
         self.name.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
-        make = _compact
+        make = compact
         self.open_button = make("Open…", "open_project_button", self._open)
         self.open_button.setToolTip("Open a project folder")
         self.new_button = make("New…", "new_project_button", self._new)
@@ -153,7 +158,7 @@ class ProjectWidget(QWidget):
         view.setObjectName("samples_table")
         view.setModel(self.table)
         view.setSelectionBehavior(QAbstractItemView.SelectionBehavior.SelectRows)
-        view.setSelectionMode(QAbstractItemView.SelectionMode.SingleSelection)
+        view.setSelectionMode(QAbstractItemView.SelectionMode.ExtendedSelection)
         view.setIconSize(QSize(SIZE, SIZE))
         view.setShowGrid(False)
         view.setWordWrap(False)
@@ -179,7 +184,7 @@ class ProjectWidget(QWidget):
         self._review = {}
         for name, text in _BUTTONS:
             call = action_of(self.session, name)
-            made = _compact(text, f"{name}_button", call)
+            made = compact(text, f"{name}_button", call)
             self._review[name] = made
             row.addWidget(made)
         return row
@@ -209,20 +214,7 @@ class ProjectWidget(QWidget):
         super().showEvent(event)
         if not self._placed:
             self._placed = True
-            QTimer.singleShot(0, self._place)
-
-    def _place(self) -> None:
-        dock = dock_of(self)
-        window = None if dock is None or dock.isFloating() else dock.parent()
-        if dock is None or not isinstance(window, QMainWindow):
-            return
-        for corner, area in (
-            (Qt.Corner.BottomRightCorner, Qt.DockWidgetArea.RightDockWidgetArea),
-            (Qt.Corner.BottomLeftCorner, Qt.DockWidgetArea.LeftDockWidgetArea),
-        ):
-            window.setCorner(corner, area)
-        window.addDockWidget(Qt.DockWidgetArea.BottomDockWidgetArea, dock)
-        window.resizeDocks([dock], [window.height() // 3], Qt.Orientation.Vertical)
+            QTimer.singleShot(0, partial(place_below, self))
 
     def _show_project(self) -> None:
         projects = self.session.projects
@@ -273,6 +265,12 @@ class ProjectWidget(QWidget):
         viewport = self.view.viewport()
         if viewport is not None:
             viewport.update()
+
+    def selected(self) -> list[str]:
+        """Return the keys of the selected samples, from top to bottom."""
+        selection = self.view.selectionModel()
+        indexes = [] if selection is None else selection.selectedRows()
+        return [self.table.key(row) for row in sorted(i.row() for i in indexes)]
 
     def _row_chosen(self, index: QModelIndex, *_: Any) -> None:
         key = self.table.key(index.row())
@@ -337,10 +335,19 @@ def _written(event: QKeyEvent) -> str:
     return "-".join([*parts, QKeySequence(event.key()).toString()])
 
 
-def _compact(text: str, name: str, clicked: Any) -> Any:
-    made = button(text, name, clicked)
-    made.setStyleSheet("padding: 3px 6px;")
-    return made
+def place_below(widget: QWidget) -> None:
+    """Dock a widget below the image, where it leaves the panel its height."""
+    dock = dock_of(widget)
+    window = None if dock is None or dock.isFloating() else dock.parent()
+    if dock is None or not isinstance(window, QMainWindow):
+        return
+    for corner, area in (
+        (Qt.Corner.BottomRightCorner, Qt.DockWidgetArea.RightDockWidgetArea),
+        (Qt.Corner.BottomLeftCorner, Qt.DockWidgetArea.LeftDockWidgetArea),
+    ):
+        window.setCorner(corner, area)
+    window.addDockWidget(Qt.DockWidgetArea.BottomDockWidgetArea, dock)
+    window.resizeDocks([dock], [window.height() // 3], Qt.Orientation.Vertical)
 
 
 def _escaped(text: str) -> str:

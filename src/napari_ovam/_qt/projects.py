@@ -2,32 +2,27 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
-from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from uuid import uuid4
 
 import numpy as np
 from psygnal import Signal
 from qtpy.QtCore import QTimer
 
-from napari_ovam.folder_lock import lock_folder
 from napari_ovam.project import Project, ProjectError
-from napari_ovam.project.index import BACKUP, INDEX
 from napari_ovam.project.scratch import adopt
 
 from .edits import Edits
 from .images import as_settings
 from .loading import Loader
 from .merging import merged
-from .reading import Recovered, read_sample, read_tokens, title
+from .opened import Opened, open_project
+from .reading import read_sample, title
 from .state import ClassTable, LiveSample
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-    from typing import IO
 
     from numpy.typing import NDArray
 
@@ -39,41 +34,6 @@ if TYPE_CHECKING:
 
 _VERSION = "version"  # of labels on the disk, in the extra of a sample
 _IN_MEMORY = 6  # samples with their layers: so far back, undo works
-
-
-@dataclass(eq=False)
-class Opened:
-    """A project that this window has open.
-
-    Attributes
-    ----------
-    lock
-        Held as long as it is; None where nothing can be written.
-    keys
-        Of the samples, by their names in the project.
-    found
-        Classes, tokens and notes.
-    """
-
-    project: Project
-    lock: IO[bytes] | None
-    found: Recovered
-    keys: dict[str, str] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        mark = uuid4().hex
-        for sample in self.project.samples:
-            self.keys[sample.name] = f"{mark}/{sample.name}"
-
-    @property
-    def path(self) -> Path:
-        """The folder."""
-        return self.project.path
-
-    @property
-    def read_only(self) -> bool:
-        """Whether nothing can be written to it."""
-        return self.lock is None
 
 
 class Projects:
@@ -116,14 +76,14 @@ class Projects:
 
     def open(self, path: Path) -> None:
         """Open a project folder; what is in the window now is written before."""
-        self._change("Opening the project", partial(_open, Path(path)))
+        self._change("Opening the project", partial(open_project, Path(path)))
 
     def create(self, path: Path) -> None:
         """Make a project in a new or empty folder, and open it."""
 
         def make() -> Opened:
             Project.create(path)
-            return _open(Path(path))
+            return open_project(Path(path))
 
         self._change("Making the project", make)
 
@@ -138,7 +98,7 @@ class Projects:
         def run(_: Job) -> Opened:
             session.saving.flush()
             adopt(scratch, path)
-            return _open(Path(path))
+            return open_project(Path(path))
 
         def returned(opened: Opened) -> None:
             # What came while it was copied is still in memory, and written again.
@@ -179,6 +139,8 @@ class Projects:
             self._use(opened)
             session.classes = ClassTable()
             if opened is not None:
+                table = opened.project.classes
+                session.classes = ClassTable(table.last_id, table.retired)
                 merged(session.classes, opened.found)
             session.saving.change_to(
                 None if opened is None else opened.project,
@@ -428,33 +390,3 @@ class Projects:
         prompt = str((settings or {}).get("prompt") or sample.prompt)
         made = trace_image(pipe, sample.image, prompt=prompt, progress=job.progress)
         return made.trace
-
-
-def is_project(path: Path) -> bool:
-    """Whether a folder, or the index in it, is a project."""
-    folder = path.parent if path.name == INDEX else path
-    return (folder / INDEX).is_file() or (folder / BACKUP).is_file()
-
-
-def _open(path: Path) -> Opened:
-    """Hold and read a project; in a job's thread."""
-    folder = path.parent if path.name == INDEX else path
-    if not is_project(folder):
-        raise ProjectError(f"{folder} is no project: there is no {INDEX} in it")
-    lock: IO[bytes] | None = None
-    with suppress(OSError):  # where nothing can be written, it is opened to be read
-        lock = lock_folder(folder)
-        if lock is None:
-            raise ProjectError(
-                f"{folder} is open in another window: close it there first"
-            )
-    try:
-        project = Project.open(folder)
-        tokens, wrong = read_tokens(project)
-    except BaseException:
-        if lock is not None:
-            lock.close()
-        raise
-    notes = [*project.notes, *wrong]
-    found = Recovered(folder, list(project.classes), tokens, [], notes)
-    return Opened(project, lock, found)

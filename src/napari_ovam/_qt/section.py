@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from napari.viewer import Viewer
 
 MAX_WIDTH = 360
-_COLOURS = {"info": "", "warning": "color: #d9a300;", "error": "color: #ff6b5e;"}
+COLOURS = {"info": "", "warning": "color: #d9a300;", "error": "color: #ff6b5e;"}
 
 
 class StatusLine(QWidget):
@@ -70,7 +70,7 @@ class StatusLine(QWidget):
         self._show_job()
 
     def _show(self, text: str, kind: str) -> None:
-        self.text.setStyleSheet(_COLOURS[kind])
+        self.text.setStyleSheet(COLOURS[kind])
         self.text.setText(text)
         self.text.setToolTip(text)
 

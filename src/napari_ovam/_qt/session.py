@@ -15,28 +15,35 @@ from psygnal import Signal
 from qtpy.QtCore import QEvent, QObject, QTimer
 
 from . import tasks
+from .class_changes import ClassChanges
 from .doubts import Doubts
 from .exporting import Exports
 from .generating import Images
+from .instancing import InstanceEdits
 from .jobs import JobRunner
 from .keys import bind_keys
 from .label_png import label_png, read_label_png
 from .labelling import Labelling
 from .layers import SampleLayers, role_of
+from .library import Library
 from .live import LiveMaps
 from .mapping import Maps
 from .optimizing import Tokens
 from .projects import Projects
+from .proposing import Proposing
 from .review import Review
 from .saving import Saving
 from .settings import preferences
 from .state import ClassTable, LiveSample
 
 if TYPE_CHECKING:
+    from pathlib import Path
     from uuid import UUID
 
     from napari.layers import Layer
     from napari.viewer import Viewer
+
+    from napari_ovam import Token
 
 
 class Session(JobRunner):
@@ -53,7 +60,8 @@ class Session(JobRunner):
         The class table.
     choice
         The model for new images.
-    images, maps, labels, tokens, exports, projects, review
+    images, maps, labels, tokens, exports, projects, review, proposing, library
+    class_changes, instances
         What can be done, by section of the panel.
     """
 
@@ -103,6 +111,10 @@ class Session(JobRunner):
         self.saving = Saving(self)
         self.projects = Projects(self)
         self.review = Review(self)
+        self.proposing = Proposing(self)
+        self.library = Library(self)
+        self.class_changes = ClassChanges(self)
+        self.instances = InstanceEdits(self)
         self._title = viewer.title
         self._watcher = _CloseWatcher(viewer, self)
         self.hint()
@@ -114,6 +126,8 @@ class Session(JobRunner):
         self.labels.close()
         self.saving.close()
         self.projects.close()
+        self.library.close()
+        self.instances.close()
         self._sessions.pop(id(self._viewer()), None)
 
     def closing_waits_for(self, text: str) -> None:
@@ -195,6 +209,10 @@ class Session(JobRunner):
     def step(self, by: int) -> None:
         """Show the next (1) or the previous (-1) sample."""
         self.review.step(by)
+
+    def use_token(self, number: int, token: Token | Path | str) -> None:
+        """Use a token, or a file of the token library, for the class with an id."""
+        self.library.use(number, token)
 
     def show_title(self, name: str | None) -> None:
         """Say in the window's title which project is open."""

@@ -28,6 +28,8 @@ class Thumbnails(QObject):
     ----------
     read
         Returns the image of a key, (H, W, 3) RGB; called in the thread.
+    size
+        Width and height that a picture fits into.
 
     Attributes
     ----------
@@ -37,8 +39,13 @@ class Thumbnails(QObject):
 
     made = Signal(str)
 
-    def __init__(self, read: Callable[[str], NDArray[np.uint8]]) -> None:
+    def __init__(
+        self,
+        read: Callable[[str], NDArray[np.uint8]],
+        size: tuple[int, int] = (SIZE, SIZE),
+    ) -> None:
         super().__init__()
+        self._size = size
         self._read = read
         self._made: dict[str, QPixmap | None] = {}
         self._loader = Loader()
@@ -50,7 +57,7 @@ class Thumbnails(QObject):
         A broken image has none.
         """
         if key not in self._made:
-            self._loader.load(key, partial(_small, self._read, key))
+            self._loader.load(key, partial(_small, self._read, key, self._size))
         return self._made.get(key)
 
     def clear(self) -> None:
@@ -80,7 +87,9 @@ class Thumbnails(QObject):
         self.made.emit(key)
 
 
-def _small(read: Callable[[str], NDArray[np.uint8]], key: str) -> NDArray[np.uint8]:
+def _small(
+    read: Callable[[str], NDArray[np.uint8]], key: str, size: tuple[int, int]
+) -> NDArray[np.uint8]:
     picture = Image.fromarray(read(key))
-    picture.thumbnail((SIZE, SIZE))
+    picture.thumbnail(size)
     return np.ascontiguousarray(picture)
