@@ -60,7 +60,7 @@ class OptimizationSettings:
         For recipes that draw at random; these two do not, and give the same token
         for every seed.
     learning_rate
-        Above 0: 0.05 (Adam) by default, 300 (SGD) for "ovam" (VOC: 100).
+        Above 0: 0.1 (Adam) by default, 300 (SGD) for "ovam" (VOC: 100).
     decay, decay_every
         The learning rate is multiplied by `decay` every `decay_every` steps: 0.7 every
         80 for "ovam" (VOC: 120). By default it falls along half a cosine and these
@@ -365,7 +365,7 @@ class _Default:
     def __init__(self, settings: OptimizationSettings) -> None:
         self.settings = settings
         self.iterations = settings.iterations or 120
-        self.learning_rate = settings.learning_rate or 0.05
+        self.learning_rate = settings.learning_rate or 0.1
 
     def problem(
         self, traces: Sequence[Trace], masks: Sequence[tuple[Any, Any]]

@@ -15,7 +15,7 @@ pytest.importorskip("qtpy")
 if TYPE_CHECKING:
     from pathlib import Path
 
-HANGS = 120  # seconds; the time that it really takes: benchmarks/panel.py
+HANGS = 120  # seconds; the time that it really takes: benchmarks/panel
 
 # Starts the program as `napari-ovam` does, presses the panel's buttons and closes the
 # window in the middle of what then runs.

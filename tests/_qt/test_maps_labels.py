@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 
+from napari_ovam._qt.merging import as_project_class
+from napari_ovam._qt.state import ClassTable
+from napari_ovam._qt.tasks import Labeller, LabelRequest
+from napari_ovam.class_maps import class_labels
+from napari_ovam.classes import ClassTable as ProjectClasses
 from napari_ovam.labels import automatic_threshold
+from napari_ovam.project import Project
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 TIMEOUT = 60_000
 
@@ -44,6 +53,66 @@ def test_thresholds_are_each_maps_own_until_a_slider_moves(labelled: Any) -> Non
     assert slider.value() == pytest.approx(100 * level, abs=1)
 
 
+def test_labels_after_a_slider_was_dragged_are_those_of_its_last_place(
+    labelled: Any,
+) -> None:
+    cat, hat = labelled.number("cat"), labelled.number("hat")
+    sample = labelled.session.current
+    changed = labelled.paint(labelled.other)
+    painted = sample.edits.override >= 0  # also where the label stayed as it was
+    assert painted[changed].all()
+    kept = labelled.labels().data[painted].copy()
+    slider = labelled.find(f"threshold_{cat}")
+    for value in range(40, 81, 4):
+        slider.setValue(value)
+        labelled.bot.wait(10)
+    labelled.wait()
+
+    expected = class_labels(sample.maps, {cat: 0.8, hat: None}, sample.image)
+    data = labelled.labels().data
+    np.testing.assert_array_equal(data[~painted], expected[~painted])
+    np.testing.assert_array_equal(data[painted], kept)
+
+
+def test_a_labeller_follows_thresholds_maps_and_absent_classes() -> None:
+    rng = np.random.default_rng(0)
+    image = rng.integers(0, 255, (40, 50, 3), dtype=np.uint8)
+    maps = {i: rng.random((40, 50), np.float32) for i in (1, 2)}
+    labeller = Labeller()
+    changes: list[tuple[dict[int, float | None], set[int], str]] = [
+        ({1: None, 2: None}, set(), ""),
+        ({1: 0.3, 2: None}, set(), ""),
+        ({1: 0.9, 2: 0.5}, set(), ""),
+        ({1: 0.9, 2: 0.5}, {1}, ""),
+        ({1: 0.9, 2: 0.5}, set(), "guided"),
+        ({2: 0.2}, set(), ""),
+        ({}, set(), ""),
+    ]
+    for thresholds, absent, refine in changes:
+        request = LabelRequest(thresholds, frozenset(absent), refine)
+        labels, levels = labeller.labels(maps, request, image)
+        left = {i: values for i, values in maps.items() if i not in absent}
+        expected = class_labels(left, thresholds, image, refine=refine)
+        np.testing.assert_array_equal(labels, expected)
+        assert set(levels) == set(left) & set(thresholds)
+    maps[2] = 1 - maps[2]  # as of a token that took the phrase's place
+    labels, _ = labeller.labels(maps, LabelRequest({2: 0.2}), image)
+    np.testing.assert_array_equal(labels == 2, maps[2] >= np.float32(0.2))
+
+
+def test_a_project_keeps_which_thresholds_are_automatic(tmp_path: Path) -> None:
+    table = ClassTable()
+    table.add("cat").thresholds.update(phrase=0.45, token=0.8)  # from before None
+    table.add("hat")
+    project = Project.create(tmp_path / "project")
+    project.classes = ProjectClasses.of(map(as_project_class, table))
+    project.save()
+
+    cat, hat = Project.open(project.path).classes
+    assert cat.thresholds == {"phrase": 0.45, "token": 0.8}
+    assert hat.thresholds == {"phrase": None, "token": None}
+
+
 def test_doubt_is_a_layer_that_follows_the_labels(labelled: Any) -> None:
     labelled.find("doubt").setChecked(True)
     labelled.bot.waitUntil(
@@ -77,6 +146,13 @@ def test_one_doubtful_place_after_the_other(labelled: Any) -> None:
             break
     assert centres
     assert len(set(centres)) == len(centres)
+
+
+def test_a_place_is_found_though_the_labels_change_meanwhile(labelled: Any) -> None:
+    labelled.find("doubt").setChecked(True)  # looks for them, too
+    labelled.click("doubt_button")
+    labelled.find(f"threshold_{labelled.number('cat')}").setValue(60)
+    labelled.bot.waitUntil(lambda: "doubtful place" in labelled.status, timeout=TIMEOUT)
 
 
 def test_doubt_before_there_are_labels(panel: Any) -> None:

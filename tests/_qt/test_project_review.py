@@ -139,8 +139,8 @@ def test_proposals_of_a_job_are_shown(window: Window) -> None:
     for name in ("picture-0", "picture-1"):
         projects.opened.project.save_labels(name, labels, "proposed")
     projects.refresh(["picture-0", "picture-1"])
-    window.until_shown("picture 0")
-    assert (window.labels.data == 2).all()
+    window.bot.waitUntil(lambda: bool((window.labels.data == 2).all()), timeout=5000)
+    assert window.shown == "picture 0"
     assert window.rows()[0][1] == "proposed"
     window.session.step(1)
     window.until_shown("picture 1")

@@ -10,8 +10,6 @@ from .edits import UNTOUCHED
 from .worker import Job
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from numpy.typing import NDArray
 
     from napari_ovam.doubt import Place
@@ -19,9 +17,14 @@ if TYPE_CHECKING:
     from .session import Session
     from .state import LiveSample
 
-    Found = tuple[NDArray[np.float32], list[Place]]
+    # The doubt, what of it is shown black, and the places.
+    Found = tuple[NDArray[np.float32], float, list[Place]]
 
-_CLOSE = 4
+_GLOWING = 0.1
+"""How much of an image glows in the layer, about: three of four errors are there
+(docs/quality.md)."""
+
+_CLOSE = 2.5
 """How much closer than the whole image a place is shown."""
 
 
@@ -39,7 +42,9 @@ class Doubts:
         self.shown = False
         self._job: Job | None = None
         self._late = False  # something changed while a job ran
+        self._going = False  # to the next place, once it is found
         self._visited: dict[str, set[tuple[int, int]]] = {}
+        session.current_changed.connect(self._stay)
         for signal in (session.labels_changed, session.current_changed):
             signal.connect(self._refresh)
 
@@ -59,14 +64,18 @@ class Doubts:
                 "There are no labels from maps to doubt: press Labels from maps first"
             )
             return
-        self._find(sample, lambda found: self._go(sample, found[1]))
+        self._going = True
+        self._find(sample)
+
+    def _stay(self) -> None:
+        self._going = False
 
     def _refresh(self) -> None:
         sample = self.session.current
-        if self.shown and sample is not None and sample.levels:
-            self._find(sample, lambda found: self._show(sample, found[0]))
+        if (self.shown or self._going) and sample is not None and sample.levels:
+            self._find(sample)
 
-    def _find(self, sample: LiveSample, then: Callable[[Found], None]) -> None:
+    def _find(self, sample: LiveSample) -> None:
         if self.session.closed:
             return
         if self._job is not None:
@@ -83,6 +92,8 @@ class Doubts:
             for e in entries
         ]
         if not maps or sample.edits is None:
+            if self._going:
+                self._go(sample, [])
             return
         settled = sample.edits.override != UNTOUCHED
 
@@ -91,19 +102,22 @@ class Doubts:
 
             found = [max(level, 1e-6) for level in levels]
             doubt = uncertainty(np.stack(maps), np.minimum(found, 1e6).tolist())
-            return doubt, doubtful_places(doubt, settled=settled)
+            # Of much of an image another label is close: what is worth a look glows.
+            dark = min(float(np.quantile(doubt, 1 - _GLOWING)), 0.99)
+            return doubt, dark, doubtful_places(doubt, settled=settled)
 
         def ended(found: Found | None = None) -> None:
             self._job = None
             if self.session.closed:
                 return
-            if found is not None and sample is self.session.current:
-                then(found)
-            if self._late:
-                self._late = False
+            late, self._late = self._late, False
+            if late:
                 self._refresh()
+            elif found is not None and sample is self.session.current:
+                self._found(sample, *found)
 
         def failed(error: Exception) -> None:
+            self._going = False
             ended()
             self.session.complain(error)
 
@@ -121,11 +135,22 @@ class Doubts:
             return refined[2]
         return values
 
-    def _show(self, sample: LiveSample, doubt: NDArray[np.float32]) -> None:
+    def _found(
+        self,
+        sample: LiveSample,
+        doubt: NDArray[np.float32],
+        dark: float,
+        places: list[Place],
+    ) -> None:
         if self.shown:
-            self.session.layers.show_extra(sample, "doubt", {"doubt": doubt}, "magma")
+            self.session.layers.show_extra(
+                sample, "doubt", {"doubt": doubt}, "red", (dark, 1.0)
+            )
+        if self._going:
+            self._go(sample, places)
 
     def _go(self, sample: LiveSample, places: list[Place]) -> None:
+        self._going = False
         visited = self._visited.setdefault(sample.key, set())
         left = [p for p in places if (p.row, p.column) not in visited]
         if not left:

@@ -113,4 +113,6 @@ class Edits:
 
     def _composed(self) -> Labels:
         decided = self.override != UNTOUCHED
-        return np.where(decided, self.override, self.proposal).astype(np.uint16)
+        labels = self.proposal.copy()
+        np.copyto(labels, self.override, where=decided, casting="unsafe")
+        return labels

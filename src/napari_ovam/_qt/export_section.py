@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
+from magicgui.widgets import LineEdit
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import (
     QCheckBox,
@@ -14,15 +15,22 @@ from qtpy.QtWidgets import (
     QLineEdit,
     QListWidget,
     QListWidgetItem,
+    QWidget,
 )
 
-from .section import Section, button, listen, small_button
+from .section import More, Section, button, form, listen, small_button
 from .settings import preferences
 
 if TYPE_CHECKING:
     from .state import LiveSample
 
-_SCOPES = ("all images", "this image", "edited images", "selected images")
+_SCOPES = (
+    "all images",
+    "this image",
+    "edited images",
+    "accepted images",
+    "selected images",
+)
 
 
 class ExportSection(Section):
@@ -73,19 +81,38 @@ class ExportSection(Section):
             "Export", "export_button", self.export, "Write images and labels"
         )
         self.row(self.overwrite, self.export_button)
+        self.box.addWidget(More(self._form(), "more: split, other formats"))
+
+    def _form(self) -> QWidget:
+        self.split = LineEdit(label="Split", name="split")
+        self.split.native.setPlaceholderText("0.8, 0.1, 0.1")
+        self.split.tooltip = (
+            "Shares of training, validation and test images; empty: all together"
+        )
+        self.also = LineEdit(label="Also as", name="also_as")
+        self.also.native.setPlaceholderText("coco, voc")
+        self.also.tooltip = "Further formats of the list, written in the same run"
+        return form(self.split, self.also)
+
+    def _formats(self) -> list[str]:
+        others = (name.strip() for name in self.also.value.split(","))
+        return list(dict.fromkeys([self.format.currentText(), *filter(None, others)]))
 
     def export(self) -> None:
         """Export with the values of the form."""
         if self.scope.currentText() == _SCOPES[-1] and not self._ticked():
             self.session.complain("No image is selected: tick those to export")
             return
-        where = self.folder.text(), [self.format.currentText()]
-        overwrite = self.overwrite.isChecked()
+        where = self.folder.text(), self._formats()
+        how: dict[str, Any] = {
+            "overwrite": self.overwrite.isChecked(),
+            "split": self.split.value,
+        }
         exports = self.session.exports
         if self.session.projects.opened is not None:
-            exports.export_project(*where, self._keys(), overwrite=overwrite)
+            exports.export_project(*where, self._keys(), **how)
         else:
-            exports.export(*where, self._samples(), overwrite=overwrite)
+            exports.export(*where, self._samples(), **how)
 
     def _keys(self) -> list[str]:
         """Return the samples of the project that are to be exported."""
@@ -93,6 +120,8 @@ class ExportSection(Section):
         scope = self.scope.currentText()
         if scope == "this image":
             return [session.current.key] if session.current else []
+        if scope == "accepted images":
+            return [key for key in projects.keys if projects.status(key) == "accepted"]
         if scope == "edited images":
             edited = ("edited", "accepted")
             return [key for key in projects.keys if projects.status(key) in edited]
@@ -103,6 +132,8 @@ class ExportSection(Section):
         scope = self.scope.currentText()
         if scope == "this image":
             return [session.current] if session.current else []
+        if scope == "accepted images":
+            return [s for s in session.samples if s.status == "accepted"]
         if scope == "edited images":
             return [s for s in session.samples if s.edits and s.edits.count]
         if scope == _SCOPES[-1]:

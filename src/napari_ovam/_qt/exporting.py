@@ -28,8 +28,9 @@ class Exports:
         samples: Sequence[LiveSample],
         *,
         overwrite: bool = False,
+        split: str = "",
     ) -> None:
-        """Write the labels of samples as a dataset."""
+        """Write the labels of samples as a dataset; `split` as in `parse_split`."""
         labelled = [s for s in samples if s.edits is not None]
         if not labelled:
             self.session.complain(
@@ -59,18 +60,17 @@ class Exports:
         ]
         target = Path(folder.strip()).expanduser()
 
-        def run(job: Job) -> Path:
+        def run(job: Job) -> str:
             from napari_ovam import ExportItem, LabelClass
 
             items = [ExportItem(*each) for each in arrays]
             classes = [LabelClass(*each) for each in entries]
-            return tasks.export(items, classes, target, formats, overwrite, job)
+            return tasks.export(items, classes, target, formats, overwrite, split, job)
 
-        def done(_: Path) -> None:
-            note = ""
+        def done(note: str) -> None:
             if untouched:
                 which = "It is" if len(arrays) == 1 else f"{untouched} of them are"
-                note = f" {which} untouched proposals of the maps."
+                note += f" {which} untouched proposals of the maps."
             word = "image" if len(arrays) == 1 else "images"
             where = folder.strip()
             self.session.say(f"Exported {len(arrays)} {word} to {where}.{note}")
@@ -86,6 +86,7 @@ class Exports:
         keys: Sequence[str],
         *,
         overwrite: bool = False,
+        split: str = "",
     ) -> None:
         """Write the labels of samples of the open project, read one at a time.
 
@@ -102,7 +103,7 @@ class Exports:
         names = [name for key in keys if (name := session.projects.name(key))]
         target = Path(folder.strip()).expanduser()
 
-        def run(job: Job) -> int:
+        def run(job: Job) -> tuple[int, str]:
             session.saving.flush()
             items = opened.project.items(names)
             if not items.names:
@@ -110,12 +111,13 @@ class Exports:
                     "there are no labels to export: make some, or choose other images"
                 )
             classes = opened.project.label_classes()
-            tasks.export(items, classes, target, formats, overwrite, job)
-            return len(items)
+            note = tasks.export(items, classes, target, formats, overwrite, split, job)
+            return len(items), note
 
-        def done(count: int) -> None:
-            left = len(names) - count
-            note = f" {left} without labels or rejected are left out." if left else ""
+        def done(result: tuple[int, str]) -> None:
+            count, note = result
+            if left := len(names) - count:
+                note += f" {left} without labels or rejected are left out."
             word = "image" if count == 1 else "images"
             session.say(f"Exported {count} {word} to {folder.strip()}.{note}")
 

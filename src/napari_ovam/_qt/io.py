@@ -23,8 +23,8 @@ from napari_ovam.atomic import replacing
 from .images import read_image
 from .label_png import CLASS_TABLE, label_class
 from .layers import KEY
+from .opened import is_project
 from .opening import Opening, model_of_image
-from .projects import is_project
 from .state import UNSURE
 
 if TYPE_CHECKING:

@@ -188,7 +188,7 @@ class JobRunner:
     def closing_waits_for(self, text: str) -> None:
         """Tell the window what closing would wait for; nothing where empty."""
 
-    def guarded(self, call: Callable[[Any], None], value: Any) -> Exception | None:
+    def guarded(self, call: Callable[[Any], object], value: Any) -> Exception | None:
         """Call a slot; an error in it is shown, and returned, not lost in Qt."""
         try:
             call(value)

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 from app_model.types import KeyBinding
 from napari.layers import Labels
 
+from napari_ovam.classes import KEYS
+
 from .settings import preferred_keys
 from .state import UNSURE
 
@@ -18,6 +20,9 @@ if TYPE_CHECKING:
     from napari.layers import Layer
 
     from .session import Session
+
+
+_OF_CLASS = "_napari_ovam_class"  # marks what the key of a class is bound to
 
 
 @dataclass(frozen=True)
@@ -94,6 +99,27 @@ def bind_keys(session: Session, layer: Layer | None) -> None:
             continue
         call = action_of(session, action.name)
         layer.bind_key(chosen[action.name], _ignoring_layer(call), overwrite=True)
+    if isinstance(layer, Labels):
+        _bind_class_keys(session, layer)
+
+
+def _bind_class_keys(session: Session, layer: Labels) -> None:
+    """Bind the keys of classes; others stay napari's."""
+    mine = {entry.key: entry.id for entry in session.classes if entry.key}
+    for key in KEYS:
+        binding = KeyBinding.from_str(key)
+        bound = layer.keymap.get(binding)
+        if key in mine:
+            call = partial(_paint, session, mine[key])
+            layer.bind_key(key, _choosing_class(call), overwrite=True)
+        elif hasattr(bound, _OF_CLASS):
+            layer.keymap.pop(binding)
+
+
+def _choosing_class(call: Callable[[], Any]) -> Callable[[Any], None]:
+    pressed = _ignoring_layer(call)
+    setattr(pressed, _OF_CLASS, True)
+    return pressed
 
 
 def _ignoring_layer(call: Callable[[], Any]) -> Callable[[Any], None]:

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 # As in `labels.MEASURED`, which would import scikit-image when napari starts.
 MEASURED_PARTS = 0.8
+MANY = 30  # classes: more have no row each, which would stop the window
 _FOLLOW = "follow the image"
 _REFINE = {
     _FOLLOW: "walk",
@@ -151,7 +152,10 @@ class LabelsSection(Section):
     def _fill(self) -> None:
         clear(self._rows)
         self._thresholds = {}
-        for index, entry in enumerate(self.session.classes):
+        entries = list(self.session.classes)
+        if len(entries) > MANY:  # the class table shows the others
+            entries = self.session.classes.active[:MANY]
+        for index, entry in enumerate(entries):
             for column, widget in enumerate(self._row(entry)):
                 self._rows.addWidget(widget, index, column)
         self._show_edits()
@@ -261,4 +265,7 @@ class LabelsSection(Section):
     def _create(self) -> None:
         unknown = self.session.labels.unknown_ids()
         if unknown:
-            self.session.labels.add_class(f"class {unknown[0]}", unknown[0])
+            self.session.guarded(self._create_class, unknown[0])
+
+    def _create_class(self, number: int) -> None:
+        self.session.labels.add_class(f"class {number}", number)

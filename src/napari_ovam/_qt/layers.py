@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 KEY = "napari_ovam"
 # Roles of maps of no class: of the special tokens, of what is typed, and doubt.
 _EXTRA = ("special", "typed", "doubt")
+_INSTANCES = "instances"
 _UNSURE_COLOUR = (0.62, 0.62, 0.62, 1.0)
 _UNKNOWN_COLOUR = (1.0, 0.0, 1.0, 1.0)
 
@@ -121,6 +122,13 @@ class SampleLayers:
             mark = {**layer.metadata[KEY], "sample": new.key}
             layer.metadata = {**layer.metadata, KEY: mark}
 
+    def forget_history(self) -> None:
+        """Empty what can be undone: it may hold ids of classes that are gone."""
+        self._history.clear()
+        for layer in self.viewer.layers:
+            if isinstance(layer, Labels) and role_of(layer)[1] == "labels":
+                layer._reset_history()
+
     def painting(self, sample: str) -> bool:
         """Whether a person is in the middle of a stroke."""
         layer = self.find(sample, "labels")
@@ -189,12 +197,17 @@ class SampleLayers:
         role: str,
         maps: dict[str, NDArray[np.float32]],
         colormap: str = "gray",
+        limits: tuple[float, float] | None = None,
     ) -> None:
-        """Make or update maps of no class, by name, of one role in `_EXTRA`."""
+        """Make or update maps of no class, by name, of one role in `_EXTRA`.
+
+        `limits` is what is shown black and bright; None is each map's own range.
+        """
         for number, (name, values) in enumerate(maps.items(), start=1):
             layer = self.find(sample.key, role, number)
             if layer is not None:
-                layer.data, layer.contrast_limits = values, _limits(values)
+                layer.data = values
+                layer.contrast_limits = limits or _limits(values)
                 layer.name = name
                 continue
             layer = Image(
@@ -202,7 +215,7 @@ class SampleLayers:
                 name=name,
                 colormap=colormap,
                 blending="additive",
-                contrast_limits=_limits(values),
+                contrast_limits=limits or _limits(values),
                 metadata={KEY: {"sample": sample.key, "role": role, "class": number}},
             )
             self._insert(layer, sample.key)
@@ -259,14 +272,58 @@ class SampleLayers:
                 self._writing = False
         return layer
 
+    def show_instances(
+        self,
+        sample: LiveSample,
+        ids: NDArray[np.uint16],
+        names: dict[str, list[Any]],
+        on_drag: Callable[[Labels, Any], Iterator[None]],
+    ) -> Labels:
+        """Make or update the layer of a sample's instances, (H, W); 0 is none.
+
+        `names` are its features; `on_drag` handles the mouse on it.
+        """
+        layer = self.find(sample.key, _INSTANCES)
+        if layer is None:
+            layer = Labels(
+                ids,
+                name=f"{sample.name} instances",
+                opacity=0.8,
+                features=names,
+                metadata={KEY: {"sample": sample.key, "role": _INSTANCES}},
+            )
+            layer.editable = False
+            layer.contour = 1 if min(ids.shape) < 256 else 2
+            layer.mouse_drag_callbacks.append(on_drag)
+            had = self.viewer.layers.selection.active
+            self._insert(layer, sample.key)
+            self._bind(layer)
+            if had is not None:
+                self.viewer.layers.selection.active = had
+        else:
+            layer.data = ids
+            layer.features = names
+        return layer
+
+    def remove_instances(self, sample: str) -> None:
+        """Take the layer of a sample's instances away."""
+        for layer in self.of_sample(sample):
+            if role_of(layer)[1] == _INSTANCES:
+                self._remove(layer)
+
     def show_classes(self, classes: ClassTable) -> None:
         """Give every Labels and map layer the names and colours of the table."""
+        colours = tuple((entry.id, entry.color) for entry in classes)
         for layer in self.viewer.layers:
             _, role, number = role_of(layer)
             if role == "labels":
+                self._bind(layer)  # a class may have another key
                 self._writing = True
                 try:
-                    layer.colormap = label_colormap(classes)
+                    # With 1,000 classes a colour map takes napari a tenth of a second.
+                    if layer.metadata[KEY].get("colours") != colours:
+                        layer.colormap = label_colormap(classes)
+                        layer.metadata[KEY]["colours"] = colours
                     layer.features = label_features(classes)
                 finally:
                     self._writing = False
@@ -323,7 +380,7 @@ class SampleLayers:
 
     def _insert(self, layer: Layer, sample: str) -> None:
         """Add a layer in the order image, maps, labels; keep what is selected."""
-        order = ("image", "special", "map", "typed", "labels", "doubt")
+        order = ("image", "special", "map", "typed", "labels", _INSTANCES, "doubt")
         rank = order.index(role_of(layer)[1])
         later = [
             i

@@ -38,6 +38,7 @@ class LiveMaps:
         self.session = session
         self.on = True
         self._text = ""
+        self._shown = ""  # the key of the sample that has the layer
         self._job: Job | None = None
         self._timer = QTimer()
         self._timer.setSingleShot(True)
@@ -68,12 +69,13 @@ class LiveMaps:
         sample = self.session.current
         if self.session.closed or sample is None or self._timer.isActive():
             return
-        phrase = self._new_phrase(sample)
-        if not phrase:
-            self.session.layers.remove_extra(sample.key, "typed")
+        if self._job is not None or self.session.busy:
+            return  # it comes back when that has ended
+        phrase = self._new_phrase()
+        if not phrase or self._shown != sample.key:
+            self._remove()
         models, trace, layers = self.session.models, sample.trace, self.session.maps
-        waits = self._job is not None or self.session.busy
-        if not phrase or waits or trace is None or not models.has(sample.choice):
+        if not phrase or trace is None or not models.has(sample.choice):
             return
 
         def make(job: Job) -> NDArray[np.float32]:
@@ -95,18 +97,26 @@ class LiveMaps:
         self, sample: LiveSample, phrase: str, values: NDArray[np.float32] | None
     ) -> None:
         """Show a map if it is still what is typed; else look for that."""
-        if sample is not self.session.current or self._new_phrase(sample) != phrase:
+        if sample is not self.session.current or self._new_phrase() != phrase:
             self._look()
-        elif values is not None:
+        elif values is None:  # what is shown is of an older text
+            self._remove()
+        else:
             name = f"typing: {phrase}"
+            self._shown = sample.key
             self.session.layers.show_extra(sample, "typed", {name: values}, "inferno")
 
-    def _new_phrase(self, sample: LiveSample) -> str:
-        """Return the last typed phrase that has no map of its own; empty for none."""
+    def _remove(self) -> None:
+        if self._shown:
+            self.session.layers.remove_extra(self._shown, "typed")
+            self._shown = ""
+
+    def _new_phrase(self) -> str:
+        """Return the last typed phrase that is no class in use; empty for none."""
         if not self.on:
             return ""
         for phrase in reversed(split_phrases(self._text)):
             entry = self.session.classes.find(phrase)
-            if entry is None or not (entry.active and entry.id in sample.maps):
+            if entry is None or not entry.active:
                 return phrase
         return ""

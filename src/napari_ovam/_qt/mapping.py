@@ -48,7 +48,7 @@ class Maps:
             return
         if self.session.refused():
             return
-        before = self.session.classes.copy()
+        known = {entry.id: entry.active for entry in self.session.classes}
         self.session.classes.use_phrases(phrases)
         wanted, _ = self.wanted()
 
@@ -70,7 +70,7 @@ class Maps:
             self.session.hint()
 
         def undo() -> None:
-            self.session.classes = before
+            self.session.classes.use_again(known)
             self.session.classes_changed.emit()
 
         self.session.start(

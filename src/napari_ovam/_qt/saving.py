@@ -15,7 +15,7 @@ from napari_ovam.project.autosave import Autosave
 from napari_ovam.project.scratch import Scratch, clean, mark_done, unfinished
 
 from .edits import UNTOUCHED, Edits
-from .merging import merged, renumbered
+from .merging import as_project_class, merged, renumbered
 from .reading import read_all
 from .state import DECIDED
 
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from .reading import Recovered
     from .session import Session
-    from .state import ClassEntry, LiveSample
+    from .state import LiveSample
     from .worker import Job
 
 _LARGEST_TRACE = 200_000_000  # bytes; a larger one is made anew from the settings
@@ -139,7 +139,7 @@ class Saving:
         self._tokens = {
             entry.id: entry.token for entry in self.session.classes if entry.token
         }
-        self._classes = [_project_class(entry) for entry in self.session.classes]
+        self._classes = [as_project_class(entry) for entry in self.session.classes]
         if project is not None and not read_only:
             self.autosave = Autosave(project, failed=self._voice.failed.emit)
 
@@ -172,7 +172,11 @@ class Saving:
                 sample.image,
                 _settings(sample),
                 sample.name,
-                provenance={"title": sample.name, "model": sample.choice.model},
+                provenance={
+                    **sample.about,
+                    "title": sample.name,
+                    "model": sample.choice.model,
+                },
             )
             self._waiting.add(sample.key)
             if sample.trace is not None and _size(sample.trace) <= _LARGEST_TRACE:
@@ -238,10 +242,13 @@ class Saving:
         autosave = self.autosave
         if autosave is None:
             return
-        entries = [_project_class(entry) for entry in self.session.classes]
+        entries = [as_project_class(entry) for entry in self.session.classes]
         if entries != self._classes:
             self._classes = entries
-            write = partial(_write_classes, autosave.project, entries)
+            table = self.session.classes
+            write = partial(
+                _write_classes, autosave.project, entries, table.last_id, table.retired
+            )
             autosave.submit(("classes", None), write)
         for entry in self.session.classes:
             token = entry.token
@@ -349,28 +356,24 @@ def _size(trace: Trace) -> int:
     return sum(t.numel() * t.element_size() for t in tensors)
 
 
-def _project_class(entry: ClassEntry) -> ProjectClass:
-    return ProjectClass(
-        entry.id,
-        entry.name,
-        entry.color,
-        entry.phrase,
-        entry.source,
-        dict(entry.thresholds),
-        active=entry.active,
-    )
-
-
-def _write_classes(project: Project, entries: Iterable[ProjectClass]) -> None:
+def _write_classes(
+    project: Project,
+    entries: Iterable[ProjectClass],
+    last_id: int,
+    retired: Mapping[int, int | None],
+) -> None:
     """Take over the session's classes; what the session does not hold stays."""
     old = project.classes
-    kept: dict[int, dict[str, Any]] = {
-        e.id: {"token": e.token, "thing": e.thing, "key": e.key} for e in old
-    }
+    tokens = {e.id: e.token for e in old}
+    # A class may have been removed since this was submitted: it does not come back.
     project.classes = ProjectClasses.of(
-        (replace(entry, **kept.get(entry.id, {})) for entry in entries),
-        old.last_id,
-        old.retired,
+        (
+            replace(entry, token=tokens.get(entry.id))
+            for entry in entries
+            if entry.id not in old.retired
+        ),
+        max(old.last_id, last_id),
+        {**retired, **old.retired},
     )
     project.save()
 

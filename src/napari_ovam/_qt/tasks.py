@@ -15,9 +15,11 @@ import numpy as np
 from napari_ovam.class_maps import (
     RefinedMaps,
     class_iou,
-    class_labels,
     class_map,
     class_maps,
+    label_maker,
+    label_settings,
+    refined_maps,
     seen,
 )
 from napari_ovam.weights.recent import remember_model
@@ -39,6 +41,7 @@ if TYPE_CHECKING:
         OptimizationSettings,
         Token,
     )
+    from napari_ovam.labels import LabelMaker
     from napari_ovam.trace import Trace, TraceSettings
     from napari_ovam.weights.memory import MemoryPlan
 
@@ -138,6 +141,11 @@ class Models:
         """Tell whether a model is loaded."""
         return self._loaded is not None and self._loaded[0][0] == choice
 
+    def loaded(self, choice: ModelChoice) -> Any:
+        """Return the pipeline of a choice if it is loaded, else None."""
+        known = self._loaded
+        return known[1] if known is not None and known[0][0] == choice else None
+
     def get(self, choice: ModelChoice, job: Job) -> Any:
         """Return the pipeline of a choice, loading it as planned where needed."""
         wanted = choice, self.plans.get(choice)
@@ -202,31 +210,46 @@ def special_maps(
     }
 
 
-def make_labels(
-    maps: Mapping[int, NDArray[np.float32]],
-    request: LabelRequest,
-    image: NDArray[np.uint8],
-    known: RefinedMaps | None = None,
-) -> NDArray[Any]:
-    """Turn maps by class id into (H, W) class ids; `known` as in `refined_maps`."""
-    return class_labels(
-        {i: values for i, values in maps.items() if i not in request.absent},
-        request.thresholds,
-        image,
-        refine=request.refine,
-        options=request.options,
-        known=known,
-    )
+class Labeller:
+    """Makes labels of one image's maps after another's, in one thread at a time.
+
+    It keeps what does not depend on thresholds, of the image it was asked for last: a
+    slider that is dragged asks again and again.
+    """
+
+    def __init__(self) -> None:
+        self._maps: dict[int, NDArray[np.float32]] = {}
+        self._maker: LabelMaker | None = None
+        self._levels: dict[int, float] = {}
+
+    def labels(
+        self,
+        maps: Mapping[int, NDArray[np.float32]],
+        request: LabelRequest,
+        image: NDArray[np.uint8],
+        known: RefinedMaps | None = None,
+    ) -> tuple[NDArray[Any], dict[int, float]]:
+        """Turn maps by class id into (H, W) class ids, as `class_labels` does.
+
+        Also returns the automatic thresholds of these maps, whether or not they are in
+        use. `known` is as in `refined_maps`.
+        """
+        wanted = set(maps) & set(request.thresholds) - request.absent
+        if not wanted:
+            return np.zeros(image.shape[:2], np.uint8), {}
+        fine = refined_maps({i: maps[i] for i in wanted}, image, request.refine, known)
+        from napari_ovam.labels import automatic_threshold
+
+        if self._maker is None or not _same(fine, self._maps):
+            self._maker, self._maps = label_maker(fine, image, refine=""), fine
+            self._levels = {i: automatic_threshold(each) for i, each in fine.items()}
+        settings = label_settings(request.thresholds, self._maker.ids, request.options)
+        return self._maker.labels(settings), self._levels
 
 
-def automatic_levels(
-    maps: Mapping[int, NDArray[np.float32]], refine: str, known: RefinedMaps
-) -> dict[int, float]:
-    """Return the automatic thresholds of maps that labels were made of, by class id."""
-    from napari_ovam.labels import automatic_threshold
-
-    final = {i: known[i][2] for i in maps if i in known} if refine else maps
-    return {i: automatic_threshold(values) for i, values in final.items()}
+def _same(one: Mapping[int, Any], other: Mapping[int, Any]) -> bool:
+    """Whether two hold the same objects."""
+    return set(one) == set(other) and all(one[i] is other[i] for i in one)
 
 
 def generate_images(
@@ -344,7 +367,7 @@ def _made(
         return Made(generation, choice, None, None, seconds, (*notes, note))
     proposal = None
     if labels is not None:
-        proposal = make_labels(maps.maps, labels, generation.image)
+        proposal, _ = Labeller().labels(maps.maps, labels, generation.image)
     return Made(generation, choice, maps, proposal, seconds, notes)
 
 
@@ -398,11 +421,26 @@ def export(
     folder: Path,
     formats: Sequence[str],
     overwrite: bool,
+    split: str,
     job: Job,
-) -> Path:
-    """Write a dataset."""
-    from napari_ovam import export_dataset
+) -> str:
+    """Write a dataset, split by shares such as "0.8,0.1,0.1" if there are any.
 
-    return export_dataset(
-        items, classes, folder, formats, overwrite=overwrite, progress=job.progress
+    Returns what is to be said of it: how well polygons agree with the masks.
+    """
+    from napari_ovam import export_dataset
+    from napari_ovam.export import parse_split
+
+    made = export_dataset(
+        items,
+        classes,
+        folder,
+        formats,
+        overwrite=overwrite,
+        split=parse_split(split) if split.strip() else None,
+        progress=job.progress,
+    )
+    return "".join(
+        f" {name}: the polygons' lowest IoU is {lowest.iou:.3f} ({lowest.image})."
+        for name, lowest in made.lowest_iou.items()
     )
