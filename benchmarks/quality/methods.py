@@ -73,11 +73,12 @@ def _starting(*, mean: bool = False, draws: int = 0, word: bool = True) -> Fit:
 WORDS: dict[str, torch.Tensor] = {}
 RECIPES: dict[str, Fit] = {
     "default": _settings(),
-    "lr 0.1": _settings(learning_rate=0.1),
-    "lr 0.1, 400 steps": _settings(learning_rate=0.1, iterations=400, patience=400),
+    "lr 0.05": _settings(learning_rate=0.05),
+    "400 steps": _settings(iterations=400, patience=400),
     "30 steps": _settings(iterations=30),
-    "regularization 0.1": _settings(learning_rate=0.1, regularization=0.1),
-    "regularization 0.5": _settings(learning_rate=0.1, regularization=0.5),
+    "lr 0.05, 30 steps": _settings(learning_rate=0.05, iterations=30),
+    "regularization 0.1": _settings(regularization=0.1),
+    "regularization 0.5": _settings(regularization=0.5),
     "cross-entropy + Dice": _prototype(loss="plain"),
     "cross-entropy + Dice, near the word": _prototype(loss="plain", pull=0.1),
     "balanced cross-entropy + Dice": _prototype(loss="balanced"),
