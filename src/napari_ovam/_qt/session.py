@@ -121,6 +121,8 @@ class Session(JobRunner):
 
     def close(self) -> None:
         """Stop what runs; called when the window has closed."""
+        if self.closed:
+            return
         super().close()
         self.live.close()
         self.labels.close()
@@ -157,7 +159,7 @@ class Session(JobRunner):
         sample = self.current
         if sample is None:
             return "Describe an image and press Generate, or load one."
-        if not sample.maps and self.projects.opened is None:
+        if not sample.maps and sample.edits is None:
             return "Type what to look for, and press Map."
         if sample.edits is None:
             return "Press Labels from maps to turn the maps into labels."
