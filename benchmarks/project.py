@@ -89,7 +89,7 @@ class Window:
         from qtpy.QtWidgets import QApplication
 
         from napari_ovam._qt.app import _make_first_layers
-        from napari_ovam._qt.session import Session
+        from napari_ovam._qt.session.session import Session
 
         _make_first_layers()
         self.viewer = napari.Viewer(show=False)

@@ -17,10 +17,10 @@ import numpy as np
 import torch
 
 from napari_ovam import encode_phrase, iou, load_pipeline, phrase_map, trace_image
-from napari_ovam.models import alignment
+from napari_ovam.diffusion.image_traces import MAX_TILES
+from napari_ovam.diffusion.pipelines import alignment
+from napari_ovam.diffusion.tiling import Mosaic, Tiles, plan_tiles
 from napari_ovam.scenes import Scene, load_scenes
-from napari_ovam.tiling import Mosaic, Tiles, plan_tiles
-from napari_ovam.tracing import MAX_TILES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

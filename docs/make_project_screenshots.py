@@ -31,7 +31,7 @@ def make_project(folder: Path) -> None:
     """Generate images into a project and propose labels for most of them."""
     from napari_ovam import GenerationSettings, generate, load_pipeline
     from napari_ovam.project import Project
-    from napari_ovam.project.proposals import ProposalSettings, propose
+    from napari_ovam.workflows.proposals import ProposalSettings, propose
 
     project = Project.create(folder)
     for name in ("cat", "hat", "car", "fox", "boat"):

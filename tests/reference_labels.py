@@ -8,7 +8,7 @@ import numpy as np
 from skimage.filters import gaussian
 from skimage.measure import label
 
-from napari_ovam.labels import automatic_threshold
+from napari_ovam.segmentation.labels import automatic_threshold
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -64,7 +64,9 @@ def test_the_panel_starts_without_what_only_its_jobs_need():
 
 
 def test_exporting_needs_no_torch():
-    assert loaded_after("import napari_ovam.export").isdisjoint({"torch", *GUI})
+    assert loaded_after("import napari_ovam.datasets.exporters").isdisjoint(
+        {"torch", *GUI}
+    )
 
 
 @pytest.mark.skipif(not (ROOT / "pyproject.toml").is_file(), reason="no checkout")

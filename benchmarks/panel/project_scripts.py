@@ -67,7 +67,7 @@ def drag(panel: Any, watch: Watch) -> Script:
     """Drag the slider of one class of three, whose maps are of 1024x1024."""
     from qtpy.QtWidgets import QWidget
 
-    from napari_ovam._qt.state import LiveSample
+    from napari_ovam._qt.session.state import LiveSample
 
     session = panel.session
     image, maps = large()

@@ -10,9 +10,9 @@ from methods import otsu
 from scipy.stats import rankdata, spearmanr
 
 from napari_ovam import iou, joint_map, maps_to_labels
-from napari_ovam.doubt import uncertainty
-from napari_ovam.labels import MEASURED
-from napari_ovam.refine import refine
+from napari_ovam.segmentation.labels import MEASURED
+from napari_ovam.segmentation.refine import refine
+from napari_ovam.segmentation.uncertainty import uncertainty
 
 if TYPE_CHECKING:
     from data import Data

@@ -23,8 +23,8 @@ from napari_ovam import (
     maps_to_labels,
     optimize_token,
 )
-from napari_ovam.labels import MEASURED
-from napari_ovam.refine import refine
+from napari_ovam.segmentation.labels import MEASURED
+from napari_ovam.segmentation.refine import refine
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -23,7 +23,7 @@ from napari_ovam import (
     optimize_token,
     phrase_map,
 )
-from napari_ovam.refine import propagate, refine
+from napari_ovam.segmentation.refine import propagate, refine
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -13,8 +13,8 @@ from skimage import data
 from skimage.transform import resize
 from timing import ratio
 
-from napari_ovam.labels import MEASURED, LabelMaker, maps_to_labels
-from napari_ovam.refine import refine
+from napari_ovam.segmentation.labels import MEASURED, LabelMaker, maps_to_labels
+from napari_ovam.segmentation.refine import refine
 
 if TYPE_CHECKING:
     from maps_parts import Row, Run

@@ -29,10 +29,10 @@ from napari_ovam import (
     optimize_token,
     phrase_map,
     record,
-    recording,
 )
-from napari_ovam.demo import colour_mask
-from napari_ovam.trace import quarter_calls
+from napari_ovam.attention.trace import quarter_calls
+from napari_ovam.diffusion import recording
+from napari_ovam.workflows.demo import colour_mask
 
 if TYPE_CHECKING:
     from collections.abc import Callable

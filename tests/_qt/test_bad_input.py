@@ -214,7 +214,7 @@ def test_no_space_left(labelled: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: Any, **__: Any) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("napari_ovam.export.indexed.save_png", full)
+    monkeypatch.setattr("napari_ovam.datasets.exporters.indexed.save_png", full)
     panel.press("export_button")
     assert "No space left" in panel.status
     assert not Path(panel.find("folder").text()).expanduser().exists()

@@ -12,8 +12,8 @@ from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QWidget
 
 from napari_ovam._qt.annotator import AnnotatorWidget
-from napari_ovam._qt.class_table import KEY, NAME, PHRASE, THRESHOLD
-from napari_ovam._qt.layers import label_features
+from napari_ovam._qt.classes.class_table import KEY, NAME, PHRASE, THRESHOLD
+from napari_ovam._qt.layers.layers import label_features
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -286,7 +286,7 @@ def test_without_a_project_classes_are_deleted_in_the_window(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    from napari_ovam._qt.session import Session
+    from napari_ovam._qt.session.session import Session
 
     monkeypatch.setenv("NAPARI_OVAM_SCRATCH", str(tmp_path / "scratch"))
     session = Session.of(make_napari_viewer())

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from napari_ovam._qt.edits import Edits
+from napari_ovam._qt.session.edits import Edits
 
 
 def proposal(*rows: str) -> np.ndarray:

@@ -13,7 +13,7 @@ from qtpy.QtWidgets import QWidget
 
 from napari_ovam import export_dataset
 from napari_ovam._qt.annotator import AnnotatorWidget
-from napari_ovam.instances.files import load_instances
+from napari_ovam.segmentation.instances.files import load_instances
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

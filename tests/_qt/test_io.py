@@ -25,7 +25,7 @@ COLOURS = {1: (230, 159, 0), 7: (86, 180, 233)}
 @pytest.fixture
 def viewer(make_napari_viewer: Any) -> Any:
     """Return a viewer; napari finds the installed plugin as it does for a person."""
-    from napari_ovam._qt.session import Session
+    from napari_ovam._qt.session.session import Session
 
     made = make_napari_viewer()
     session = Session.of(made)
@@ -148,7 +148,7 @@ def test_a_trace_becomes_a_sample_that_phrases_are_mapped_on(
     model_folder: Path,
 ):
     import napari_ovam as ovam
-    from napari_ovam._qt.session import Session
+    from napari_ovam._qt.session.session import Session
     from napari_ovam.project import Project
 
     pipe = ovam.load_pipeline(str(model_folder))
@@ -196,7 +196,7 @@ def test_a_safetensors_file_of_something_else_is_refused(viewer: Any, tmp_path: 
 
 @pytest.mark.parametrize("key", ["cat-and-hat", "car"])
 def test_sample_data_is_ready_for_phrases(viewer: Any, qtbot: Any, key: str):
-    from napari_ovam._qt.session import Session
+    from napari_ovam._qt.session.session import Session
 
     (layer,) = viewer.open_sample(PLUGIN, key)
     assert layer.data.shape[:2] == (128, 128)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from napari_ovam._qt import loading
+from napari_ovam._qt.image import loading
 
 
 def test_all_results_come_and_memory_is_given_back(qtbot, monkeypatch):

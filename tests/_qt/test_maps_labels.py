@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from napari_ovam._qt.merging import as_project_class
-from napari_ovam._qt.state import ClassTable
-from napari_ovam._qt.tasks import Labeller, LabelRequest
-from napari_ovam.class_maps import class_labels
-from napari_ovam.classes import ClassTable as ProjectClasses
-from napari_ovam.labels import automatic_threshold
+from napari_ovam._qt.session.merging import as_project_class
+from napari_ovam._qt.session.state import ClassTable
+from napari_ovam._qt.session.tasks import Labeller, LabelRequest
+from napari_ovam.datasets.classes import ClassTable as ProjectClasses
 from napari_ovam.project import Project
+from napari_ovam.segmentation.class_maps import class_labels
+from napari_ovam.segmentation.labels import automatic_threshold
 
 if TYPE_CHECKING:
     from pathlib import Path

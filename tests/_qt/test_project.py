@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 from project_window import SIZE, Window, make_project
 
-from napari_ovam._qt.project_dock import ProjectWidget
+from napari_ovam._qt.project.project_dock import ProjectWidget
 from napari_ovam.project import Project
 from napari_ovam.project.scratch import unfinished
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from napari_ovam._qt.session import Session
+    from napari_ovam._qt.session.session import Session
 
 
 @pytest.fixture(autouse=True)
@@ -213,7 +213,7 @@ def test_a_folder_that_can_only_be_read(
     def refuse(_: Path) -> None:
         raise PermissionError("read-only file system")
 
-    monkeypatch.setattr("napari_ovam._qt.opened.lock_folder", refuse)
+    monkeypatch.setattr("napari_ovam._qt.session.opened.lock_folder", refuse)
     window.open(folder)
     assert "can only be read" in window.said
     assert "read only" in window.find("project_name").text()
@@ -235,7 +235,7 @@ def test_a_full_disk_is_said_and_tried_again(
         def fail(*_: Any, **__: Any) -> None:
             raise OSError("The disk is full")
 
-        full.setattr("napari_ovam.png.replacing", fail)
+        full.setattr("napari_ovam.images.png.replacing", fail)
         window.paint(40, 40)
         painted = window.labels.data.copy()
         window.bot.waitUntil(lambda: "The disk is full" in window.said, timeout=5000)
@@ -247,7 +247,7 @@ def test_a_full_disk_is_said_and_tried_again(
 
 
 def test_other_folders_are_left_to_others(tmp_path: Path, folder: Path) -> None:
-    from napari_ovam._qt.io import project_reader
+    from napari_ovam._qt.io.io import project_reader
 
     (tmp_path / "tiffs").mkdir()
     assert project_reader(str(tmp_path / "tiffs")) is None

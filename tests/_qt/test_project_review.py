@@ -9,7 +9,7 @@ import pytest
 from project_window import Window, make_project
 from qtpy.QtCore import Qt
 
-from napari_ovam._qt.keys import ACTIONS, keys
+from napari_ovam._qt.layers.keys import ACTIONS, keys
 from napari_ovam.project import Project
 
 if TYPE_CHECKING:

@@ -11,10 +11,11 @@ from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QDialogButtonBox
 
 from napari_ovam import OptimizationSettings, Token
-from napari_ovam._qt.proposing_row import ImprovedTokens
-from napari_ovam.project import Project, improving
+from napari_ovam._qt.project.proposing_row import ImprovedTokens
+from napari_ovam.project import Project
+from napari_ovam.project.token_library import TokenLibrary
 from napari_ovam.scenes import load_scenes
-from napari_ovam.token_library import TokenLibrary
+from napari_ovam.workflows import improving
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -119,9 +119,9 @@ import time
 import napari
 import numpy as np
 from qtpy.QtCore import QTimer
-from napari_ovam._qt.edits import Edits
-from napari_ovam._qt.session import Session
-from napari_ovam._qt.state import LiveSample
+from napari_ovam._qt.session.edits import Edits
+from napari_ovam._qt.session.session import Session
+from napari_ovam._qt.session.state import LiveSample
 
 session = Session.of(napari.Viewer())
 session.classes.add("cat")
@@ -284,7 +284,7 @@ def test_a_full_disk_is_said_and_tried_again(
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as full:
-        full.setattr("napari_ovam.atomic.os.fsync", no_space)
+        full.setattr("napari_ovam.base.atomic.os.fsync", no_space)
         panel.press("generate_button")
         panel.bot.waitUntil(lambda: "No space left" in panel.status, timeout=5000)
         assert "autosaved" in panel.status

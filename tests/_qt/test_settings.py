@@ -44,7 +44,7 @@ def test_the_sections_start_with_the_preferences(
 
 
 def test_an_emptied_model_is_the_embedded_one(chosen: Any) -> None:
-    from napari_ovam._qt.settings import preferences
+    from napari_ovam._qt.session.settings import preferences
 
     chosen.model = "  "
     assert preferences().model == "tiny"

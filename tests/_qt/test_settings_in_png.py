@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from napari_ovam.png import write_png
+from napari_ovam.images.png import write_png
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -13,12 +13,12 @@ from qtpy.QtGui import QDragEnterEvent, QDragMoveEvent, QDropEvent
 from qtpy.QtWidgets import QApplication, QFileDialog, QMessageBox
 
 from napari_ovam import Token, encode_phrase, load_pipeline, load_token
-from napari_ovam._qt.class_section import ClassSection
-from napari_ovam._qt.library import dragged_token
-from napari_ovam._qt.token_dock import ComparedTokens
+from napari_ovam._qt.classes.class_section import ClassSection
+from napari_ovam._qt.tokens.library import dragged_token
+from napari_ovam._qt.tokens.token_dock import ComparedTokens
 from napari_ovam.project import Project
+from napari_ovam.project.token_library import TokenLibrary
 from napari_ovam.scenes import load_scenes
-from napari_ovam.token_library import TokenLibrary
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from napari_ovam._qt.worker import Job
-from napari_ovam.progress import Cancelled
+from napari_ovam._qt.session.worker import Job
+from napari_ovam.base.progress import Cancelled
 
 
 def endings(job: Job, qtbot: Any) -> list[Any]:

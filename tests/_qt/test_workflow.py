@@ -234,7 +234,7 @@ def test_only_the_selected_images_are_exported(panel: Any, tmp_path: Path):
 def test_a_model_that_was_used_is_offered_the_next_time(
     panel: Any, make_napari_viewer: Any
 ):
-    from napari_ovam._qt.image_section import ImageSection
+    from napari_ovam._qt.image.image_section import ImageSection
 
     panel.find("steps").setValue(2)
     panel.press("generate_button")

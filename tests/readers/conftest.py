@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from napari_ovam.export import ExportItem, export_dataset
+from napari_ovam.datasets.exporters import ExportItem, export_dataset
 
 from .hard_masks import CLASSES, Export, Masks, make_masks
 

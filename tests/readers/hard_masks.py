@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from napari_ovam.export import ExportItem, LabelClass
+from napari_ovam.datasets.exporters import ExportItem, LabelClass
 
 CLASSES = [
     LabelClass(2, "cat", (255, 0, 0)),

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from napari_ovam.export import export_dataset
+from napari_ovam.datasets.exporters import export_dataset
 
 from .hard_masks import IDS, NAMES, Export, Masks, wide_item
 

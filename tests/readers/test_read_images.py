@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from napari_ovam.export import export_dataset
+from napari_ovam.datasets.exporters import export_dataset
 
 from .hard_masks import Export, Masks, visible, wide_item
 

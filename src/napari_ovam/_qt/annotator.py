@@ -17,16 +17,16 @@ from qtpy.QtWidgets import (
 )
 from superqt import QCollapsible
 
-from .class_section import ClassSection
-from .export_section import ExportSection
-from .image_section import ImageSection
-from .instances_section import InstancesSection
-from .labels_section import LabelsSection
-from .maps_section import MapsSection
-from .recovery import RecoveryBar
-from .section import MAX_WIDTH, StatusLine, dock_of, listen, small_button
-from .session import Session
-from .token_section import TokenSection
+from .classes.class_section import ClassSection
+from .export.export_section import ExportSection
+from .image.image_section import ImageSection
+from .instances.instances_section import InstancesSection
+from .labels.labels_section import LabelsSection
+from .maps.maps_section import MapsSection
+from .session.recovery import RecoveryBar
+from .session.session import Session
+from .tokens.token_section import TokenSection
+from .widgets.section import MAX_WIDTH, StatusLine, dock_of, listen, small_button
 
 if TYPE_CHECKING:
     from napari.viewer import Viewer
@@ -164,7 +164,7 @@ def show_annotator(viewer: Any) -> None:
 
 def show_project(viewer: Any) -> None:
     """Dock the table of samples in a viewer's window, unless it is there."""
-    from .project_dock import ProjectWidget
+    from .project.project_dock import ProjectWidget
 
     _show(viewer, ProjectWidget, "OVAM project")
 

@@ -20,12 +20,12 @@ _PROBE = "from qtpy.QtWidgets import QApplication; QApplication([])"
 _HEAVY = (
     "diffusers.guiders",
     "diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion",
-    "napari_ovam.diffusion",
-    "napari_ovam.labels",
-    "napari_ovam.models",
-    "napari_ovam.optimize",
-    "napari_ovam.token_files",
-    "napari_ovam.trace_files",
+    "napari_ovam.diffusion.generation",
+    "napari_ovam.segmentation.labels",
+    "napari_ovam.diffusion.pipelines",
+    "napari_ovam.attention.optimize",
+    "napari_ovam.attention.token_files",
+    "napari_ovam.attention.trace_files",
 )
 
 
@@ -41,7 +41,7 @@ def launch() -> int:
     if problem:
         sys.stderr.write(f"napari-ovam: {problem}\n")
         return 1
-    from napari_ovam.weights.files import quiet
+    from napari_ovam.hub.files import quiet
 
     with quiet():
         for module in _HEAVY:

@@ -58,7 +58,7 @@ def demo(
         folder = out or _new_folder(Path("ovam-demo"))
         with show_progress("demo") as progress:
             progress(0, 1)  # before torch is imported, which takes a while
-            from napari_ovam.demo import run_demo
+            from napari_ovam.workflows.demo import run_demo
 
             scores = run_demo(folder, progress=progress)
         typer.echo(f"{'class':8} {'image':22} {'word':>6} {'token':>6}  IoU")

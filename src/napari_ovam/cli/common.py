@@ -12,7 +12,7 @@ import typer
 
 # Nothing heavy is imported here: --help and mistakes are answered at once.
 if TYPE_CHECKING:
-    from napari_ovam.progress import Progress
+    from napari_ovam.base.progress import Progress
     from napari_ovam.project import Project
 
 Model = Annotated[
@@ -76,7 +76,7 @@ def working_in(path: Path, *, create: bool = False) -> Iterator[Project]:
     OSError
         If it cannot be written.
     """
-    from napari_ovam.folder_lock import lock_folder
+    from napari_ovam.base.folder_lock import lock_folder
     from napari_ovam.project import Project, ProjectError
     from napari_ovam.project.index import BACKUP, INDEX
 

@@ -59,7 +59,7 @@ def export(
     Formats with polygons say how near these come to the masks; all others are exact.
     """
     with reported(), show_progress("export") as progress:
-        from napari_ovam.export import export_dataset, parse_split
+        from napari_ovam.datasets.exporters import export_dataset, parse_split
         from napari_ovam.project import Project, ProjectError
 
         shares = None if split is None else parse_split(split, seed)
@@ -113,8 +113,8 @@ def import_(
     labels of the same name. Exits with 2 where single images could not be done.
     """
     with reported(), show_progress("import") as progress:
-        from napari_ovam.class_lists import read_class_list
-        from napari_ovam.importing import import_masks, open_source
+        from napari_ovam.datasets.class_lists import read_class_list
+        from napari_ovam.datasets.importers import import_masks, open_source
 
         listed = None if classes is None else read_class_list(classes)
         found = open_source(source, format, listed)  # before a folder is made

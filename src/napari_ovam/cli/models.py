@@ -13,7 +13,7 @@ import typer
 
 # Nothing heavy is imported here: --help and mistakes are answered at once.
 if TYPE_CHECKING:
-    from napari_ovam.weights.hub import HubModel
+    from napari_ovam.hub.hub import HubModel
 
 app = typer.Typer(
     name="models",
@@ -43,8 +43,8 @@ def list_(
 ) -> None:
     """List the models on this machine: embedded, downloaded, in your folders."""
     with _reported():
-        from napari_ovam.weights.recent import forget_folder, remember_folder
-        from napari_ovam.weights.store import human_size, list_models
+        from napari_ovam.hub.recent import forget_folder, remember_folder
+        from napari_ovam.hub.store import human_size, list_models
 
         for path in folder or ():
             if not path.is_dir():
@@ -69,13 +69,13 @@ def info(
 ) -> None:
     """Say what a model is, its licence and download size, and the memory it takes."""
     with _reported():
-        from napari_ovam.weights.store import find_model, human_size
+        from napari_ovam.hub.store import find_model, human_size
 
         local = find_model(model)
         if local is not None:
             typer.echo(f"{local.path}: {human_size(local.size)}")
         if local is not None and local.complete:
-            from napari_ovam.weights.memory import estimate_memory, memory_options
+            from napari_ovam.hub.memory import estimate_memory, memory_options
 
             typer.echo(local.architecture)
             size: dict[str, Any] = {"height": height, "width": width}
@@ -91,8 +91,8 @@ def info(
         elif local is not None and local.source != "hub":
             raise ValueError(local.problem)
         if local is None or local.source == "hub":
-            from napari_ovam.weights.files import ModelError
-            from napari_ovam.weights.hub import describe
+            from napari_ovam.hub.files import ModelError
+            from napari_ovam.hub.hub import describe
 
             try:
                 found = describe(model, variant=variant)
@@ -118,9 +118,9 @@ def get(
 ) -> None:
     """Download a model from the hub; Ctrl-C stops it, and 'get' again goes on."""
     with _reported():
-        from napari_ovam.weights.hub import describe, download_model
-        from napari_ovam.weights.pickles import convert_pickles
-        from napari_ovam.weights.store import human_size
+        from napari_ovam.hub.hub import describe, download_model
+        from napari_ovam.hub.pickles import convert_pickles
+        from napari_ovam.hub.store import human_size
 
         found = describe(model, variant=variant, pickles=pickles)
         _show(found)
@@ -144,7 +144,7 @@ def convert(
 ) -> None:
     """Write pickled weights as .safetensors, without running any code in them."""
     with _reported():
-        from napari_ovam.weights.pickles import convert_pickles
+        from napari_ovam.hub.pickles import convert_pickles
 
         made = convert_pickles(path)
         for each in made:
@@ -163,8 +163,8 @@ def cache(
 ) -> None:
     """Show the cache of traces, which are made again when they are needed."""
     with _reported():
-        from napari_ovam.trace_cache import TraceCache
-        from napari_ovam.weights.store import human_size
+        from napari_ovam.attention.trace_cache import TraceCache
+        from napari_ovam.hub.store import human_size
 
         traces = TraceCache()
         if limit is not None:
@@ -180,7 +180,7 @@ def cache(
 
 
 def _show(model: HubModel) -> None:
-    from napari_ovam.weights.store import human_size
+    from napari_ovam.hub.store import human_size
 
     weights = model.variant or "full precision"
     others = ", ".join(v or "full" for v in model.variants if v != model.variant)

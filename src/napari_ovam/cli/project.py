@@ -22,7 +22,7 @@ from napari_ovam.cli.common import (
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from napari_ovam.classes import ProjectClass
+    from napari_ovam.datasets.classes import ProjectClass
     from napari_ovam.project import Project
 
 Out = Annotated[
@@ -176,7 +176,7 @@ def maps(
     """
     with reported(), show_progress("maps") as progress:
         limit = _threshold(threshold)
-        from napari_ovam.class_maps import LAYERS
+        from napari_ovam.segmentation.class_maps import LAYERS
 
         _one_of("--layers", layers, LAYERS)
         _one_of("--refine", refine, ("walk", "guided", "superpixels", "none"))
@@ -185,7 +185,7 @@ def maps(
             from napari_ovam import load_pipeline
             from napari_ovam.cli.maps import choose_classes
             from napari_ovam.cli.maps import save_maps as write_maps
-            from napari_ovam.project import proposals
+            from napari_ovam.workflows import proposals
 
             for name in names:
                 proposed = project.sample(name).status in ("new", "proposed")
@@ -273,7 +273,7 @@ def optimize(
 
 def _resolved(pipe: Any, settings: Any) -> Any:
     """Return settings with the model's defaults, checked before a folder is made."""
-    from napari_ovam.diffusion import resolve_settings
+    from napari_ovam.diffusion.generation import resolve_settings
 
     return resolve_settings(pipe, settings)
 

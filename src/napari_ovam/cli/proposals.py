@@ -12,7 +12,7 @@ import typer
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from napari_ovam.progress import Progress
+    from napari_ovam.base.progress import Progress
     from napari_ovam.project import Project
 
 tokens = typer.Typer(
@@ -77,7 +77,8 @@ def propose(
     with _shown("propose") as progress:
         progress(0, 1)  # before torch is imported, which takes a while
         from napari_ovam import load_pipeline
-        from napari_ovam.project import Project, proposals
+        from napari_ovam.project import Project
+        from napari_ovam.workflows import proposals
 
         opened = Project.open(project)
         chosen = _ids(opened, classes)
@@ -126,8 +127,8 @@ def improve(
         progress(0, 1)
         from napari_ovam import OptimizationSettings, load_pipeline
         from napari_ovam.project import Project
-        from napari_ovam.project.improving import ImproveSettings, improve_tokens
-        from napari_ovam.token_library import TokenLibrary
+        from napari_ovam.project.token_library import TokenLibrary
+        from napari_ovam.workflows.improving import ImproveSettings, improve_tokens
 
         settings = ImproveSettings(
             leave_out=leave_out,
@@ -173,7 +174,7 @@ def list_tokens(
 ) -> None:
     """List the tokens; damaged files come last."""
     with _shown("list"):
-        from napari_ovam.token_library import TokenLibrary
+        from napari_ovam.project.token_library import TokenLibrary
 
         for entry in TokenLibrary(library).entries(
             text,
@@ -205,7 +206,7 @@ def import_tokens(
         import warnings
 
         from napari_ovam import load_pipeline
-        from napari_ovam.token_library import TokenLibrary
+        from napari_ovam.project.token_library import TokenLibrary
 
         pipe = None if model is None else load_pipeline(model, device="cpu")
         with warnings.catch_warnings(record=True) as notes:
@@ -226,7 +227,7 @@ def export_token(
 ) -> None:
     """Write a token to a file of its own."""
     with _shown("export"):
-        from napari_ovam.token_library import TokenLibrary
+        from napari_ovam.project.token_library import TokenLibrary
 
         typer.echo(TokenLibrary(library).export(token, file))
 
@@ -235,7 +236,7 @@ def export_token(
 def remove_token(token: TokenName, library: Library = None) -> None:
     """Move a token to the library's folder `removed`."""
     with _shown("remove"):
-        from napari_ovam.token_library import TokenLibrary
+        from napari_ovam.project.token_library import TokenLibrary
 
         typer.echo(TokenLibrary(library).remove(token))
 
@@ -244,7 +245,7 @@ def remove_token(token: TokenName, library: Library = None) -> None:
 def restore_token(token: TokenName, library: Library = None) -> None:
     """Put back a token that was removed, by the name of its file."""
     with _shown("restore"):
-        from napari_ovam.token_library import TokenLibrary
+        from napari_ovam.project.token_library import TokenLibrary
 
         name = token if token.endswith(".safetensors") else f"{token}.safetensors"
         typer.echo(TokenLibrary(library).restore(name).path)
@@ -264,9 +265,9 @@ def compare(
     """Say how alike two tokens are, by themselves or on an image."""
     with _shown("compare"):
         from napari_ovam import labels_to_target, load_trace
-        from napari_ovam.png import read_ids
-        from napari_ovam.token_library import TokenLibrary
-        from napari_ovam.token_library.compare import compare_tokens
+        from napari_ovam.images.png import read_ids
+        from napari_ovam.project.token_library import TokenLibrary
+        from napari_ovam.project.token_library.compare import compare_tokens
 
         tokens = TokenLibrary(library)
         found = compare_tokens(

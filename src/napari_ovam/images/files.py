@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from napari_ovam.png import PngError
+from napari_ovam.images.png import PngError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_ovam.export import LabelClass, check_name
-from napari_ovam.png import (
+from napari_ovam.datasets.exporters import LabelClass, check_name
+from napari_ovam.images.png import (
     as_ids,
     png_size,
     read_ids,
@@ -45,8 +45,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from napari_ovam.tokens import Token
-    from napari_ovam.trace import Trace
+    from napari_ovam.attention.tokens import Token
+    from napari_ovam.attention.trace import Trace
 
 __all__ = ["Project", "ProjectError", "ProjectItems", "Sample", "Status"]
 
@@ -259,7 +259,7 @@ class Project(ProjectStore):
 
     def save_token(self, number: int, token: Token) -> Path:
         """Write the optimized token of a class; return its file."""
-        from napari_ovam.token_files import save_token
+        from napari_ovam.attention.token_files import save_token
 
         with self._lock:
             entry = self.classes[number]
@@ -273,14 +273,14 @@ class Project(ProjectStore):
 
     def load_token(self, number: int) -> Token | None:
         """Return the token of a class; None if it has none."""
-        from napari_ovam.token_files import load_token
+        from napari_ovam.attention.token_files import load_token
 
         name = self.classes[number].token
         return None if name is None else load_token(self.files.token(name))
 
     def save_trace(self, name: str, trace: Trace) -> Path:
         """Write the trace of a sample; return its file."""
-        from napari_ovam.trace_files import save_trace
+        from napari_ovam.attention.trace_files import save_trace
 
         self.sample(name)
         self.make_folders()

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from napari_ovam.attention.tokens import Token
     from napari_ovam.project import Project, Status
-    from napari_ovam.tokens import Token
 
 _RETRY = 5.0  # seconds until the next try after a full disk and the like
 

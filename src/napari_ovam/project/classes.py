@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from napari_ovam.png import PngError, read_ids
-from napari_ovam.progress import no_progress
+from napari_ovam.base.progress import no_progress
+from napari_ovam.images.png import PngError, read_ids
 from napari_ovam.project.files import (
     read_about_labels,
     read_labels,
@@ -23,7 +23,7 @@ from napari_ovam.project.files import (
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from napari_ovam.progress import Progress
+    from napari_ovam.base.progress import Progress
     from napari_ovam.project.store import ProjectStore
 
 
@@ -112,8 +112,8 @@ def _rewrite_instances(
     project: ProjectStore, name: str, changes: Mapping[int, int]
 ) -> None:
     """Objects that were told apart stay apart, in their new class."""
-    from napari_ovam.instances.files import load_instances, save_instances
-    from napari_ovam.instances.tracking import replace_classes
+    from napari_ovam.segmentation.instances.files import load_instances, save_instances
+    from napari_ovam.segmentation.instances.relabel import replace_classes
 
     try:
         found = load_instances(project.path, name)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
-from napari_ovam.png import as_ids, read_ids, write_png
+from napari_ovam.images.png import as_ids, read_ids, write_png
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

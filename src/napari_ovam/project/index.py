@@ -10,9 +10,9 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from napari_ovam.atomic import replacing
-from napari_ovam.classes import ClassTable
-from napari_ovam.export import check_name
+from napari_ovam.base.atomic import replacing
+from napari_ovam.datasets.classes import ClassTable
+from napari_ovam.datasets.exporters import check_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

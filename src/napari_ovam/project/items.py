@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from napari_ovam.export import ExportItem
-from napari_ovam.png import PngError
+from napari_ovam.datasets.exporters import ExportItem
+from napari_ovam.images.png import PngError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,7 +25,7 @@ class ProjectItems:
         return len(self.names)
 
     def __iter__(self) -> Iterator[ExportItem]:
-        from napari_ovam.instances.files import load_instances
+        from napari_ovam.segmentation.instances.files import load_instances
 
         for name in self.names:
             labels = self.project.load_labels(name)

@@ -15,7 +15,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
-from napari_ovam.folder_lock import LOCK, lock_folder
+from napari_ovam.base.folder_lock import LOCK, lock_folder
 from napari_ovam.project import Project, ProjectError
 
 if TYPE_CHECKING:

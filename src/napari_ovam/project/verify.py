@@ -16,11 +16,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_ovam.export import BACKGROUND, IGNORE
-from napari_ovam.export.report import INDEX as EXPORT_INDEX
-from napari_ovam.instances.files import instances_path, load_instances
-from napari_ovam.png import PngError, png_size, read_ids, read_rgb
-from napari_ovam.progress import Progress, no_progress
+from napari_ovam.base.progress import Progress, no_progress
+from napari_ovam.datasets.exporters import BACKGROUND, IGNORE
+from napari_ovam.datasets.exporters.report import INDEX as EXPORT_INDEX
+from napari_ovam.images.png import PngError, png_size, read_ids, read_rgb
 from napari_ovam.project.files import (
     ProjectFiles,
     hash_file,
@@ -28,11 +27,12 @@ from napari_ovam.project.files import (
     read_about_labels,
 )
 from napari_ovam.project.index import BACKUP, INDEX, ProjectError, read_index
+from napari_ovam.segmentation.instances.files import instances_path, load_instances
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from napari_ovam.classes import ClassTable
+    from napari_ovam.datasets.classes import ClassTable
     from napari_ovam.project.index import Sample
 
 _STRAY = ".*.tmp"

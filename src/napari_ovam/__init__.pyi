@@ -1,0 +1,46 @@
+from .attention.maps import attention_maps as attention_maps
+from .attention.maps import joint_map as joint_map
+from .attention.maps import phrase_map as phrase_map
+from .attention.maps import phrase_maps as phrase_maps
+from .attention.optimize import OptimizationSettings as OptimizationSettings
+from .attention.optimize import optimize_token as optimize_token
+from .attention.token_files import load_token as load_token
+from .attention.token_files import load_tokens as load_tokens
+from .attention.token_files import save_token as save_token
+from .attention.tokens import Token as Token
+from .attention.tokens import encode_phrase as encode_phrase
+from .attention.trace import LayerTrace as LayerTrace
+from .attention.trace import SelfTrace as SelfTrace
+from .attention.trace import Trace as Trace
+from .attention.trace import TraceSettings as TraceSettings
+from .attention.trace_files import load_trace as load_trace
+from .attention.trace_files import save_trace as save_trace
+from .base.progress import Cancelled as Cancelled
+from .base.progress import Progress as Progress
+from .datasets.exporters import ExportItem as ExportItem
+from .datasets.exporters import LabelClass as LabelClass
+from .datasets.exporters import export_dataset as export_dataset
+from .diffusion.generation import Generation as Generation
+from .diffusion.generation import GenerationSettings as GenerationSettings
+from .diffusion.generation import generate as generate
+from .diffusion.image_traces import trace_image as trace_image
+from .diffusion.pipelines import ModelError as ModelError
+from .diffusion.pipelines import load_pipeline as load_pipeline
+from .diffusion.recording import record as record
+from .project import Project as Project
+from .project import ProjectError as ProjectError
+from .project.token_library import TokenLibrary as TokenLibrary
+from .segmentation.class_maps import class_labels as class_labels
+from .segmentation.class_maps import class_maps as class_maps
+from .segmentation.labels import LabelSettings as LabelSettings
+from .segmentation.labels import best_threshold as best_threshold
+from .segmentation.labels import iou as iou
+from .segmentation.labels import labels_to_target as labels_to_target
+from .segmentation.labels import maps_to_labels as maps_to_labels
+from .workflows.improving import improve_tokens as improve_tokens
+from .workflows.overview import overlay as overlay
+from .workflows.proposals import ProposalSettings as ProposalSettings
+from .workflows.proposals import propose as propose
+
+__version__: str
+__all__: list[str]

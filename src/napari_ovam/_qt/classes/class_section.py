@@ -1,0 +1,419 @@
+"""The class table: add, rename, recolour, merge and delete classes, import lists."""
+
+from __future__ import annotations
+
+from functools import partial
+from html import escape
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+from qtpy.QtCore import QPoint, Qt, QTimer
+from qtpy.QtGui import QColor
+from qtpy.QtWidgets import (
+    QAbstractItemView,
+    QCheckBox,
+    QColorDialog,
+    QComboBox,
+    QFileDialog,
+    QFrame,
+    QHBoxLayout,
+    QHeaderView,
+    QLabel,
+    QLineEdit,
+    QMenu,
+    QSizePolicy,
+    QTableView,
+    QToolButton,
+    QVBoxLayout,
+)
+
+from napari_ovam._qt.tokens.token_drop import accept_tokens
+from napari_ovam._qt.widgets.section import Section, button, listen
+from napari_ovam.datasets.classes import KEYS
+
+from .class_table import ID, KEY, NAME, PHRASE, THRESHOLD, TOKEN, ClassModel
+
+if TYPE_CHECKING:
+    from qtpy.QtCore import QModelIndex
+
+    from napari_ovam._qt.session.state import ClassEntry
+
+    from .class_changes import Removal
+
+_WIDTHS = {ID: 38, THRESHOLD: 40, TOKEN: 44, KEY: 30}
+_PRESETS = {"voc": "Pascal VOC, 20 classes", "coco": "COCO, 80 classes"}
+_IN_LEGEND = 12
+_PAUSE = 150  # ms between two looks at which classes the image holds
+
+
+class ClassSection(Section):
+    """The class table of the session, with a filter and a legend."""
+
+    title: ClassVar[str] = "Classes"
+
+    def build(self) -> None:
+        """Make the widgets."""
+        self._changes = self.session.class_changes
+        self.legend = QLabel()
+        self.legend.setObjectName("legend")
+        self.legend.setWordWrap(True)
+        self.legend.setTextFormat(Qt.TextFormat.RichText)
+        self.legend.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
+        self.box.addWidget(self.legend)
+        self._filter_row()
+        self.model = ClassModel(self.session)
+        self.view = self._view()
+        self.box.addWidget(self.view)
+        self._add_row()
+        self._button_row()
+        self.question = _Question(self)
+        self.box.addWidget(self.question)
+        self._looking = QTimer(self)  # a stroke ends with several changes at once
+        self._looking.setSingleShot(True)
+        self._looking.setInterval(_PAUSE)
+        self._looking.timeout.connect(self._look)
+        for signal in (self.session.labels_changed, self.session.current_changed):
+            listen(self, signal, self._soon)
+        listen(self, self.session.classes_changed, self._show_legend)
+        listen(self, self.session.classes_changed, self._show_selected)
+        listen(self, self.session.job_changed, self._show_selected)
+        listen(self, self._changes.asked, self._ask)
+        self._look()
+        self._show_legend()
+        self._show_selected()
+
+    # -- making ----------------------------------------------------------------------
+
+    def _filter_row(self) -> None:
+        self.filter = QLineEdit()
+        self.filter.setObjectName("class_filter")
+        self.filter.setPlaceholderText("name, phrase or id")
+        self.filter.setClearButtonEnabled(True)
+        self.filter.textChanged.connect(lambda _: self._filter())
+        self.here = QCheckBox("in this image")
+        self.here.setObjectName("classes_here")
+        self.here.setToolTip("Show only the classes that the labels hold")
+        self.here.toggled.connect(lambda _: self._filter())
+        self.row(self.filter, self.here)
+
+    def _view(self) -> QTableView:
+        view = QTableView()
+        view.setObjectName("classes_table")
+        view.setModel(self.model)
+        view.setSelectionBehavior(QAbstractItemView.SelectionBehavior.SelectRows)
+        view.setSelectionMode(QAbstractItemView.SelectionMode.ExtendedSelection)
+        view.setEditTriggers(
+            QAbstractItemView.EditTrigger.DoubleClicked
+            | QAbstractItemView.EditTrigger.EditKeyPressed
+        )
+        view.setTextElideMode(Qt.TextElideMode.ElideRight)
+        view.setWordWrap(False)
+        view.setShowGrid(False)
+        view.setTabKeyNavigation(False)
+        view.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+        view.setFixedHeight(190)
+        view.setContextMenuPolicy(Qt.ContextMenuPolicy.CustomContextMenu)
+        view.customContextMenuRequested.connect(self._menu_at)
+        rows, columns = view.verticalHeader(), view.horizontalHeader()
+        if rows is not None and columns is not None:
+            rows.hide()
+            rows.setSectionResizeMode(QHeaderView.ResizeMode.Fixed)
+            rows.setDefaultSectionSize(22)
+            columns.setMinimumSectionSize(24)
+            columns.setSectionResizeMode(QHeaderView.ResizeMode.Fixed)
+            for column in (NAME, PHRASE):
+                columns.setSectionResizeMode(column, QHeaderView.ResizeMode.Stretch)
+            for column, width in _WIDTHS.items():
+                columns.resizeSection(column, width)
+        view.doubleClicked.connect(self._double_clicked)
+        view.clicked.connect(self._clicked)
+        selection = view.selectionModel()
+        if selection is not None:
+            selection.selectionChanged.connect(lambda *_: self._show_selected())
+        self.model.modelAboutToBeReset.connect(self._remember)
+        self.model.modelReset.connect(self._restore)
+        accept_tokens(view, self.session, self.model.entry)
+        return view
+
+    def _add_row(self) -> None:
+        self.name = QLineEdit()
+        self.name.setObjectName("new_class")
+        self.name.setPlaceholderText("new class")
+        self.name.returnPressed.connect(self._add)
+        self.lists = QToolButton()
+        self.lists.setObjectName("class_lists_button")
+        self.lists.setText("Lists")
+        self.lists.setStyleSheet("padding-right: 12px;")
+        self.lists.setToolTip("Add the classes of a file or of a well-known data set")
+        self.lists.setPopupMode(QToolButton.ToolButtonPopupMode.InstantPopup)
+        menu = QMenu(self.lists)
+        menu.setObjectName("class_lists_menu")
+        self._entry(menu, "From a file…", self._import)
+        for name, text in _PRESETS.items():
+            self._entry(menu, text, partial(self._changes.import_preset, name))
+        self.lists.setMenu(menu)
+        add = button("Add", "add_class_button", self._add, "Add a class of this name")
+        self.row(self.name, add, self.lists)
+
+    def _button_row(self) -> None:
+        self.thing = QCheckBox("objects")
+        self.thing.setObjectName("class_thing")
+        self.thing.setToolTip(
+            "Parts of the class are objects to count, and not one region like the sky"
+        )
+        self.thing.clicked.connect(self._set_thing)
+        self.paint_button = button(
+            "Paint", "paint_class_button", self._paint, "Choose it for the brush"
+        )
+        self.merge_button = button(
+            "Merge…", "merge_class_button", self._merge, "Make it part of another class"
+        )
+        self.delete_button = button(
+            "Delete…", "delete_class_button", self._delete, "Delete what is selected"
+        )
+        self.row(self.thing, self.paint_button, self.merge_button, self.delete_button)
+
+    @staticmethod
+    def _entry(menu: QMenu, text: str, call: Any) -> None:
+        entry = menu.addAction(text)
+        if entry is not None:
+            entry.triggered.connect(lambda *_: call())
+
+    # -- selection -------------------------------------------------------------------
+
+    def selected(self) -> list[ClassEntry]:
+        """Return the selected classes, in their order."""
+        selection = self.view.selectionModel()
+        rows = [] if selection is None else selection.selectedRows()
+        found = (self.model.entry(index.row()) for index in rows)
+        return sorted((e for e in found if e is not None), key=lambda e: e.id)
+
+    def select(self, number: int) -> None:
+        """Select a class."""
+        row = self.model.row(number)
+        if row >= 0:
+            self.view.selectRow(row)
+            self.view.scrollTo(self.model.index(row, NAME))
+
+    def _remember(self) -> None:
+        self._had = [entry.id for entry in self.selected()]
+
+    def _restore(self) -> None:
+        rows = [row for n in self._had if (row := self.model.row(n)) >= 0]
+        selection = self.view.selectionModel()
+        if selection is not None:
+            flag = selection.SelectionFlag
+            for row in rows:
+                selection.select(self.model.index(row, ID), flag.Select | flag.Rows)
+        self._show_selected()
+
+    def _show_selected(self) -> None:
+        chosen = self.selected()
+        one = chosen[0] if len(chosen) == 1 else None
+        self.thing.setEnabled(bool(chosen))
+        self.thing.setChecked(bool(chosen) and all(e.thing for e in chosen))
+        self.paint_button.setEnabled(one is not None)
+        several = len(self.session.classes) > 1
+        self.merge_button.setEnabled(one is not None and several)
+        self.delete_button.setEnabled(bool(chosen))
+
+    def _filter(self) -> None:
+        self.model.set_filter(self.filter.text(), self.here.isChecked())
+
+    # -- doing -----------------------------------------------------------------------
+
+    def _add(self) -> None:
+        made = self._changes.add(self.name.text())
+        if made is not None:
+            self.name.clear()
+            self.select(made.id)
+
+    def _import(self) -> None:
+        chosen, _ = QFileDialog.getOpenFileName(
+            self,
+            "Add the classes of a file",
+            filter="Class lists (*.txt *.json *.yaml *.yml *.names);;All files (*)",
+        )
+        if chosen:
+            self._changes.import_file(Path(chosen))
+
+    def _clicked(self, index: QModelIndex) -> None:
+        entry = self.model.entry(index.row())
+        if entry is not None and index.column() in (ID, NAME):
+            self._changes.paint(entry.id)
+
+    def _double_clicked(self, index: QModelIndex) -> None:
+        entry = self.model.entry(index.row())
+        if entry is not None and index.column() == ID:
+            self._recolour(entry)
+
+    def _recolour(self, entry: ClassEntry) -> None:
+        colour = QColorDialog.getColor(QColor(*entry.color), self)
+        if colour.isValid():
+            rgb = (colour.red(), colour.green(), colour.blue())
+            self._changes.change(entry.id, color=rgb)
+
+    def _set_thing(self, thing: bool) -> None:
+        for entry in self.selected():
+            self._changes.change(entry.id, thing=thing)
+
+    def _paint(self) -> None:
+        for entry in self.selected():
+            self._changes.paint(entry.id)
+
+    def _delete(self) -> None:
+        self._changes.ask_delete([entry.id for entry in self.selected()])
+
+    def _merge(self) -> None:
+        chosen = self.selected()
+        if len(chosen) == 1:
+            self.question.choose(chosen[0])
+
+    def _ask(self, removal: Removal) -> None:
+        self.question.ask(removal)
+
+    def _menu_at(self, place: QPoint) -> None:
+        entry = self.model.entry(self.view.indexAt(place).row())
+        if entry is None:
+            return
+        chosen = [e.id for e in self.selected()] or [entry.id]
+        menu = QMenu(self)
+        self._entry(menu, "Colour…", partial(self._recolour, entry))
+        keys = menu.addMenu("Key")
+        if keys is not None:
+            for key in ("", *KEYS):
+                call = partial(self._changes.change, entry.id, key=key or None)
+                self._entry(keys, key or "none", call)
+        look = partial(self._changes.look_for, chosen)
+        self._entry(menu, "Look for what is selected", partial(look, True))
+        self._entry(menu, "Do not look for it", partial(look, False))
+        self._entry(menu, "Delete…", self._delete)
+        viewport = self.view.viewport()
+        if viewport is not None:
+            menu.exec(viewport.mapToGlobal(place))
+
+    # -- the legend ------------------------------------------------------------------
+
+    def _soon(self) -> None:
+        self._looking.start()
+
+    def _look(self) -> None:
+        sample = self.session.current
+        found: frozenset[int] = frozenset()
+        if sample is not None and sample.edits is not None:
+            counts = np.bincount(sample.edits.labels.ravel())
+            found = frozenset(np.flatnonzero(counts).tolist())
+        if found != self.model.present:
+            self.model.set_present(found)
+            self._show_legend()
+
+    def _show_legend(self) -> None:
+        known = [e for e in self.session.classes if e.id in self.model.present]
+        parts = [
+            f'<span style="color: rgb{entry.color}">■</span>&nbsp;'
+            f"{escape(short(entry.name, 24)).replace(' ', '&nbsp;')}"
+            for entry in known[:_IN_LEGEND]
+        ]
+        if len(known) > _IN_LEGEND:
+            parts.append(f"and {len(known) - _IN_LEGEND} more")
+        self.legend.setText("&ensp; ".join(parts) or "No class in this image")
+        self.legend.setToolTip(
+            "In this image: " + ", ".join(short(e.name, 60) for e in known[:50])
+        )
+
+
+class _Question(QFrame):
+    """What deleting and merging ask, below the table; the window stays usable."""
+
+    def __init__(self, section: ClassSection) -> None:
+        super().__init__()
+        self.setObjectName("class_question")
+        self._session = section.session
+        self._removal: Removal | None = None
+        self._number = 0
+        self.text = QLabel()
+        self.text.setObjectName("class_question_text")
+        self.text.setWordWrap(True)
+        self.text.setSizePolicy(
+            QSizePolicy.Policy.Ignored, QSizePolicy.Policy.MinimumExpanding
+        )
+        self.into = QComboBox()
+        self.into.setObjectName("merge_into")
+        self.into.setSizeAdjustPolicy(
+            QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon
+        )
+        self.into.setMinimumContentsLength(8)
+        self.yes = button("", "class_yes_button", self._go_on)
+        self.no = button("Cancel", "class_no_button", self.hide)
+        row = QHBoxLayout()
+        row.addWidget(self.into, 1)
+        row.addStretch()
+        row.addWidget(self.yes)
+        row.addWidget(self.no)
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(0, 2, 0, 2)
+        layout.addWidget(self.text)
+        layout.addLayout(row)
+        listen(self, self._session.classes_changed, self._still)
+        self.hide()
+
+    def choose(self, entry: ClassEntry) -> None:
+        """Ask which class another becomes part of."""
+        self._removal, self._number = None, entry.id
+        self.into.clear()
+        for other in self._session.classes:
+            if other is not entry:
+                self.into.addItem(f"{other.id}: {short(other.name, 60)}", other.id)
+        self.into.show()
+        self.text.setText(f"Make {short(entry.name, 40)} part of:")
+        self.yes.setText("Merge…")
+        self.show()
+
+    def ask(self, removal: Removal) -> None:
+        """Say how many images hold what is to go, and ask whether it shall."""
+        self._removal = removal
+        classes = self._session.classes
+        named = [short(classes[n].name, 40) for n in removal.numbers if n in classes]
+        names = ", ".join(named[:3])
+        if len(named) > 3:
+            names += f" and {len(named) - 3} more"
+        count = removal.images
+        held = f"{count} image{'s' * (count != 1)} hold{'s' * (count == 1)}"
+        held = f"{held} {'it' if len(named) == 1 else 'them'}"
+        if removal.into:
+            other = short(classes[removal.into].name, 40)
+            text = f"Merge {names} into {other}? {held}; the pixels become {other}."
+            word = "Merge"
+        else:
+            text = f"Delete {names}? {held}; the pixels become background."
+            word = "Delete"
+        self.text.setText(f"{text} This cannot be undone.")
+        self.yes.setText(word)
+        self.into.hide()
+        self.show()
+
+    def _go_on(self) -> None:
+        removal = self._removal
+        self.hide()
+        if removal is None:
+            self._session.class_changes.ask_merge(self._number, self.into.currentData())
+        else:
+            self._session.class_changes.remove(removal)
+
+    def _still(self) -> None:
+        """Take the question back where its classes are gone."""
+        removal, classes = self._removal, self._session.classes
+        if removal is None:
+            gone = self._number not in classes
+        else:
+            into = removal.into
+            gone = any(n not in classes for n in removal.numbers)
+            gone = gone or (into != 0 and into not in classes)
+        if gone:
+            self.hide()
+
+
+def short(text: str, length: int) -> str:
+    """Return a text that is cut to a length."""
+    return text if len(text) <= length else f"{text[: length - 1]}…"

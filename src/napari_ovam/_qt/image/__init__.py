@@ -1,0 +1,1 @@
+"""Generating and loading images."""

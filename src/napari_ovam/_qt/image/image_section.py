@@ -1,0 +1,383 @@
+"""Generate or load an image."""
+
+from __future__ import annotations
+
+import random
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from magicgui.widgets import CheckBox, ComboBox, FloatSpinBox, SpinBox
+from magicgui.widgets import LineEdit as LineEditForm
+from napari.layers import Image
+from qtpy.QtCore import Qt
+from qtpy.QtGui import QAction
+from qtpy.QtWidgets import (
+    QComboBox,
+    QFileDialog,
+    QInputDialog,
+    QLabel,
+    QLineEdit,
+    QMenu,
+    QPushButton,
+    QWidget,
+)
+
+from napari_ovam._qt.layers.layers import role_of
+from napari_ovam._qt.session.settings import preferences
+from napari_ovam._qt.session.state import ModelChoice
+from napari_ovam._qt.widgets.section import (
+    More,
+    Section,
+    button,
+    form,
+    listen,
+    small_button,
+)
+from napari_ovam.hub.recent import recent_models
+
+from .images import read_image, reader_of_layer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from qtpy.QtCore import QMimeData
+    from qtpy.QtGui import QDragEnterEvent, QDropEvent
+
+    from napari_ovam import GenerationSettings
+    from napari_ovam.images.metadata import ImageMetadata
+
+    from .images import SeveralPages
+    from .model_picker import ModelPicker
+
+_STABLE_DIFFUSION = "stable-diffusion-v1-5/stable-diffusion-v1-5"
+PROMPT = "a cat and a hat on the grass"
+_SUFFIXES = (
+    *(".png", ".jpg", ".jpeg", ".webp", ".avif", ".tif", ".tiff", ".bmp", ".gif"),
+    *(".ppm", ".pgm", ".jp2"),
+)
+_TILES = 16  # as in trace_image, which would import torch here
+_BRANCHES = {"conditional (DAAM)": "cond", "unconditional (OVAM)": "uncond"}
+
+
+class ImageSection(Section):
+    """Model, prompt and settings; Generate and Load."""
+
+    title: ClassVar[str] = "Image"
+
+    def build(self) -> None:
+        """Make the widgets."""
+        self.model = QComboBox()
+        self.model.setObjectName("model")
+        self.model.setEditable(True)
+        known = ["tiny", *recent_models(), _STABLE_DIFFUSION]
+        self._picker: ModelPicker | None = None
+        self.model.addItems(list(dict.fromkeys(known)))
+        self.model.setCurrentText(self.session.choice.model)
+        self.model.setToolTip(
+            "The embedded model, a hub id (owner/name), a diffusers folder or a "
+            ".safetensors file"
+        )
+        self.model.setSizeAdjustPolicy(
+            QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon
+        )
+        self.model.setMinimumContentsLength(8)
+        self.device = QComboBox()
+        self.device.setObjectName("device")
+        self.device.addItems(["auto", "cpu", "cuda", "mps"])
+        self.device.setCurrentText(self.session.choice.device)
+        self.device.setMinimumContentsLength(4)
+        self.device.setToolTip("Where the model runs; auto takes the fastest there is")
+        browse = small_button(
+            "…",
+            "model_browse_button",
+            self.pick_model,
+            "Models on this computer and on the hub: size, memory, download",
+        )
+        self.row(self._caption("Model"), self.model, browse, self.device, stretch=1)
+        self.prompt = QLineEdit(PROMPT)
+        self.prompt.setObjectName("prompt")
+        self.prompt.setMaxLength(100_000)  # Qt's own would cut what a file says
+        self.prompt.setToolTip("What the image shall show, or shows")
+        self.prompt.returnPressed.connect(self.generate)
+        self.row(self._caption("Prompt"), self.prompt, stretch=1)
+        self.box.addWidget(More(self._form(), "more settings"))
+        self.load_button = QPushButton("Load…")
+        self.load_button.setObjectName("load_button")
+        self.load_button.setToolTip("Annotate an image from disk or from a layer")
+        self._menu = QMenu(self)
+        self._menu.aboutToShow.connect(self._fill_menu)
+        self.load_button.setMenu(self._menu)
+        self.generate_button = button(
+            "Generate", "generate_button", self.generate, "Make an image of the prompt"
+        )
+        self.row(self.generate_button, self.load_button)
+        self.trace_anyway = button(
+            "Trace the image itself", "trace_anyway_button", lambda: None
+        )
+        self.trace_anyway.hide()
+        self.box.addWidget(self.trace_anyway)
+        self._differs: Callable[[], None] | None = None
+        self.trace_anyway.clicked.connect(self._trace_anyway)
+        self.make_again = button(
+            "Make it again for an exact trace", "make_again_button", self._make_again
+        )
+        self.make_again.hide()
+        self.box.addWidget(self.make_again)
+        self._again: tuple[str, Callable[[], None]] | None = None
+        self.setAcceptDrops(True)
+        images = self.session.images
+        listen(self, images.reproducible, self._offer_again)
+        listen(self, images.reproduced, self._show_model)
+        listen(self, images.pages_found, self._ask_page)
+        listen(self, self.session.reproduction_differs, self._offer_trace)
+        listen(self, self.session.settings_restored, self._restore)
+        self.at_key("generate", self.generate)
+
+    def _caption(self, text: str) -> QLabel:
+        label = QLabel(text)
+        label.setFixedWidth(54)
+        return label
+
+    def _form(self) -> QWidget:
+        self.negative = LineEditForm(label="Negative", name="negative")
+        self.negative.tooltip = "What to keep away from"
+        self.seed = SpinBox(label="Seed", name="seed", min=0, max=2**63 - 1, value=5)
+        self.steps = SpinBox(label="Steps", name="steps", min=0, max=1000, value=0)
+        self.guidance = FloatSpinBox(
+            label="Guidance", name="guidance", min=0.0, max=100.0, step=0.5, value=0.0
+        )
+        size: dict[str, Any] = {"min": 0, "max": 16_384, "step": 8}
+        self.width_ = SpinBox(label="Width", name="width", **size)
+        self.height_ = SpinBox(label="Height", name="height", **size)
+        chosen = preferences()
+        self.steps.value, self.guidance.value = chosen.steps, chosen.guidance_scale
+        self.width_.value = self.height_.value = 0
+        self.count = SpinBox(label="Images", name="count", min=1, max=1000, value=1)
+        self.count.tooltip = "How many, with one seed after the other"
+        self.branch = ComboBox(label="Record", name="branch", choices=list(_BRANCHES))
+        self.branch.tooltip = "Which half of the guidance batch the maps come from"
+        self.exact = CheckBox(
+            text="Everything in full precision", name="exact", value=False
+        )
+        self.exact.tooltip = "Exact maps at the price of memory (1.4 GB at 512×512)"
+        for field in (self.steps, self.guidance, self.width_, self.height_):
+            field.tooltip = "0: the model's own"
+        note = QLabel("0 stands for the model's own value.")
+        loaded = QLabel("How the model looks at a loaded image:")
+        self.noise_level = SpinBox(
+            label="Noise", name="noise_level", min=0, max=999, value=100
+        )
+        self.noise_level.tooltip = "Time step of the noise, of 1000: 50 to 200 is usual"
+        self.noise_seeds = SpinBox(
+            label="Draws", name="noise_seeds", min=1, max=100, value=3
+        )
+        self.noise_seeds.tooltip = "Draws of noise that the maps are averaged over"
+        self.flip = CheckBox(text="Mirrored as well", name="flip", value=False)
+        self.flip.tooltip = "Twice the time, a little better maps"
+        self.max_tiles = SpinBox(
+            label="Tiles", name="max_tiles", min=1, max=1024, value=_TILES
+        )
+        self.max_tiles.tooltip = (
+            "At most so many, where an image is larger than the model's own size; 1 "
+            "looks at the whole only"
+        )
+        dice = small_button("⚄", "dice_button", self._roll, "A seed by chance")
+        fields = form(
+            self.negative,
+            (self.seed, dice),
+            self.steps,
+            self.guidance,
+            self.width_,
+            self.height_,
+            self.count,
+            self.branch,
+            self.exact,
+            self.noise_level,
+            self.noise_seeds,
+            self.flip,
+            self.max_tiles,
+        )
+        layout: Any = fields.layout()
+        layout.insertRow(9, loaded)
+        layout.insertRow(2, note)
+        return fields
+
+    def _roll(self) -> None:
+        self.seed.value = random.randrange(2**31)  # noqa: S311 (no secret)
+
+    def _choose(self) -> None:
+        self.session.choice = ModelChoice(
+            self.model.currentText().strip(), self.device.currentText()
+        )
+
+    def generate(self) -> None:
+        """Generate with the values of the form."""
+        prompt = self.prompt.text()
+        if not prompt.strip():
+            self.session.complain("The prompt is empty: say what to draw")
+            return
+        self._choose()
+        guidance = float(self.guidance.value)
+        values: dict[str, Any] = {
+            "prompt": prompt,
+            "negative_prompt": self.negative.value,
+            "seed": int(self.seed.value),
+            "steps": int(self.steps.value) or None,
+            "guidance_scale": guidance or None,
+            "height": int(self.height_.value) or None,
+            "width": int(self.width_.value) or None,
+        }
+        trace: dict[str, Any] = {"branch": _BRANCHES[self.branch.value]}
+        if self.exact.value:
+            trace |= {"layers": None, "calls": None, "dtype": None}
+        self.session.images.generate(values, count=int(self.count.value), trace=trace)
+
+    # -- loading ---------------------------------------------------------------
+
+    def _fill_menu(self) -> None:
+        self._menu.clear()
+        self._add("From disk…", self._browse_image)
+        for layer in self.session.viewer.layers:
+            if isinstance(layer, Image) and not role_of(layer)[1]:
+                self._add(f"Layer {layer.name}", partial(self._load_layer, layer))
+
+    def _add(self, text: str, chosen: Callable[..., None]) -> None:
+        action = QAction(text, self._menu)
+        action.triggered.connect(chosen)
+        self._menu.addAction(action)
+
+    def _browse_image(self, *_: Any) -> None:
+        path, _filter = QFileDialog.getOpenFileName(
+            self, "Load an image", "", f"Images (*{' *'.join(_SUFFIXES)})"
+        )
+        if path:
+            self.load_path(path)
+
+    def load_path(self, path: str | Path, page: int | None = None) -> None:
+        """Load an image from disk; of several pages, the one from 0 that is named."""
+        path = Path(path)
+        name = path.stem if page is None else f"{path.stem} page {page + 1}"
+        self._load(partial(read_image, path, page), name, self.prompt.text())
+
+    def _load(
+        self,
+        read: Callable[[], tuple[Any, ImageMetadata | None]],
+        name: str,
+        prompt: str = "",
+    ) -> None:
+        self._choose()
+        self.trace_anyway.hide()
+        self.make_again.hide()
+        self.session.images.load(read, name, prompt=prompt, look=self._look())
+
+    def _look(self) -> dict[str, Any]:
+        fields = (self.noise_level, self.noise_seeds, self.flip, self.max_tiles)
+        return {field.name: field.value for field in fields}
+
+    def _ask_page(self, several: SeveralPages) -> None:
+        """Ask which page of a file is wanted; the panel stays usable meanwhile."""
+        dialog = QInputDialog(self)
+        dialog.setObjectName("page_dialog")
+        dialog.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
+        dialog.setWindowTitle(f"Pages of {several.path.name}")
+        dialog.setLabelText(f"Which page or frame, 1 to {several.count}?")
+        dialog.setInputMode(QInputDialog.InputMode.IntInput)
+        dialog.setIntRange(1, several.count)
+        dialog.intValueSelected.connect(
+            lambda number: self._in_turn(
+                partial(self.load_path, several.path, number - 1)
+            )
+        )
+        dialog.show()
+
+    def _in_turn(self, load: Callable[[], None]) -> None:
+        """Load now, or after what runs."""
+        from napari_ovam._qt.io.opening import (
+            Opening,  # which imports the annotator, and that this
+        )
+
+        Opening.of(self.session.viewer).image(load)
+
+    def dragEnterEvent(self, event: QDragEnterEvent | None) -> None:
+        """Take image files; napari shows others, such as tokens, in its own way."""
+        if event is not None and _dropped(event.mimeData()):
+            event.acceptProposedAction()
+
+    def dropEvent(self, event: QDropEvent | None) -> None:
+        """Load image files one after the other."""
+        if event is not None and (paths := _dropped(event.mimeData())):
+            event.acceptProposedAction()
+            for path in paths:
+                self._in_turn(partial(self.load_path, path))
+
+    def _load_layer(self, layer: Image, *_: Any) -> None:
+        self.load_layer(layer)
+
+    def load_layer(self, layer: Image) -> None:
+        """Load an image from a layer."""
+        try:
+            pixels = reader_of_layer(layer)
+        except ValueError as error:
+            self.session.complain(error, "Nothing was changed.")
+            return
+        self._load(lambda: (pixels(), None), layer.name)
+
+    def _restore(self, settings: GenerationSettings) -> None:
+        """Show the settings that an image was made with."""
+        self.prompt.setText(settings.prompt)
+        self.prompt.setCursorPosition(0)
+        self.negative.value = settings.negative_prompt
+        self.seed.value = settings.seed
+        for field, value in (
+            (self.steps, settings.steps),
+            (self.guidance, settings.guidance_scale),
+            (self.width_, settings.width),
+            (self.height_, settings.height),
+        ):
+            field.value = min(value or 0, field.max)
+
+    def _show_model(self, model: str) -> None:
+        self.model.setCurrentText(model)
+
+    def _offer_again(self, model: str, load: Callable[[], None]) -> None:
+        self._again = model, load
+        self.make_again.setToolTip(
+            f"With {model}: the trace of how it was made, where the same pixels come "
+            "out"
+        )
+        self.make_again.show()
+
+    def _make_again(self) -> None:
+        self.make_again.hide()
+        if self._again is not None:
+            model, load = self._again
+            self.model.setCurrentText(model)
+            self._choose()
+            load()
+
+    def _offer_trace(self, load: Callable[[], None]) -> None:
+        self._differs = load
+        self.trace_anyway.show()
+
+    def _trace_anyway(self) -> None:
+        self.trace_anyway.hide()
+        if self._differs is not None:
+            self._differs()
+
+    def pick_model(self) -> None:
+        """Show what models there are."""
+        from .model_picker import ModelPicker
+
+        if self._picker is None:
+            self._picker = ModelPicker(self.session, self.window())
+            self._picker.chosen.connect(self.model.setCurrentText)
+        self._choose()
+        self._picker.look()
+
+
+def _dropped(data: QMimeData | None) -> list[Path]:
+    """Return the image files among what is dropped."""
+    urls = data.urls() if data is not None else []
+    paths = [Path(url.toLocalFile()) for url in urls if url.isLocalFile()]
+    return [path for path in paths if path.suffix.lower() in _SUFFIXES]

@@ -1,0 +1,203 @@
+"""Images as the model takes them: RGB of 8 bits, from layers and from disk."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import fields
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
+
+    from napari.layers import Image
+    from numpy.typing import NDArray
+
+    from napari_ovam.diffusion.generation import GenerationSettings
+    from napari_ovam.images.metadata import ImageMetadata
+
+LOOK = ("noise_level", "noise_seeds", "flip", "max_tiles")
+"""How the model looks at a loaded image: what `trace_image` takes."""
+ABOUT = ("prompt", "source", *LOOK)
+"""What a loaded sample's provenance says."""
+
+
+def reader_of_layer(layer: Image) -> Callable[[], NDArray[np.uint8]]:
+    """Return what makes a layer's pixels (H, W, 3) uint8, as its contrast limits do.
+
+    The layer is looked at now; the conversion may run in another thread.
+
+    Raises
+    ------
+    ValueError
+        If the layer is not one plain 2D image. Values that are not finite are found
+        by the conversion.
+    """
+    if layer.multiscale:
+        raise ValueError(
+            f"the layer {layer.name!r} is a pyramid: load one level of it, or a crop"
+        )
+    data, name, rgb = layer.data, layer.name, layer.rgb
+    _check_shape(data.shape, name, rgb)
+    limits = None if rgb else tuple(layer.contrast_limits)
+    return lambda: to_rgb(np.asarray(data), name, rgb=rgb, limits=limits)
+
+
+def to_rgb(
+    data: NDArray[Any],
+    name: str,
+    *,
+    rgb: bool,
+    limits: tuple[float, float] | None = None,
+) -> NDArray[np.uint8]:
+    """Convert grey, RGB or RGBA pixels of any type to (H, W, 3) uint8.
+
+    Parameters
+    ----------
+    data
+        (H, W), or (H, W, 3 or 4) where `rgb`.
+    name
+        Whose pixels they are, for the message.
+    rgb
+        Whether the last axis is colour.
+    limits
+        The values of black and white; those of the type where None (0 and 1 for
+        floats).
+
+    Raises
+    ------
+    ValueError
+        If there are other axes, or values that are not finite.
+    """
+    _check_shape(data.shape, name, rgb)
+    if limits is None:
+        integer = np.issubdtype(data.dtype, np.integer)
+        limits = (0.0, float(np.iinfo(data.dtype).max) if integer else 1.0)
+    if data.dtype != np.uint8 or limits != (0.0, 255.0):
+        low, high = limits
+        values = data.astype(np.float32)
+        if not np.isfinite(values).all():
+            raise ValueError(f"{name!r} holds NaN or infinite values: replace them")
+        scaled = (values - low) / ((high - low) or 1.0)
+        data = (scaled.clip(0, 1) * 255).round().astype(np.uint8)
+    if not rgb:
+        return np.repeat(data[..., None], 3, axis=-1)
+    if data.shape[-1] == 4:
+        # Transparent parts become white, as image viewers show them.
+        alpha = data[..., 3:].astype(np.float32) / 255
+        mixed = data[..., :3] * alpha + 255 * (1 - alpha)
+        return mixed.round().astype(np.uint8)
+    return np.ascontiguousarray(data[..., :3])
+
+
+def _check_shape(shape: tuple[int, ...], name: str, rgb: bool) -> None:
+    if len(shape) != (3 if rgb else 2):
+        raise ValueError(
+            f"{name!r} has the shape {shape}: only one 2D image, grey or colour, "
+            "can be annotated; slice a stack or choose one channel first"
+        )
+    if 0 in shape:
+        raise ValueError(f"{name!r} has no pixels: {shape}")
+
+
+class SeveralPages(ValueError):
+    """A file of several pages or frames, of which one has to be chosen."""
+
+    def __init__(self, path: Path, count: int) -> None:
+        super().__init__(f"{path.name} holds {count} pages: choose one of them")
+        self.path, self.count = path, count
+
+
+def read_image(
+    path: Path, page: int | None = None
+) -> tuple[NDArray[np.uint8], ImageMetadata]:
+    """Read an image file, and what it says of how it was made.
+
+    Parameters
+    ----------
+    path
+        Of any format that `napari_ovam.images.files.read` takes.
+    page
+        Which of several pages, from 0.
+
+    Raises
+    ------
+    SeveralPages
+        If there are several and `page` is None.
+    ValueError
+        If the file is no image, or broken.
+    """
+    from napari_ovam.images.files import page_count, read
+    from napari_ovam.images.metadata import read_metadata
+
+    if page is None and (count := page_count(path)) > 1:
+        raise SeveralPages(path, count)
+    return read(path, page=page), read_metadata(path)
+
+
+def model_here(named: str, chosen: str) -> str | None:
+    """Return what to load for the model that a file names, None where it is not here.
+
+    Tools name the same weights by a hub id, a file or its stem: the last part counts.
+
+    Parameters
+    ----------
+    named
+        As the file has it, such as "v1-5-pruned.safetensors" or "v1-5 [6ce0161689]".
+    chosen
+        The model at hand, which goes first.
+    """
+    wanted = _stem(named)
+    if not wanted:
+        return None
+    if wanted == _stem(chosen):
+        return chosen
+    from napari_ovam.hub.store import list_models
+
+    here = (model.name for model in list_models() if model.complete)
+    return next((name for name in here if _stem(name) == wanted), None)
+
+
+def _stem(model: str) -> str:
+    name = re.sub(r"\s*\[\w+\]$", "", model.strip())  # a short hash
+    name = re.split(r"[\\/]", name)[-1].casefold()
+    return re.sub(r"\.(safetensors|ckpt|pt|pth)$", "", name)
+
+
+def what_is_told(metadata: ImageMetadata) -> str:
+    """Return what a file says of how it was made, and what of it is not believed."""
+    words = [f"Made by {metadata.tool or 'an unnamed tool'}"]
+    if metadata.model:
+        words.append(f"with {metadata.model}")
+    if metadata.seed is not None:
+        words.append(f"from seed {metadata.seed}")
+    said = bool(metadata.tool or metadata.model or metadata.prompt)
+    text = " ".join(words) + "." if said else ""
+    if metadata.refused:
+        wrong = "; ".join(f"{name}: {why}" for name, why in metadata.refused.items())
+        text += f" Not believed: {wrong}."
+    return text.strip()
+
+
+def source_of(file: str, metadata: ImageMetadata) -> dict[str, Any]:
+    """Return what is kept of a file's words, as JSON: all of them, as they were."""
+    told = {
+        "file": file,
+        "tool": metadata.tool,
+        "model": metadata.model,
+        "refused": dict(metadata.refused),
+        "raw": dict(metadata.raw),
+    }
+    return {name: value for name, value in told.items() if value}
+
+
+def as_settings(found: Mapping[str, Any] | None) -> GenerationSettings | None:
+    """Return how napari-ovam made an image, of what its PNG says, if it does."""
+    if found is None:
+        return None
+    from napari_ovam.diffusion.generation import GenerationSettings
+
+    known = {field.name for field in fields(GenerationSettings)}
+    return GenerationSettings(**{k: v for k, v in found.items() if k in known})

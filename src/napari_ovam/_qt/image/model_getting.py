@@ -1,0 +1,196 @@
+"""The part of the model picker that looks models up on the hub and gets them."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING
+
+from qtpy.QtCore import Qt, Signal  # type: ignore[attr-defined]
+from qtpy.QtWidgets import (
+    QComboBox,
+    QGroupBox,
+    QHBoxLayout,
+    QLabel,
+    QLineEdit,
+    QProgressBar,
+    QVBoxLayout,
+)
+
+from napari_ovam._qt.session import model_jobs
+from napari_ovam._qt.widgets.section import COLOURS, button, listen
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from napari_ovam._qt.session.jobs import JobRunner
+    from napari_ovam._qt.session.worker import Job
+    from napari_ovam.hub.hub import HubModel
+
+
+class HubBox(QGroupBox):
+    """Look up, then download with progress; a cancelled download goes on later.
+
+    Parameters
+    ----------
+    runner
+        Runs one look-up, download or conversion at a time.
+    alive
+        Called during a download; may raise `Cancelled`.
+    """
+
+    got = Signal(str)  # what `load_pipeline` takes
+
+    def __init__(self, runner: JobRunner, alive: Callable[[], None]) -> None:
+        super().__init__("From the Hugging Face hub")
+        self.runner, self._alive = runner, alive
+        self._found: HubModel | None = None
+        self.id = QLineEdit()
+        self.id.setObjectName("hub_id")
+        self.id.setPlaceholderText("owner/name")
+        self.id.returnPressed.connect(self.look_up)
+        self.id.textEdited.connect(lambda *_: self._forget())
+        self.look_button = button(
+            "Look up", "look_up_button", self.look_up, "Size and licence; gets nothing"
+        )
+        self.variant = QComboBox()
+        self.variant.setObjectName("hub_variant")
+        self.variant.setToolTip("Which of the weights that the hub has")
+        self.variant.activated.connect(lambda *_: self.look_up(again=True))
+        self.variant.hide()
+        self.get_button = button("Download", "download_button", self.download)
+        self.get_button.setEnabled(False)
+        self.pickle_button = button(
+            "Take the pickles and convert them",
+            "take_pickles_button",
+            partial(self.look_up, again=True, pickles=True),
+            "Only tensors are read of them: no code of the files runs",
+        )
+        self.pickle_button.hide()
+        self.text = QLabel("A model of the hub is looked up before it is downloaded.")
+        self.text.setObjectName("hub_text")
+        self.text.setWordWrap(True)
+        self.text.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
+        self.bar = QProgressBar()
+        self.bar.setObjectName("download_bar")
+        self.cancel = button("Cancel", "cancel_download_button", runner.cancel)
+        first, last = QHBoxLayout(), QHBoxLayout()
+        for widget in (self.look_button, self.variant, self.get_button):
+            first.addWidget(widget)
+        first.insertWidget(0, self.id, 1)
+        last.addWidget(self.bar, 1)
+        last.addWidget(self.cancel)
+        layout = QVBoxLayout(self)
+        layout.addLayout(first)
+        layout.addWidget(self.text)
+        layout.addWidget(self.pickle_button)
+        layout.addLayout(last)
+        listen(self, runner.said, self._say)
+        listen(self, runner.job_changed, self._show_job)
+        listen(self, runner.progressed, self._show_progress)
+        self._show_job()
+
+    def look_up(self, *, again: bool = False, pickles: bool = False) -> None:
+        """Ask the hub for size and licence.
+
+        Parameters
+        ----------
+        again
+            With the variant that is chosen; else the one that fits best.
+        pickles
+            Take weights that are pickles where there are no others.
+        """
+        name = self.id.text().strip()
+        if not name:
+            self.runner.complain("Give the model as owner/name, as its page is called")
+            return
+        variant = self.variant.currentData() if again else None
+        self.pickle_button.hide()
+        refused: list[Exception] = []
+
+        def run(job: Job) -> HubModel | None:
+            from napari_ovam.hub.hub import PickleError
+
+            try:
+                return model_jobs.look_up(name, variant, pickles, job)
+            except PickleError as error:
+                refused.append(error)
+                return None
+
+        def returned(model: HubModel | None) -> None:
+            if model is None:
+                self.runner.complain(refused[0])
+                self.pickle_button.show()
+            else:
+                self._show(model)
+
+        self._forget()
+        self.runner.start(f"Looking up {name}", run, returned=returned)
+
+    def _forget(self) -> None:
+        self._found = None
+        self.get_button.setEnabled(False)
+
+    def _show(self, model: HubModel) -> None:
+        from napari_ovam.hub.store import human_size
+
+        self._found = model
+        self.variant.clear()
+        for each in model.variants:
+            self.variant.addItem(each or "full", each)
+        self.variant.setCurrentIndex(self.variant.findData(model.variant))
+        self.variant.setVisible(len(model.variants) > 1)
+        words = [
+            f"{model.id}: {model.architecture}, {human_size(model.size)}",
+            f"licence {model.licence or 'not stated: read its page first'}",
+        ]
+        here = model.size - model.missing
+        if not model.missing:
+            words.append("all of it is here")
+        elif here:
+            words.append(f"{human_size(here)} of it are here")
+        if model.gated:
+            words.append(
+                f"its terms have to be accepted on https://huggingface.co/{model.id}"
+            )
+        if model.pickles:
+            words.append("pickled weights, which are converted")
+        self.get_button.setEnabled(True)
+        self.get_button.setText("Go on" if here and model.missing else "Download")
+        self.runner.say("; ".join(words) + ".")
+
+    def download(self) -> None:
+        """Get what was looked up."""
+        model = self._found
+        if model is None:
+            return
+        self.runner.start(
+            f"Downloading {model.id}",
+            partial(model_jobs.download, model, self._alive),
+            returned=self.got.emit,
+            undo=lambda: self.get_button.setText("Go on"),
+            kept="What has arrived stays: press Go on.",
+        )
+
+    def _say(self, text: str, kind: str) -> None:
+        if text.startswith("Cancelled."):
+            text = "Cancelled. What has arrived stays, and is not fetched again."
+        self.text.setStyleSheet(COLOURS[kind])
+        self.text.setText(text)
+
+    def _show_job(self) -> None:
+        busy = self.runner.busy
+        self.bar.setVisible(busy)
+        self.cancel.setVisible(busy)
+        self.look_button.setEnabled(not busy)
+        self.get_button.setEnabled(not busy and self._found is not None)
+        self._show_progress(0, 0)
+
+    def _show_progress(self, done: int, total: int) -> None:
+        self.bar.setRange(0, total)  # 0, 0 shows that it works, not how far it is
+        self.bar.setValue(done)
+        self.bar.setFormat("")
+        if total:
+            from napari_ovam.hub.store import human_size
+
+            here, whole = (human_size(n * model_jobs.UNIT) for n in (done, total))
+            self.bar.setFormat(f"{here} of {whole}")

@@ -1,0 +1,72 @@
+"""Objects of the classes that are things: shown, cut, split and merged."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import ClassVar
+
+from qtpy.QtWidgets import QCheckBox, QLabel, QSizePolicy
+
+from napari_ovam._qt.classes.class_section import short
+from napari_ovam._qt.widgets.section import Section, button, listen
+
+from .instancing import TOOLS, Tool
+
+_BUTTONS: dict[Tool, str] = {"cut": "Cut", "split": "Split", "merge": "Merge"}
+_NAMED = 8  # classes whose objects are counted by name
+
+
+class InstancesSection(Section):
+    """The instances of the image that is shown, and the tools for them."""
+
+    title: ClassVar[str] = "Instances"
+
+    def build(self) -> None:
+        """Make the widgets."""
+        edits = self.session.instances
+        self.shown = QCheckBox("Show instances")
+        self.shown.setObjectName("show_instances")
+        self.shown.setToolTip(
+            "A layer in which each connected part of a class that is marked as objects "
+            "has an id of its own"
+        )
+        self.shown.clicked.connect(edits.show)
+        self.count = QLabel()
+        self.count.setObjectName("instances_text")
+        self.count.setWordWrap(True)
+        self.count.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Minimum)
+        self.row(self.shown, self.count, stretch=1)
+        self._tools = {}
+        for tool, text in _BUTTONS.items():
+            made = button(text, f"{tool}_button", partial(self._use, tool), TOOLS[tool])
+            made.setCheckable(True)
+            self._tools[tool] = made
+        self.undo = button(
+            "Undo", "undo_instances_button", edits.undo, "Take the last one back"
+        )
+        self.row(*self._tools.values(), self.undo)
+        listen(self, edits.changed, self._show)
+        listen(self, self.session.classes_changed, self._show)
+        self._show()
+
+    def _use(self, tool: Tool) -> None:
+        edits = self.session.instances
+        edits.set_tool("" if edits.tool == tool else tool)
+        self._show()
+
+    def _show(self) -> None:
+        edits, classes = self.session.instances, self.session.classes
+        self.shown.setChecked(edits.shown)
+        for tool, made in self._tools.items():
+            made.setChecked(edits.tool == tool)
+            made.setEnabled(edits.shown)
+        self.undo.setEnabled(edits.shown and edits.can_undo())
+        counts = {n: c for n, c in edits.counts().items() if n in classes}
+        parts = [
+            f"{short(classes[n].name, 24)}: {count}"
+            for n, count in sorted(counts.items())[:_NAMED]
+        ]
+        if len(counts) > _NAMED:
+            parts.append(f"and {len(counts) - _NAMED} classes more")
+        text = ", ".join(parts) or "No objects in this image"
+        self.count.setText(text if edits.shown else "Not shown; kept with the project")

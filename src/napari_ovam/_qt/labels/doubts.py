@@ -1,0 +1,177 @@
+"""Where labels are doubtful: a layer, and the way from one place to the next."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from napari_ovam._qt.session.edits import UNTOUCHED
+from napari_ovam._qt.session.worker import Job
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from napari_ovam._qt.session.session import Session
+    from napari_ovam._qt.session.state import LiveSample
+    from napari_ovam.segmentation.uncertainty import Place
+
+    # The doubt, what of it is shown black, and the places.
+    Found = tuple[NDArray[np.float32], float, list[Place]]
+
+_GLOWING = 0.1
+"""How much of an image glows in the layer, about: three of four errors are there
+(docs/quality.md)."""
+
+_CLOSE = 2.5
+"""How much closer than the whole image a place is shown."""
+
+
+class Doubts:
+    """Finds doubtful places of the image that is shown, in the background.
+
+    Attributes
+    ----------
+    shown
+        Whether a layer shows how doubtful each pixel is.
+    """
+
+    def __init__(self, session: Session) -> None:
+        self.session = session
+        self.shown = False
+        self._job: Job | None = None
+        self._late = False  # something changed while a job ran
+        self._going = False  # to the next place, once it is found
+        self._visited: dict[str, set[tuple[int, int]]] = {}
+        session.current_changed.connect(self._stay)
+        for signal in (session.labels_changed, session.current_changed):
+            signal.connect(self._refresh)
+
+    def show(self, shown: bool) -> None:
+        """Show or hide the layer, and keep it up to date."""
+        self.shown = shown
+        sample = self.session.current
+        if not shown and sample is not None:
+            self.session.layers.remove_extra(sample.key, "doubt")
+        self._refresh()
+
+    def next(self) -> None:
+        """Show the next doubtful place, the largest first; painted ones are settled."""
+        sample = self.session.current
+        if sample is None or sample.edits is None or not sample.levels:
+            self.session.complain(
+                "There are no labels from maps to doubt: press Labels from maps first"
+            )
+            return
+        self._going = True
+        self._find(sample)
+
+    def _stay(self) -> None:
+        self._going = False
+
+    def _refresh(self) -> None:
+        sample = self.session.current
+        if (self.shown or self._going) and sample is not None and sample.levels:
+            self._find(sample)
+
+    def _find(self, sample: LiveSample) -> None:
+        if self.session.closed:
+            return
+        if self._job is not None:
+            self._late = True
+            return
+        entries = [
+            entry
+            for entry in self.session.classes.active
+            if entry.id in sample.maps and entry.id not in sample.absent
+        ]
+        maps = [self._final(sample, entry.id) for entry in entries]
+        levels = [
+            sample.levels.get(e.id, 0.5) if e.threshold is None else e.threshold
+            for e in entries
+        ]
+        if not maps or sample.edits is None:
+            if self._going:
+                self._go(sample, [])
+            return
+        settled = sample.edits.override != UNTOUCHED
+
+        def make(_: Job) -> Found:
+            from napari_ovam.segmentation.uncertainty import (
+                doubtful_places,
+                uncertainty,
+            )
+
+            found = [max(level, 1e-6) for level in levels]
+            doubt = uncertainty(np.stack(maps), np.minimum(found, 1e6).tolist())
+            # Of much of an image another label is close: what is worth a look glows.
+            dark = min(float(np.quantile(doubt, 1 - _GLOWING)), 0.99)
+            return doubt, dark, doubtful_places(doubt, settled=settled)
+
+        def ended(found: Found | None = None) -> None:
+            self._job = None
+            if self.session.closed:
+                return
+            late, self._late = self._late, False
+            if late:
+                self._refresh()
+            elif found is not None and sample is self.session.current:
+                self._found(sample, *found)
+
+        def failed(error: Exception) -> None:
+            self._going = False
+            ended()
+            self.session.complain(error)
+
+        job = self._job = Job(make, "Doubt")
+        job.returned.connect(ended)
+        job.aborted.connect(ended)
+        job.errored.connect(failed)
+        job.start()
+
+    def _final(self, sample: LiveSample, number: int) -> NDArray[Any]:
+        """Return a map as labels were made of it."""
+        refined = sample.refined.get(number)
+        values = sample.maps[number]
+        if self.session.labels.refine and refined and refined[0] is values:
+            return refined[2]
+        return values
+
+    def _found(
+        self,
+        sample: LiveSample,
+        doubt: NDArray[np.float32],
+        dark: float,
+        places: list[Place],
+    ) -> None:
+        if self.shown:
+            self.session.layers.show_extra(
+                sample, "doubt", {"doubt": doubt}, "red", (dark, 1.0)
+            )
+        if self._going:
+            self._go(sample, places)
+
+    def _go(self, sample: LiveSample, places: list[Place]) -> None:
+        self._going = False
+        visited = self._visited.setdefault(sample.key, set())
+        left = [p for p in places if (p.row, p.column) not in visited]
+        if not left:
+            visited.clear()
+            text = "No doubtful places are left in this image"
+            self.session.say(f"{text}{': all were shown.' if places else '.'}")
+            return
+        place = left[0]
+        visited.add((place.row, place.column))
+        camera = self.session.viewer.scene.camera
+        layer = self.session.layers.find(sample.key, "image")
+        row, column = (place.row, place.column)
+        if layer is not None:
+            row, column = layer.data_to_world((row, column))
+        camera.center = (0.0, row, column)
+        height, width = self.session.viewer.window._qt_viewer.canvas.size
+        whole = min(height / sample.shape[0], width / sample.shape[1])
+        camera.zoom = max(camera.zoom, whole * _CLOSE)
+        more = f"{len(left) - 1} more" if len(left) > 1 else "the last one"
+        self.session.say(
+            f"A doubtful place of {place.pixels} pixels ({more}): paint what it is."
+        )

@@ -1,0 +1,1 @@
+"""napari layers, strokes, keys and mouse tools."""

@@ -1,0 +1,122 @@
+"""Label PNGs that napari opened as pictures: shown as labels, with their classes.
+
+Label PNGs have no ending of their own. A reader for every PNG would make napari ask
+which reader to use for each of them, so napari's own opens it, and the session turns
+it into labels where a class table is beside it.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from napari.layers import Image as ImageLayer
+from napari.layers import Labels
+from napari.utils.colormaps import DirectLabelColormap
+from PIL import Image
+
+from napari_ovam._qt.session.state import UNSURE
+
+from .layers import role_of
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from napari.layers import Layer
+
+    from napari_ovam.datasets.exporters import LabelClass
+
+CLASS_TABLE = "classes.json"
+
+
+def label_png(layer: Layer) -> tuple[Path, Path] | None:
+    """Return the files of labels and class table, if a layer shows a label PNG."""
+    source = getattr(layer.source, "path", None)
+    if not source or not isinstance(layer, ImageLayer) or role_of(layer)[1]:
+        return None
+    path = Path(source)
+    if path.suffix.lower() != ".png":
+        return None
+    table = next((each for each in _tables(path) if each.is_file()), None)
+    return None if table is None else (path, table)
+
+
+def read_label_png(path: Path, table: Path) -> Labels:
+    """Return a layer of (H, W) uint16 class ids with the names and colours of a table.
+
+    Raises
+    ------
+    ValueError
+        If the PNG is no image of ids, or the table is none.
+    """
+    try:
+        with Image.open(path) as picture:
+            pixels = np.array(picture)
+    except (OSError, SyntaxError) as error:
+        raise ValueError(f"{path} is broken or no image: {error}") from error
+    if pixels.ndim != 2:
+        raise ValueError(f"{path} holds colours {pixels.shape}, not class ids")
+    classes = read_classes(table)
+    colours: dict[int | None, Any] = {
+        0: (0, 0, 0, 0),
+        UNSURE: (0.62, 0.62, 0.62, 1),
+        None: (1, 0, 1, 1),
+    }
+    for entry in classes:
+        red, green, blue = entry.color or (255, 0, 255)
+        colours[entry.id] = (red / 255, green / 255, blue / 255, 1)
+    rows = [(0, "background"), (UNSURE, "unsure"), *((c.id, c.name) for c in classes)]
+    rows.sort()
+    return Labels(
+        pixels.astype(np.uint16),
+        name=path.stem,
+        features={"index": [i for i, _ in rows], "name": [n for _, n in rows]},
+        colormap=DirectLabelColormap(color_dict=colours),
+        opacity=0.6,
+    )
+
+
+def _tables(path: Path) -> list[Path]:
+    """Return where the classes of a label PNG may be: its own, or its dataset's."""
+    places = [path.with_name(f"{path.stem}.{CLASS_TABLE}"), path.with_name(CLASS_TABLE)]
+    # In an exported folder, labels/NAME.png; not the image of that name beside it.
+    if path.parent.name == "labels":
+        places.append(path.parents[1] / CLASS_TABLE)
+    return places
+
+
+def read_classes(path: Path) -> list[LabelClass]:
+    """Read the class table of an exported dataset, or of a work folder.
+
+    Raises
+    ------
+    ValueError
+        If it is none, or its classes do not fit together.
+    """
+    from napari_ovam.datasets.classes import PALETTE
+    from napari_ovam.datasets.exporters.dataset import check_classes
+
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        entries = content["classes"] if isinstance(content, dict) else content
+        classes = [
+            label_class(
+                int(e["id"]),
+                str(e["name"]),
+                e.get("color") or PALETTE[(int(e["id"]) - 1) % len(PALETTE)],
+            )
+            for e in entries
+        ]
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        raise ValueError(f"{path} is no class table: {error!r}") from error
+    return list(check_classes(classes))
+
+
+def label_class(number: int, name: str, colour: Sequence[Any]) -> LabelClass:
+    """Return a class of an id, a name and a colour of three numbers, 0 to 255."""
+    from napari_ovam.datasets.exporters import LabelClass
+
+    red, green, blue = (int(value) for value in colour)
+    return LabelClass(number, name, (red, green, blue))

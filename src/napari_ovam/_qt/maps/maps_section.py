@@ -1,0 +1,193 @@
+"""Attention maps of phrases."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any, ClassVar
+
+from magicgui.widgets import CheckBox, ComboBox, FloatSlider
+from qtpy.QtCore import Qt, Signal  # type: ignore[attr-defined]
+from qtpy.QtWidgets import (
+    QCheckBox,
+    QComboBox,
+    QGridLayout,
+    QLabel,
+    QPlainTextEdit,
+    QSizePolicy,
+    QWidget,
+)
+
+from napari_ovam._qt.session.state import ClassEntry, split_phrases
+from napari_ovam._qt.widgets.section import (
+    More,
+    Section,
+    button,
+    clear,
+    duration,
+    form,
+    listen,
+    small_button,
+)
+from napari_ovam.segmentation.class_maps import LAYERS
+
+PHRASES = "cat, hat"
+
+
+class PhraseEdit(QPlainTextEdit):
+    """Two lines for phrases: a list is pasted as it is; Enter maps it."""
+
+    returnPressed = Signal()
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self.setTabChangesFocus(True)
+        self.setVerticalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAsNeeded)
+        self.setFixedHeight(2 * self.fontMetrics().lineSpacing() + 12)
+        # napari's themes give it the colour of what is behind it
+        self.setStyleSheet(
+            "QPlainTextEdit {background: rgba(128, 128, 128, 90); border-radius: 2px;}"
+        )
+
+    def text(self) -> str:
+        """Return what is typed."""
+        return self.toPlainText()
+
+    def setText(self, text: str) -> None:
+        """Replace what is typed."""
+        self.setPlainText(text)
+
+    def keyPressEvent(self, e: Any) -> None:
+        """Map at Enter; a new line at Shift-Enter."""
+        enter = e.key() in (Qt.Key.Key_Return, Qt.Key.Key_Enter)
+        if enter and not e.modifiers() & Qt.KeyboardModifier.ShiftModifier:
+            self.returnPressed.emit()
+        else:
+            super().keyPressEvent(e)
+
+
+class MapsSection(Section):
+    """Phrases, their pieces, and what makes each map."""
+
+    title: ClassVar[str] = "Maps"
+
+    def build(self) -> None:
+        """Make the widgets."""
+        self.phrases = PhraseEdit(PHRASES)
+        self.phrases.setObjectName("phrases")
+        self.phrases.setToolTip(
+            "What to look for, separated by commas or lines; Enter maps"
+        )
+        self.phrases.returnPressed.connect(self.map)
+        self.phrases.textChanged.connect(
+            lambda: self.session.live.typed(self.phrases.text())
+        )
+        self.map_button = button(
+            "Map", "map_button", self.map, "Show where the model sees each phrase"
+        )
+        self.row(QLabel("Phrases"), self.phrases, self.map_button, stretch=1)
+        self._rows = QGridLayout()
+        self._rows.setHorizontalSpacing(4)
+        self._rows.setVerticalSpacing(2)
+        self._rows.setColumnStretch(1, 1)
+        self.box.addLayout(self._rows)
+        self.opacity = FloatSlider(
+            label="Opacity", name="opacity", min=0, max=1, value=0.6
+        )
+        self.opacity.value = self.session.maps.opacity
+        self.opacity.changed.connect(self.session.maps.set_opacity)
+        self.layers = ComboBox(
+            label="Layers", name="layers", choices=list(LAYERS), value=LAYERS[0]
+        )
+        self.layers.tooltip = (
+            "fine: the up blocks with 16 cells a side or more, which are what is "
+            "recorded by default; all: whatever was recorded"
+        )
+        self.layers.changed.connect(self.session.maps.set_layers)
+        self.live = CheckBox(text="Follow typing", name="live", value=True)
+        self.live.tooltip = "Show a map of what is typed, before it is a class"
+        self.live.changed.connect(self.session.live.set_on)
+        content: Any = form(self.opacity, self.layers, self.live)
+        special = button(
+            "Map the special tokens",
+            "special_button",
+            lambda: self.session.maps.map_special(self.phrases.text()),
+            "Where the start and end tokens look, which surround every phrase",
+        )
+        content.layout().addRow(special)
+        self.exact_button = button("", "exact_button", self.session.images.exact)
+        content.layout().addRow(self.exact_button)
+        listen(self, self.session.current_changed, self._show_exact)
+        self._show_exact()
+        self.box.addWidget(More(content))
+        listen(self, self.session.classes_changed, self._fill)
+        listen(self, self.session.phrases_restored, self._restore)
+        self.at_key("map", self.map)
+        self._fill()
+
+    def _restore(self, phrases: str) -> None:
+        self.phrases.setText(phrases)
+
+    def _show_exact(self) -> None:
+        sample = self.session.current
+        text = "Run again for exact maps"
+        if sample is not None and sample.exact:
+            text = "These maps are exact"
+        elif sample is not None and sample.seconds >= 1:
+            text += f" (about {duration(sample.seconds)})"
+        self.exact_button.setText(text)
+        self.exact_button.setToolTip(
+            "Records everything in full precision; the same image, more memory"
+        )
+        able = sample is not None and sample.trace is not None and not sample.exact
+        self.exact_button.setEnabled(able)
+
+    def map(self) -> None:
+        """Map the typed phrases."""
+        self.session.maps.map_phrases(self.phrases.text())
+
+    def _fill(self) -> None:
+        clear(self._rows)
+        for index, entry in enumerate(self.session.classes.active):
+            for column, widget in enumerate(self._row(entry)):
+                self._rows.addWidget(widget, index, column)
+
+    def _row(self, entry: ClassEntry) -> list[QWidget]:
+        shown = QCheckBox(entry.phrase)
+        shown.setObjectName(f"show_map_{entry.id}")
+        shown.setToolTip("Show this map")
+        shown.setChecked(entry.shown)
+        shown.toggled.connect(partial(self.session.maps.show_map, entry.id))
+        pieces = QLabel(_pieces(entry))
+        pieces.setObjectName(f"pieces_{entry.id}")
+        pieces.setToolTip("The pieces that the model's tokenizer makes of the phrase")
+        pieces.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Preferred)
+        source = QComboBox()
+        source.setObjectName(f"source_{entry.id}")
+        source.addItems(["phrase", "token"])
+        source.setCurrentText(entry.source)
+        source.setToolTip("Map the phrase, or the token that was optimized for it")
+        source.setEnabled(entry.token is not None)
+        source.textActivated.connect(partial(self._use, entry.id))
+        remove = small_button(
+            "×", f"remove_map_{entry.id}", partial(self._remove, entry), "Remove"
+        )
+        return [shown, pieces, source, remove]
+
+    def _use(self, number: int, source: str) -> None:
+        self.session.tokens.use(number, "token" if source == "token" else "phrase")
+
+    def _remove(self, entry: ClassEntry) -> None:
+        rest = [
+            phrase
+            for phrase in split_phrases(self.phrases.text())
+            if phrase.casefold() != entry.phrase.casefold()
+        ]
+        self.phrases.setText(", ".join(rest))
+        self.session.maps.drop_phrase(entry.id)
+
+
+def _pieces(entry: ClassEntry) -> str:
+    """Say what the tokenizer made of a phrase, where that is not its words."""
+    if not entry.pieces or list(entry.pieces) == entry.phrase.split():
+        return ""
+    return f"{len(entry.pieces)} pieces: {' · '.join(entry.pieces)}"

@@ -1,0 +1,354 @@
+"""The table of a project's images, to go through and to review."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, get_args
+
+from qtpy.QtCore import QModelIndex, QSize, Qt, QTimer
+from qtpy.QtGui import QKeySequence
+from qtpy.QtWidgets import (
+    QAbstractItemView,
+    QComboBox,
+    QFileDialog,
+    QHBoxLayout,
+    QHeaderView,
+    QLabel,
+    QLineEdit,
+    QMainWindow,
+    QMenu,
+    QSizePolicy,
+    QTableView,
+    QToolButton,
+    QVBoxLayout,
+    QWidget,
+)
+
+from napari_ovam._qt.layers.keys import ACTIONS, action_of, keys
+from napari_ovam._qt.session.session import Session
+from napari_ovam._qt.widgets.compact import compact
+from napari_ovam._qt.widgets.said import SaidLine
+from napari_ovam._qt.widgets.section import dock_of, listen
+from napari_ovam.project.index import Status
+
+from .project_table import SampleTable, dot
+from .proposing_row import ProposingRow
+from .thumbnails import SIZE
+
+if TYPE_CHECKING:
+    from napari.viewer import Viewer
+    from qtpy.QtGui import QKeyEvent, QShowEvent
+
+_BUTTONS = (
+    ("previous", "<"),
+    ("next", ">"),
+    ("next_open", "Next to review"),
+    ("accept", "Accept"),
+    ("reject", "Reject"),
+)
+
+
+class ProjectWidget(QWidget):
+    """Opens and saves projects, lists their images, and reviews them.
+
+    Parameters
+    ----------
+    napari_viewer
+        The viewer to annotate in.
+    """
+
+    def __init__(self, napari_viewer: Viewer) -> None:
+        super().__init__()
+        self.setObjectName("ovam_project")
+        self.session = session = Session.of(napari_viewer)
+        self._placed = False
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(4, 2, 4, 2)
+        layout.setSpacing(3)
+        layout.addLayout(self._project_row())
+        layout.addLayout(self._filter_row())
+        self.table = SampleTable(session)
+        self.view = self._view()
+        layout.addWidget(self.view, 1)
+        layout.addLayout(self._review_row())
+        layout.addWidget(ProposingRow(session, self.selected))
+        layout.addWidget(SaidLine(session))
+        listen(self, session.projects.changed, self._show_project)
+        listen(self, session.review.filter_changed, self._show_count)
+        listen(self, session.projects.status_changed, lambda _: self._show_count())
+        listen(self, session.current_changed, self._show_current)
+        listen(self, session.job_changed, self._show_busy)
+        self.destroyed.connect(self.table.thumbnails.close)
+        self._show_keys()
+        self._show_project()
+
+    # -- making ------------------------------------------------------------------
+
+    def _project_row(self) -> QHBoxLayout:
+        self.name = QLabel()
+        self.name.setObjectName("project_name")
+        self.name.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
+        make = compact
+        self.open_button = make("Open…", "open_project_button", self._open)
+        self.open_button.setToolTip("Open a project folder")
+        self.new_button = make("New…", "new_project_button", self._new)
+        self.new_button.setToolTip("Make a project in an empty folder")
+        self.save_button = make("Save as…", "save_project_button", self._save_as)
+        self.save_button.setToolTip("Put the work of this window into a project folder")
+        self.close_button = make("Close", "close_project_button", self._close)
+        self.close_button.setToolTip("Close the project; everything in it is saved")
+        row = QHBoxLayout()
+        row.addWidget(self.name, 1)
+        for each in (
+            self.open_button,
+            self.new_button,
+            self.save_button,
+            self.close_button,
+        ):
+            row.addWidget(each)
+        return row
+
+    def _filter_row(self) -> QHBoxLayout:
+        self.status = QComboBox()
+        self.status.setObjectName("status_filter")
+        self.status.addItem("all", "")
+        for status in get_args(Status):
+            self.status.addItem(dot(status), status, status)
+        self.status.activated.connect(
+            lambda index: self.session.review.set_filter(
+                status=self.status.itemData(index)
+            )
+        )
+        self.text = QLineEdit()
+        self.text.setObjectName("text_filter")
+        self.text.setPlaceholderText("name or prompt")
+        self.text.setClearButtonEnabled(True)
+        self._typing = QTimer(self)  # a letter alone would look through 1,000 rows
+        self._typing.setSingleShot(True)
+        self._typing.setInterval(150)
+        self._typing.timeout.connect(
+            lambda: self.session.review.set_filter(text=self.text.text())
+        )
+        self.text.textEdited.connect(lambda _: self._typing.start())
+        self.count = QLabel()
+        self.count.setObjectName("project_count")
+        self.keys_button = QToolButton()
+        self.keys_button.setObjectName("keys_button")
+        self.keys_button.setText("Keys")
+        self.keys_button.setStyleSheet("padding-right: 12px;")
+        self.keys_button.setToolTip(
+            "What keys do on the image and in this table; change them under File > "
+            "Preferences > OVAM"
+        )
+        self.keys_button.setPopupMode(QToolButton.ToolButtonPopupMode.InstantPopup)
+        menu = QMenu(self.keys_button)
+        menu.aboutToShow.connect(partial(self._fill_keys, menu))
+        self.keys_button.setMenu(menu)
+        row = QHBoxLayout()
+        row.addWidget(QLabel("Show"))
+        row.addWidget(self.status)
+        row.addWidget(self.text, 1)
+        row.addWidget(self.count)
+        row.addWidget(self.keys_button)
+        return row
+
+    def _view(self) -> QTableView:
+        view = _Table(self.session)
+        view.setObjectName("samples_table")
+        view.setModel(self.table)
+        view.setSelectionBehavior(QAbstractItemView.SelectionBehavior.SelectRows)
+        view.setSelectionMode(QAbstractItemView.SelectionMode.ExtendedSelection)
+        view.setIconSize(QSize(SIZE, SIZE))
+        view.setShowGrid(False)
+        view.setWordWrap(False)
+        view.setTabKeyNavigation(False)
+        view.setMinimumHeight(2 * SIZE)
+        rows, columns = view.verticalHeader(), view.horizontalHeader()
+        if rows is not None and columns is not None:
+            rows.hide()
+            rows.setSectionResizeMode(QHeaderView.ResizeMode.Fixed)
+            rows.setDefaultSectionSize(SIZE + 4)
+            columns.setSectionResizeMode(0, QHeaderView.ResizeMode.Stretch)
+            columns.setSectionResizeMode(1, QHeaderView.ResizeMode.Fixed)
+            columns.resizeSection(1, 110)
+            columns.hide()
+        selection = view.selectionModel()
+        if selection is not None:
+            selection.currentRowChanged.connect(self._row_chosen)
+        view.doubleClicked.connect(self._row_chosen)
+        return view
+
+    def _review_row(self) -> QHBoxLayout:
+        row = QHBoxLayout()
+        self._review = {}
+        for name, text in _BUTTONS:
+            call = action_of(self.session, name)
+            made = compact(text, f"{name}_button", call)
+            self._review[name] = made
+            row.addWidget(made)
+        return row
+
+    def _show_keys(self) -> None:
+        chosen = keys()
+        for action in ACTIONS:
+            made = self._review.get(action.name)
+            if made is not None:
+                text = action.text[0].upper() + action.text[1:]
+                key = chosen[action.name]
+                made.setToolTip(f"{text} ({key})" if key else text)
+
+    def _fill_keys(self, menu: QMenu) -> None:
+        menu.clear()
+        chosen = keys()
+        for action in ACTIONS:
+            entry = menu.addAction(f"{action.text}\t{chosen[action.name]}")
+            if entry is not None:
+                call = action_of(self.session, action.name)
+                entry.triggered.connect(lambda *_, call=call: call())
+
+    # -- showing -----------------------------------------------------------------
+
+    def showEvent(self, event: QShowEvent | None) -> None:
+        """Go below the image, where a table leaves the panel its height."""
+        super().showEvent(event)
+        if not self._placed:
+            self._placed = True
+            QTimer.singleShot(0, partial(place_below, self))
+
+    def _show_project(self) -> None:
+        projects = self.session.projects
+        opened = projects.opened
+        if opened is not None:
+            name = opened.path.name + " (read only)" * opened.read_only
+            self.name.setText(f"<b>{_escaped(name)}</b>")
+            self.name.setToolTip(str(opened.path))
+        else:
+            self.name.setText("Not in a project yet" if projects.keys else "No project")
+            self.name.setToolTip("Work is kept safe, and offered at the next start")
+        self.save_button.setVisible(opened is None)
+        self.close_button.setVisible(opened is not None)
+        self.status.setCurrentIndex(
+            max(0, self.status.findData(self.session.review.status))
+        )
+        self.text.setText(self.session.review.text)
+        self._show_count()
+        self._show_busy()
+        self._show_current()
+
+    def _show_busy(self) -> None:
+        free = not self.session.busy
+        for each in (self.open_button, self.new_button, self.close_button):
+            each.setEnabled(free)
+        self.save_button.setEnabled(free and bool(self.session.projects.keys))
+
+    def _show_count(self) -> None:
+        projects = self.session.projects
+        shown, total = self.table.rowCount(), len(projects.keys)
+        self.count.setText(str(total) if shown == total else f"{shown} of {total}")
+        for made in self._review.values():
+            made.setEnabled(bool(total))
+
+    def _show_current(self) -> None:
+        current = self.session.current
+        row = self.table.row(current.key) if current is not None else -1
+        selection = self.view.selectionModel()
+        if selection is None:
+            return
+        blocked = selection.blockSignals(True)
+        if row < 0:
+            selection.clear()
+        elif self.view.currentIndex().row() != row:
+            self.view.selectRow(row)
+            self.view.scrollTo(self.table.index(row, 0))
+        selection.blockSignals(blocked)
+        viewport = self.view.viewport()
+        if viewport is not None:
+            viewport.update()
+
+    def selected(self) -> list[str]:
+        """Return the keys of the selected samples, from top to bottom."""
+        selection = self.view.selectionModel()
+        indexes = [] if selection is None else selection.selectedRows()
+        return [self.table.key(row) for row in sorted(i.row() for i in indexes)]
+
+    def _row_chosen(self, index: QModelIndex, *_: Any) -> None:
+        key = self.table.key(index.row())
+        current = self.session.current
+        if key and (current is None or key != current.key):
+            self.session.review.show(key)
+
+    # -- folders -----------------------------------------------------------------
+
+    def _ask(self, text: str) -> Path | None:
+        opened = self.session.projects.opened
+        start = Path.home() if opened is None else opened.path.parent
+        folder = QFileDialog.getExistingDirectory(self, text, str(start))
+        return Path(folder) if folder else None
+
+    def _open(self) -> None:
+        if folder := self._ask("Open a project folder"):
+            self.session.projects.open(folder)
+
+    def _new(self) -> None:
+        if folder := self._ask("An empty folder for the project"):
+            self.session.projects.create(folder)
+
+    def _save_as(self) -> None:
+        if folder := self._ask("An empty folder for the project"):
+            self.session.projects.save_as(folder)
+
+    def _close(self) -> None:
+        self.session.projects.leave()
+
+
+class _Table(QTableView):
+    """A table in which the keys do what they do on the image."""
+
+    def __init__(self, session: Session) -> None:
+        super().__init__()
+        self._session = session
+
+    def keyPressEvent(self, event: QKeyEvent | None) -> None:
+        """Do what a key stands for, else what it does in tables."""
+        pressed = "" if event is None else _written(event)
+        for name, key in keys().items():
+            if key and key == pressed:
+                action_of(self._session, name)()
+                return
+        super().keyPressEvent(event)
+
+
+def _written(event: QKeyEvent) -> str:
+    """Return a key with its modifiers, as `keys.keys` writes it."""
+    modifiers = Qt.KeyboardModifier
+    parts = [
+        name
+        for name, modifier in (
+            ("Ctrl", modifiers.ControlModifier),
+            ("Shift", modifiers.ShiftModifier),
+            ("Alt", modifiers.AltModifier),
+            ("Meta", modifiers.MetaModifier),
+        )
+        if event.modifiers() & modifier
+    ]
+    return "-".join([*parts, QKeySequence(event.key()).toString()])
+
+
+def place_below(widget: QWidget) -> None:
+    """Dock a widget below the image, where it leaves the panel its height."""
+    dock = dock_of(widget)
+    window = None if dock is None or dock.isFloating() else dock.parent()
+    if dock is None or not isinstance(window, QMainWindow):
+        return
+    for corner, area in (
+        (Qt.Corner.BottomRightCorner, Qt.DockWidgetArea.RightDockWidgetArea),
+        (Qt.Corner.BottomLeftCorner, Qt.DockWidgetArea.LeftDockWidgetArea),
+    ):
+        window.setCorner(corner, area)
+    window.addDockWidget(Qt.DockWidgetArea.BottomDockWidgetArea, dock)
+    window.resizeDocks([dock], [window.height() // 3], Qt.Orientation.Vertical)
+
+
+def _escaped(text: str) -> str:
+    return text.replace("&", "&amp;").replace("<", "&lt;")

@@ -1,0 +1,227 @@
+"""Proposals and improved tokens of the project that is open in a session."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from psygnal import Signal
+
+from napari_ovam.base.progress import Cancelled
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from napari_ovam._qt.session.opened import Opened
+    from napari_ovam._qt.session.session import Session
+    from napari_ovam._qt.session.worker import Job
+    from napari_ovam.workflows.improving import Improvement, ImproveReport
+    from napari_ovam.workflows.proposals import ProposalReport
+
+
+@dataclass
+class _Run:
+    """What a run over images did until it ended."""
+
+    done: int = 0
+    cancelled: bool = False
+    kept: Mapping[str, str] = field(default_factory=dict)
+    failed: Mapping[str, str] = field(default_factory=dict)
+
+
+class Proposing:
+    """Proposes labels for images of the project, and improves its tokens.
+
+    The classes, tokens and statuses of the session are written first, so that both
+    see what the window shows.
+    """
+
+    improved = Signal(object)  # ImproveReport; nothing was changed yet
+
+    def __init__(self, session: Session) -> None:
+        self.session = session
+
+    # -- proposals -----------------------------------------------------------------
+
+    def propose(self, keys: Sequence[str], *, redo: bool = False) -> None:
+        """Propose labels for samples; edited and decided ones stay as they are.
+
+        Parameters
+        ----------
+        keys
+            Of the samples.
+        redo
+            Whether those that are "proposed" are done anew.
+        """
+        opened = self._ready("Labels are proposed")
+        if opened is None:
+            return
+        session = self.session
+        names = [n for n in map(session.projects.name, keys) if n is not None]
+        if not names:
+            session.complain("There is no image to propose labels for: select some")
+            return
+        if not session.classes.active:
+            session.complain(
+                "There is no class to look for: type phrases under Maps and press Map"
+            )
+            return
+        choice, layers = session.choice, session.maps.layers
+        refine, options = session.labels.refine, dict(session.labels.options)
+
+        def run(job: Job) -> _Run:
+            from napari_ovam.workflows.proposals import ProposalSettings, propose
+
+            found = _Run()
+
+            def written(name: str) -> None:
+                found.done += 1
+                job.post(name)
+
+            try:
+                session.saving.flush()
+                report: ProposalReport = propose(
+                    opened.project,
+                    session.models.get(choice, job),
+                    names,
+                    settings=ProposalSettings(
+                        redo=redo, layers=layers, refine=refine, labels=options
+                    ),
+                    progress=_counting(job),
+                    written=written,
+                )
+            except Cancelled:  # what was written stays
+                found.cancelled = True
+            else:
+                found.kept, found.failed = report.kept, report.failed
+            return found
+
+        session.start(
+            "Proposing labels",
+            run,
+            returned=self._proposed,
+            previewed=lambda name: session.projects.refresh([name]),
+            kept="Labels that were proposed before that are kept.",
+        )
+
+    def _proposed(self, found: _Run) -> None:
+        text = f"{_images(found.done)} got labels"
+        if found.cancelled:
+            self.session.say(
+                f"Cancelled: {text}, which are kept; Propose labels goes on from there."
+            )
+            return
+        notes = []
+        before = sum("proposed" in reason for reason in found.kept.values())
+        if before:
+            notes.append(f"{before} had some from before")
+        if len(found.kept) > before:
+            notes.append(f"{len(found.kept) - before} of your own were not touched")
+        text = "; ".join([text, *notes]) + "."
+        if found.failed:
+            name, reason = next(iter(found.failed.items()))
+            text += f" {_images(len(found.failed))} failed, such as {name}: {reason}."
+        elif found.done:
+            text += " Go through them, correct and accept."
+        self.session.say(text, "warning" if found.failed else "info")
+
+    # -- tokens --------------------------------------------------------------------
+
+    def improve(self) -> None:
+        """Optimize tokens on the accepted images; `improved` shows what came of it.
+
+        Nothing is changed before `use`.
+        """
+        opened = self._ready("Tokens are improved")
+        if opened is None:
+            return
+        session = self.session
+        if not len(session.classes):
+            session.complain(
+                "There is no class yet: type a phrase under Maps and press Map"
+            )
+            return
+        statuses = map(session.projects.status, session.projects.keys)
+        if "accepted" not in statuses:
+            session.complain(
+                "No image is accepted yet: correct labels and accept them, so that "
+                "tokens can learn from them"
+            )
+            return
+        choice, layers = session.choice, session.maps.layers
+        refine = session.labels.refine
+
+        def run(job: Job) -> ImproveReport:
+            from napari_ovam.workflows.improving import ImproveSettings, improve_tokens
+
+            session.saving.flush()
+            pipe = session.models.get(choice, job)
+            settings = ImproveSettings(store="never", layers=layers, refine=refine)
+            return improve_tokens(
+                opened.project, pipe, settings=settings, progress=job.progress
+            )
+
+        session.start(
+            "Improving tokens",
+            run,
+            returned=self._improved,
+            kept="The tokens in use are as they were.",
+        )
+
+    def _improved(self, report: ImproveReport) -> None:
+        if not report.results:
+            reasons = list(report.failed.items()) or list(report.skipped.items())
+            name, why = reasons[0]
+            self.session.complain(f"No token could be made: {name}: {why}")
+            return
+        better = sum(each.after > each.before for each in report.results)
+        text = f"{better} of {len(report.results)} new tokens are better."
+        if any(not each.left_out for each in report.results):
+            text += " Of one accepted image the figures say little: accept more."
+        self.session.say(f"{text} Choose which to use; nothing is changed yet.")
+        self.improved.emit(report)
+
+    def use(self, results: Sequence[Improvement]) -> None:
+        """Give classes their new tokens; the library keeps the ones they had."""
+        tokens = {
+            each.id: each.token for each in results if each.id in self.session.classes
+        }
+        if not tokens:
+            self.session.say("The tokens in use are as they were.")
+            return
+        scores = {each.id: (each.before, each.after) for each in results}
+        self.session.library.give(tokens, scores)
+
+    # -- inside --------------------------------------------------------------------
+
+    def _ready(self, what: str) -> Opened | None:
+        """Return the project, or None and a word about what keeps work from it."""
+        session, opened = self.session, self.session.projects.opened
+        if opened is None:
+            session.complain(
+                f"{what} in a project: open one, or put this work into one with Save as"
+            )
+            return None
+        if opened.read_only:
+            session.complain(f"{opened.path} can only be read")
+            return None
+        if session.refused():
+            return None
+        if session.current is not None:
+            session.labels.take_edits(session.current)
+        return opened
+
+
+def _counting(job: Job) -> Any:
+    """Return a progress callback that takes calls without figures as a check."""
+
+    def progress(done: int, total: int) -> None:
+        job.check()
+        if total:
+            job.progress(done, total)
+
+    return progress
+
+
+def _images(count: int) -> str:
+    return f"{count} image{'s' * (count != 1)}"

@@ -1,0 +1,131 @@
+"""Going through the samples of a session: filter, accept, reject."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from psygnal import Signal
+
+from napari_ovam._qt.session.state import DECIDED
+
+if TYPE_CHECKING:
+    from napari_ovam._qt.session.session import Session
+    from napari_ovam.project.index import Status
+
+
+class Review:
+    """Moves through the samples and says what is done with them.
+
+    Attributes
+    ----------
+    status
+        Of the samples that are gone through; empty for all.
+    text
+        What their titles contain.
+    """
+
+    filter_changed = Signal()
+
+    def __init__(self, session: Session) -> None:
+        self.session = session
+        self._projects = session.projects
+        self.status = ""
+        self.text = ""
+
+    def matches(self, key: str) -> bool:
+        """Whether a sample is among those that are gone through."""
+        return self.status in ("", self._projects.status(key)) and (
+            self.text.casefold() in self._projects.title(key).casefold()
+        )
+
+    def shown(self) -> list[str]:
+        """Return the keys of the samples that are gone through."""
+        keys = self._projects.keys
+        if not self.status and not self.text:
+            return list(keys)
+        return [key for key in keys if self.matches(key)]
+
+    def set_filter(self, *, status: str | None = None, text: str | None = None) -> None:
+        """Go through samples of one status, or whose titles contain a text."""
+        self.status = self.status if status is None else status
+        self.text = self.text if text is None else text.strip()
+        self.filter_changed.emit()
+
+    def clear_filter(self) -> None:
+        """Go through all samples."""
+        self.set_filter(status="", text="")
+
+    def neighbour(self, by: int, *, open_only: bool = False) -> str:
+        """Return the next (1) or previous (-1) sample; empty where there is none.
+
+        Parameters
+        ----------
+        open_only
+            Only one that was neither accepted nor rejected; after the last comes the
+            first.
+        """
+        projects, shown = self._projects, self.session.current
+        keys, current = projects.keys, projects.wanted or (shown.key if shown else "")
+        if current not in keys:
+            return next(iter(self.shown()), "")
+        at = keys.index(current)
+        after = keys[at + 1 :] if by > 0 else keys[:at][::-1]
+        if open_only:
+            after += keys[:at] if by > 0 else keys[:at:-1]
+            after = [key for key in after if projects.status(key) not in DECIDED]
+        return next((key for key in after if self.matches(key)), "")
+
+    def show(self, key: str) -> None:
+        """Show a sample, and say what can be done with it."""
+        self.session.select(key)
+        if not self.session.busy:
+            self.session.hint()
+
+    def step(self, by: int, *, open_only: bool = False) -> None:
+        """Show the next or previous sample that the filter lets through."""
+        key = self.neighbour(by, open_only=open_only)
+        if key:
+            self.show(key)
+            return
+        kind = " that is not reviewed" if open_only else ""
+        which = "before" if by < 0 and not open_only else "after"
+        self.session.say(f"There is no image{kind} {which} this one in the list.")
+
+    def accept(self) -> None:
+        """Accept the labels that are shown, and show the next sample."""
+        self._decide("accepted")
+
+    def reject(self) -> None:
+        """Leave the sample that is shown out of exports, and show the next one."""
+        self._decide("rejected")
+
+    def _decide(self, status: Status) -> None:
+        session, sample = self.session, self.session.current
+        if sample is None:
+            session.complain("There is no image to decide on")
+            return
+        opened = self._projects.opened
+        if opened is not None and opened.read_only:
+            session.complain(f"{opened.path} can only be read")
+            return
+        session.labels.take_edits(sample)
+        if status == "accepted":
+            if sample.edits is None:
+                session.complain(
+                    f"{sample.name} has no labels yet: make some, or reject it"
+                )
+                return
+            if unknown := session.labels.unknown_ids(sample):
+                session.complain(
+                    f"Label {unknown[0]} has no class: create it under Labels, or "
+                    "erase it, before you accept"
+                )
+                return
+        following = self.neighbour(1)
+        sample.status = status
+        session.saving.save_status(sample)
+        self._projects.status_changed.emit(sample.key)
+        if following:
+            session.select(following)
+        last = "" if following else " It was the last one of the list."
+        session.say(f"{sample.name} is {status}.{last}")

@@ -1,0 +1,1 @@
+"""Who owns the panel's state: samples, jobs, saving; no widget."""

@@ -1,0 +1,446 @@
+"""What runs in a job's thread: plain functions without Qt, napari or the session.
+
+torch and diffusers are imported inside, so that napari starts without them.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from napari_ovam.hub.recent import remember_model
+from napari_ovam.segmentation.class_maps import (
+    RefinedMaps,
+    class_iou,
+    class_map,
+    class_maps,
+    label_maker,
+    label_settings,
+    refined_maps,
+    seen,
+)
+
+from .model_jobs import load_model
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+    from napari_ovam import (
+        ExportItem,
+        Generation,
+        GenerationSettings,
+        LabelClass,
+        OptimizationSettings,
+        Token,
+    )
+    from napari_ovam.attention.trace import Trace, TraceSettings
+    from napari_ovam.hub.memory import MemoryPlan
+    from napari_ovam.segmentation.labels import LabelMaker
+
+    from .state import ModelChoice
+    from .worker import Job
+
+
+@dataclass(frozen=True)
+class MapRequest:
+    """A class whose map is wanted: by its phrase, with its token where it has one.
+
+    `layers` is one of `class_maps.LAYERS`.
+    """
+
+    id: int
+    phrase: str
+    token: Token | None = None
+    layers: str = "fine"
+
+
+@dataclass(frozen=True)
+class LabelRequest:
+    """How labels are made from maps: see `class_maps.class_labels`."""
+
+    thresholds: Mapping[int, float | None]
+    absent: frozenset[int] = frozenset()
+    refine: str = ""
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, eq=False)
+class Maps:
+    """Maps by class id with the pieces of their phrases."""
+
+    maps: dict[int, NDArray[np.float32]]
+    pieces: dict[int, tuple[str, ...]]
+
+
+@dataclass(frozen=True, eq=False)
+class Preview:
+    """An unfinished image."""
+
+    picture: NDArray[np.uint8]
+
+
+@dataclass(frozen=True, eq=False)
+class Made:
+    """A finished image with its trace and, where phrases are in use, its maps.
+
+    `seconds` is how long the model ran for it.
+    """
+
+    generation: Generation
+    choice: ModelChoice
+    maps: Maps | None
+    labels: NDArray[Any] | None
+    seconds: float = 0
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class Step:
+    """One step of a token optimization; `map` is the first image's."""
+
+    index: int
+    loss: float
+    map: NDArray[np.float32]
+
+
+@dataclass(frozen=True, eq=False)
+class Optimized:
+    """An optimized token, and the IoU of labels by the phrase and with the token."""
+
+    token: Token
+    before: float
+    after: float
+
+
+class Models:
+    """Holds the pipeline used last and the phrases that were encoded.
+
+    Only one long job runs at a time; what is typed may be encoded beside it.
+
+    Attributes
+    ----------
+    plans
+        How a person wants models to be loaded, to take less memory.
+    """
+
+    def __init__(self) -> None:
+        self.plans: dict[ModelChoice, MemoryPlan] = {}
+        self._loaded: tuple[tuple[ModelChoice, MemoryPlan | None], Any] | None = None
+        self._encoded: dict[tuple[str, str], Token] = {}
+        self._lock = threading.RLock()
+
+    def has(self, choice: ModelChoice) -> bool:
+        """Tell whether a model is loaded."""
+        return self._loaded is not None and self._loaded[0][0] == choice
+
+    def loaded(self, choice: ModelChoice) -> Any:
+        """Return the pipeline of a choice if it is loaded, else None."""
+        known = self._loaded
+        return known[1] if known is not None and known[0][0] == choice else None
+
+    def get(self, choice: ModelChoice, job: Job) -> Any:
+        """Return the pipeline of a choice, loading it as planned where needed."""
+        wanted = choice, self.plans.get(choice)
+        with self._lock:
+            return self._get(wanted, job)
+
+    def _get(self, wanted: tuple[ModelChoice, MemoryPlan | None], job: Job) -> Any:
+        choice, _ = wanted
+        if self._loaded is None or self._loaded[0] != wanted:
+            title = job.title
+            job.describe(f"Loading the model {choice.model}", holds=True)
+            self._loaded = None  # two models may not fit into memory
+            self._loaded = wanted, load_model(*wanted)
+            remember_model(choice.model)
+            job.describe(title)
+        return self._loaded[1]
+
+    def encode(self, choice: ModelChoice, phrase: str, job: Job) -> Token:
+        """Return a phrase as a token, from memory where it was encoded before."""
+        key = (choice.model, phrase)
+        with self._lock:
+            if key not in self._encoded:
+                from napari_ovam import encode_phrase
+
+                self._encoded[key] = encode_phrase(self.get(choice, job), phrase)
+            return self._encoded[key]
+
+
+def make_maps(
+    models: Models,
+    choice: ModelChoice,
+    trace: Trace,
+    wanted: Sequence[MapRequest],
+    job: Job,
+) -> Maps:
+    """Map phrases and tokens on one trace."""
+    job.describe("Mapping")
+    sources: dict[str, dict[int, list[Token]]] = {}
+    pieces = {}
+    for done, request in enumerate(wanted):
+        job.progress(done, len(wanted))
+        phrase = models.encode(choice, request.phrase, job)
+        tokens = [phrase] if request.token is None else [request.token, phrase]
+        sources.setdefault(request.layers, {})[request.id] = tokens
+        pieces[request.id] = phrase.pieces
+    maps: dict[int, NDArray[np.float32]] = {}
+    for layers, several in sources.items():
+        maps |= class_maps(trace, several, layers)
+    job.progress(len(wanted), len(wanted))
+    return Maps(maps, pieces)
+
+
+def special_maps(
+    models: Models, choice: ModelChoice, trace: Trace, phrase: str, job: Job
+) -> dict[str, NDArray[np.float32]]:
+    """Map the start and end tokens that surround a phrase."""
+    token = models.encode(choice, phrase, job)
+    last = len(token.embedding)
+    return {
+        name: class_map(trace, replace(token, span=span))
+        for name, span in (("start token", (0, 1)), ("end token", (last - 1, last)))
+    }
+
+
+class Labeller:
+    """Makes labels of one image's maps after another's, in one thread at a time.
+
+    It keeps what does not depend on thresholds, of the image it was asked for last: a
+    slider that is dragged asks again and again.
+    """
+
+    def __init__(self) -> None:
+        self._maps: dict[int, NDArray[np.float32]] = {}
+        self._maker: LabelMaker | None = None
+        self._levels: dict[int, float] = {}
+
+    def labels(
+        self,
+        maps: Mapping[int, NDArray[np.float32]],
+        request: LabelRequest,
+        image: NDArray[np.uint8],
+        known: RefinedMaps | None = None,
+    ) -> tuple[NDArray[Any], dict[int, float]]:
+        """Turn maps by class id into (H, W) class ids, as `class_labels` does.
+
+        Also returns the automatic thresholds of these maps, whether or not they are in
+        use. `known` is as in `refined_maps`.
+        """
+        wanted = set(maps) & set(request.thresholds) - request.absent
+        if not wanted:
+            return np.zeros(image.shape[:2], np.uint8), {}
+        fine = refined_maps({i: maps[i] for i in wanted}, image, request.refine, known)
+        from napari_ovam.segmentation.labels import automatic_threshold
+
+        if self._maker is None or not _same(fine, self._maps):
+            self._maker, self._maps = label_maker(fine, image, refine=""), fine
+            self._levels = {i: automatic_threshold(each) for i, each in fine.items()}
+        settings = label_settings(request.thresholds, self._maker.ids, request.options)
+        return self._maker.labels(settings), self._levels
+
+
+def _same(one: Mapping[int, Any], other: Mapping[int, Any]) -> bool:
+    """Whether two hold the same objects."""
+    return set(one) == set(other) and all(one[i] is other[i] for i in one)
+
+
+def generate_images(
+    models: Models,
+    choice: ModelChoice,
+    settings: GenerationSettings,
+    count: int,
+    trace: TraceSettings,
+    wanted: Sequence[MapRequest],
+    labels: LabelRequest | None,
+    job: Job,
+) -> int:
+    """Generate images, each posted as `Made` when it is done; return how many."""
+    from napari_ovam import generate
+
+    pipe = models.get(choice, job)
+    for index in range(count):
+        each = replace(settings, seed=settings.seed + index)
+        suffix = f" {index + 1} of {count}" if count > 1 else ""
+        job.describe(f"Generating{suffix}")
+        start = time.monotonic()
+        generation = generate(
+            pipe,
+            each,
+            trace=trace,
+            progress=job.progress,
+            preview=lambda _, picture: job.preview(Preview(picture)),
+        )
+        job.post(_made(models, choice, generation, wanted, labels, job, start))
+    return count
+
+
+def trace_images(
+    models: Models,
+    choice: ModelChoice,
+    images: Sequence[tuple[NDArray[np.uint8], str]],
+    trace: TraceSettings,
+    wanted: Sequence[MapRequest],
+    labels: LabelRequest | None,
+    job: Job,
+    look: Mapping[str, Any] | None = None,
+) -> int:
+    """Trace existing images with their prompts, each posted as `Made`.
+
+    `look` holds noise_level, noise_seeds, flip and max_tiles of `trace_image`.
+    """
+    from napari_ovam import trace_image
+
+    pipe = models.get(choice, job)
+    for image, prompt in images:
+        job.describe("Looking at the image")
+        start = time.monotonic()
+        generation = trace_image(
+            pipe,
+            image,
+            prompt=prompt,
+            trace=trace,
+            progress=job.progress,
+            **(look or {}),
+        )
+        job.post(_made(models, choice, generation, wanted, labels, job, start))
+    return len(images)
+
+
+def reproduce_image(
+    models: Models,
+    choice: ModelChoice,
+    image: NDArray[np.uint8],
+    settings: GenerationSettings,
+    trace: TraceSettings,
+    wanted: Sequence[MapRequest],
+    labels: LabelRequest | None,
+    job: Job,
+) -> Generation | None:
+    """Generate an image again from its settings to get its trace.
+
+    Posts `Made` and returns None where the pixels are the same; else returns the
+    image that came out, and posts nothing.
+    """
+    from napari_ovam import generate
+
+    pipe = models.get(choice, job)
+    job.describe("Generating again for the trace")
+    start = time.monotonic()
+    generation = generate(pipe, settings, trace=trace, progress=job.progress)
+    if not np.array_equal(generation.image, image):
+        return generation
+    job.post(_made(models, choice, generation, wanted, labels, job, start))
+    return None
+
+
+def _made(
+    models: Models,
+    choice: ModelChoice,
+    generation: Generation,
+    wanted: Sequence[MapRequest],
+    labels: LabelRequest | None,
+    job: Job,
+    start: float,
+) -> Made:
+    seconds = time.monotonic() - start
+    notes: tuple[str, ...] = ()
+    if not generation.image.any():
+        notes = (
+            "The model returned a black image (a safety checker, or too little "
+            "precision): try another seed or prompt.",
+        )
+    if not wanted:
+        return Made(generation, choice, None, None, seconds, notes)
+    try:
+        maps = make_maps(models, choice, generation.trace, wanted, job)
+    except ValueError as error:
+        # A token of another model must not cost the person the image.
+        note = f"The image is there, its maps are not: {error}"
+        return Made(generation, choice, None, None, seconds, (*notes, note))
+    proposal = None
+    if labels is not None:
+        proposal, _ = Labeller().labels(maps.maps, labels, generation.image)
+    return Made(generation, choice, maps, proposal, seconds, notes)
+
+
+def optimize(
+    models: Models,
+    choice: ModelChoice,
+    request: MapRequest,
+    traces: Sequence[Trace],
+    images: Sequence[NDArray[np.uint8]],
+    targets: Sequence[NDArray[np.uint8]],
+    settings: OptimizationSettings | None,
+    refine: str,
+    job: Job,
+) -> Optimized:
+    """Optimize a token, and score labels of the class alone against the targets."""
+    from napari_ovam import optimize_token
+
+    phrase = models.encode(choice, request.phrase, job)
+    job.describe("Optimizing")
+    traces = [seen(trace, request.layers) for trace in traces]
+
+    def scored(tokens: Sequence[Token]) -> float:
+        each = zip(traces, targets, images, strict=True)
+        found = [
+            class_iou(trace, tokens, target, image, layers="all", refine=refine)
+            for trace, target, image in each
+        ]
+        return float(np.mean(found))
+
+    before = scored([phrase])
+
+    def on_step(index: int, loss: float, maps: Any) -> None:
+        job.preview(Step(index, float(loss), _first_map(maps)))
+
+    token = optimize_token(
+        traces, phrase, targets, settings, progress=job.progress, on_step=on_step
+    )
+    return Optimized(token, before, scored([token, phrase]))
+
+
+def _first_map(maps: Sequence[Tensor]) -> NDArray[np.float32]:
+    """Return the first image's map, 0 to 1."""
+    values: NDArray[np.float32] = maps[0].detach().float().cpu().numpy()
+    top = float(values.max())
+    return values / top if top > 0 else values
+
+
+def export(
+    items: Iterable[ExportItem],
+    classes: Sequence[LabelClass],
+    folder: Path,
+    formats: Sequence[str],
+    overwrite: bool,
+    split: str,
+    job: Job,
+) -> str:
+    """Write a dataset, split by shares such as "0.8,0.1,0.1" if there are any.
+
+    Returns what is to be said of it: how well polygons agree with the masks.
+    """
+    from napari_ovam import export_dataset
+    from napari_ovam.datasets.exporters import parse_split
+
+    made = export_dataset(
+        items,
+        classes,
+        folder,
+        formats,
+        overwrite=overwrite,
+        split=parse_split(split) if split.strip() else None,
+        progress=job.progress,
+    )
+    return "".join(
+        f" {name}: the polygons' lowest IoU is {lowest.iou:.3f} ({lowest.image})."
+        for name, lowest in made.lowest_iou.items()
+    )

@@ -1,0 +1,1 @@
+"""Token optimization and the token library."""

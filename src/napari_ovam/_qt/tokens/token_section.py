@@ -1,0 +1,153 @@
+"""Optimize a token from labels."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from magicgui.widgets import ComboBox, SpinBox
+from qtpy.QtWidgets import QComboBox, QFileDialog, QHBoxLayout, QLabel, QWidget
+
+from napari_ovam._qt.widgets.plot import LossPlot
+from napari_ovam._qt.widgets.section import More, Section, button, form, listen
+
+if TYPE_CHECKING:
+    from napari_ovam._qt.session.state import LiveSample
+
+_BY_MINIMUM = QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon
+
+
+class TokenSection(Section):
+    """Class, images, Optimize; what came out and what to do with it."""
+
+    title: ClassVar[str] = "Token"
+
+    def build(self) -> None:
+        """Make the widgets."""
+        self.choice = QComboBox()
+        self.choice.setObjectName("token_class")
+        self.choice.setSizeAdjustPolicy(_BY_MINIMUM)
+        self.choice.setMinimumContentsLength(4)
+        self.choice.setToolTip("The class to find a token for")
+        self.scope = QComboBox()
+        self.scope.setObjectName("token_scope")
+        self.scope.addItems(["this image", "all edited images"])
+        self.scope.setSizeAdjustPolicy(_BY_MINIMUM)
+        self.scope.setMinimumContentsLength(6)
+        self.scope.setToolTip("The images whose labels the token learns from")
+        self.optimize_button = button(
+            "Optimize",
+            "optimize_button",
+            self.optimize,
+            "Find the token whose map fits the labels best",
+        )
+        self.row(self.choice, self.scope, self.optimize_button)
+        self.plot = LossPlot()
+        self.box.addWidget(self.plot)
+        self.scores = QLabel("No token yet")
+        self.scores.setObjectName("scores_text")
+        self.box.addWidget(self.scores)
+        self.use_button = button(
+            "Use for this class", "use_token_button", lambda: self._use("token")
+        )
+        self.back_button = button(
+            "Back to the phrase", "use_phrase_button", lambda: self._use("phrase")
+        )
+        self.row(self.use_button, self.back_button)
+        self.save_button = button("Save token…", "save_token_button", self._save)
+        self.load_button = button("Load token…", "load_token_button", self._load)
+        content: Any = self._form()
+        buttons = QHBoxLayout()
+        buttons.addWidget(self.save_button)
+        buttons.addWidget(self.load_button)
+        holder = QWidget()
+        holder.setLayout(buttons)
+        buttons.setContentsMargins(0, 0, 0, 0)
+        content.layout().addRow(holder)
+        self.box.addWidget(More(content, "more: save, load, settings"))
+        listen(self, self.session.classes_changed, self._fill)
+        listen(self, self.session.optimized_step, self.plot.add)
+        self.at_key("optimize", self.optimize)
+        self.choice.currentIndexChanged.connect(lambda _: self._show())
+        self._fill()
+
+    def _form(self) -> QWidget:
+        self.iterations = SpinBox(
+            label="Iterations (0: own)", name="iterations", min=0, max=100000, value=0
+        )
+        self.iterations.tooltip = "0: the recipe's own"
+        self.recipe = ComboBox(
+            label="Recipe", name="recipe", choices=["default", "ovam"], value="default"
+        )
+        self.recipe.tooltip = "ovam: as published, slower"
+        return form(self.iterations, self.recipe)
+
+    @property
+    def number(self) -> int:
+        """The id of the chosen class, 0 where there is none."""
+        return int(self.choice.currentData() or 0)
+
+    def optimize(self) -> None:
+        """Optimize with the values of the form."""
+        iterations = int(self.iterations.value) or None
+        recipe = self.recipe.value
+
+        def settings():  # type: ignore[no-untyped-def]
+            from napari_ovam import OptimizationSettings
+
+            return OptimizationSettings(recipe=recipe, iterations=iterations)
+
+        self.plot.clear()
+        self.session.tokens.optimize(self.number, self._samples(), settings)
+
+    def _samples(self) -> list[LiveSample]:
+        session = self.session
+        if self.scope.currentIndex() == 0:
+            return [session.current] if session.current else []
+        return [s for s in session.samples if s.edits and not s.edits.are_proposal]
+
+    def _fill(self) -> None:
+        number = self.number
+        self.choice.blockSignals(True)
+        self.choice.clear()
+        for entry in self.session.classes:
+            self.choice.addItem(entry.name, entry.id)
+        self.choice.setCurrentIndex(max(0, self.choice.findData(number)))
+        self.choice.blockSignals(False)
+        self._show()
+
+    def _show(self) -> None:
+        classes = self.session.classes
+        entry = classes.get(self.number)
+        token = entry.token if entry is not None else None
+        if entry is None or token is None:
+            text = "No token yet"
+        else:
+            used = "in use" if entry.source == "token" else "not in use"
+            figures = ""
+            if entry.scores is not None:
+                figures = f": IoU {entry.scores[0]:.2f} → {entry.scores[1]:.2f}"
+            text = f"Token of {entry.name}{figures}, {used}"
+        self.scores.setText(text)
+        has = entry is not None and token is not None
+        self.use_button.setEnabled(has and entry.source == "phrase")  # type: ignore[union-attr]
+        self.back_button.setEnabled(has and entry.source == "token")  # type: ignore[union-attr]
+        self.save_button.setEnabled(has)
+        self.load_button.setEnabled(entry is not None)
+
+    def _use(self, source: str) -> None:
+        self.session.tokens.use(self.number, "token" if source == "token" else "phrase")
+
+    def _save(self) -> None:
+        entry = self.session.classes[self.number]
+        path, _ = QFileDialog.getSaveFileName(
+            self, "Save token", f"{entry.name}.safetensors", "Token (*.safetensors)"
+        )
+        if path:
+            self.session.tokens.save_token(entry.id, path)
+
+    def _load(self) -> None:
+        path, _ = QFileDialog.getOpenFileName(
+            self, "Load token", "", "Tokens (*.safetensors *.npy)"
+        )
+        if path:
+            self.session.tokens.load_token(self.number, path)

@@ -1,0 +1,1 @@
+"""Traces, maps, tokens and their optimization: no pipeline, no picture."""

@@ -1,0 +1,433 @@
+"""Traces: what the cross-attention of a model asked while it made an image.
+
+One trace, recorded once, answers many questions (`napari_ovam.attention.maps`)
+without the pipeline that it came from.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import operator
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal, get_args
+from weakref import WeakKeyDictionary
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from napari_ovam.diffusion.architectures import pipeline_architecture
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+Branch = Literal["uncond", "cond"]
+# What is kept by default, by a word as it depends on the model: see `TraceSettings`.
+Layers = Literal["fine"]
+Calls = Literal["quarters"]
+
+_hashes: WeakKeyDictionary[torch.nn.Module, tuple[Any, str]] = WeakKeyDictionary()
+
+
+_FINE = 16  # cells along a side
+
+
+class TraceError(ValueError):
+    """A trace that contradicts itself or the question asked of it."""
+
+
+class ModelMismatchError(ValueError):
+    """A token and a trace that come from different text encoders."""
+
+
+@dataclass(frozen=True, eq=False)
+class LayerTrace:
+    """What one cross-attention layer asked, and how it reads a text.
+
+    Attributes
+    ----------
+    name
+        The layer's path in the UNet, ending in ".attn2".
+    grid
+        (h, w), the latent cells that the layer sees.
+    queries
+        Shape (calls, heads, h*w, head_dim), the cells row by row.
+    key_weight
+        Shape (heads*head_dim, text_dim): the keys of a text are
+        `text @ key_weight.T (+ key_bias)`.
+    scale
+        What the dot products are multiplied by, usually head_dim**-0.5.
+    key_bias
+        Shape (heads*head_dim,), or None.
+
+    Raises
+    ------
+    TraceError
+        If the shapes contradict each other.
+    """
+
+    name: str
+    grid: tuple[int, int]
+    queries: Tensor
+    key_weight: Tensor
+    scale: float
+    key_bias: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        _check_queries(self.name, "queries", self.queries, self.grid)
+        inner = self.queries.shape[1] * self.queries.shape[3]
+        weight = tuple(self.key_weight.shape)
+        if len(weight) != 2 or weight[0] != inner:
+            raise TraceError(
+                f"layer {self.name}: key_weight has shape {weight} where "
+                f"(heads*head_dim = {inner}, text_dim) is wanted"
+            )
+        if self.key_bias is not None and tuple(self.key_bias.shape) != (inner,):
+            raise TraceError(
+                f"layer {self.name}: key_bias has shape {tuple(self.key_bias.shape)} "
+                f"where ({inner},) is wanted"
+            )
+
+
+@dataclass(frozen=True, eq=False)
+class SelfTrace:
+    """What one self-attention layer computed, for the refinement of maps.
+
+    Attributes
+    ----------
+    name
+        The layer's path in the UNet, ending in ".attn1".
+    grid
+        (h, w), the latent cells that the layer sees.
+    queries, keys
+        Shape (calls, heads, h*w, head_dim), the cells row by row.
+    scale
+        What the dot products are multiplied by.
+
+    Raises
+    ------
+    TraceError
+        If the shapes contradict each other.
+    """
+
+    name: str
+    grid: tuple[int, int]
+    queries: Tensor
+    keys: Tensor
+    scale: float
+
+    def __post_init__(self) -> None:
+        _check_queries(self.name, "queries", self.queries, self.grid)
+        _check_queries(self.name, "keys", self.keys, self.grid)
+        if self.queries.shape != self.keys.shape:
+            raise TraceError(
+                f"layer {self.name}: queries of shape {tuple(self.queries.shape)} and "
+                f"keys of shape {tuple(self.keys.shape)} differ"
+            )
+
+
+@dataclass(frozen=True, eq=False)
+class Trace:
+    """Everything recorded while a model made, or looked at, one image.
+
+    Attributes
+    ----------
+    layers
+        At least one cross-attention layer.
+    image_size
+        (H, W) in pixels.
+    model
+        `text_encoder_hash` of the pipeline: which tokens fit; "" if unknown.
+    branch
+        Which half of the guidance batch was kept; "cond" where there was no guidance.
+    calls
+        The numbers of the denoising calls that were kept, ascending, from 0. Left
+        empty, the calls are numbered as they come.
+    self_layers
+        Self-attention layers, if they were recorded.
+
+    Raises
+    ------
+    TraceError
+        If the parts contradict each other.
+    """
+
+    layers: tuple[LayerTrace, ...]
+    image_size: tuple[int, int]
+    model: str
+    branch: Branch
+    calls: tuple[int, ...] = ()
+    self_layers: tuple[SelfTrace, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not self.layers:
+            raise TraceError("a trace needs at least one layer, and layers is empty")
+        _check_branch(self.branch)
+        if len(self.image_size) != 2 or min(self.image_size) < 1:
+            raise TraceError(
+                f"image_size is {self.image_size!r}: give (height, width) in pixels"
+            )
+        everything: list[LayerTrace | SelfTrace] = [*self.layers, *self.self_layers]
+        names = [layer.name for layer in everything]
+        if twice := {name for name in names if names.count(name) > 1}:
+            raise TraceError(f"a trace holds {sorted(twice)[0]} more than once")
+        if len(dims := {layer.key_weight.shape[1] for layer in self.layers}) > 1:
+            raise TraceError(f"the layers read texts of different sizes {sorted(dims)}")
+        if not self.calls:
+            count = self.layers[0].queries.shape[0]
+            object.__setattr__(self, "calls", tuple(range(count)))
+        for layer in everything:
+            if (count := layer.queries.shape[0]) != len(self.calls):
+                raise TraceError(
+                    f"layer {layer.name} holds {count} denoising calls and calls "
+                    f"numbers {len(self.calls)}: {self.calls}"
+                )
+
+    @property
+    def text_dim(self) -> int:
+        """Size of the text embeddings that the layers read."""
+        return self.layers[0].key_weight.shape[1]
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """(h, w) of the largest grid: the resolution of the maps."""
+        return max((layer.grid for layer in self.layers), key=lambda g: g[0] * g[1])
+
+    @property
+    def maps_per_pixel(self) -> int:
+        """Sum of calls times heads over the layers: what the maps add up to."""
+        return sum(q.shape[0] * q.shape[1] for q in (la.queries for la in self.layers))
+
+    def select(
+        self,
+        *,
+        layers: Iterable[str | int] | None = None,
+        calls: Iterable[int] | None = None,
+    ) -> Trace:
+        """Return a part of the trace; the tensors are views where they can be.
+
+        Parameters
+        ----------
+        layers
+            Names of cross-attention layers, and integers, which stand for all layers
+            whose grid has that many cells along its longer side. Self-attention
+            layers of the same transformer blocks stay. None keeps all.
+        calls
+            Numbers of denoising calls, as in `calls` of the trace; negative ones
+            count from the last that it holds. None keeps all.
+
+        Raises
+        ------
+        ValueError
+            If the trace holds no such layer or call.
+        """
+        places = list(range(len(self.calls)))
+        if calls is not None:
+            places = sorted({self._place_of(operator.index(call)) for call in calls})
+            if not places:
+                raise ValueError("calls is empty: name at least one, or give None")
+        whole = len(places) == len(self.calls)
+
+        def pick(tensor: Tensor) -> Tensor:
+            return tensor if whole else tensor[_as_slice(places)]
+
+        chosen = self.layers
+        if layers is not None:
+            grids = {layer.name: layer.grid for layer in self.layers}
+            names = choose_layers(layers, grids)
+            chosen = tuple(layer for layer in self.layers if layer.name in names)
+        blocks = {block_of(layer.name) for layer in chosen}
+        return replace(
+            self,
+            layers=tuple(replace(la, queries=pick(la.queries)) for la in chosen),
+            self_layers=tuple(
+                replace(la, queries=pick(la.queries), keys=pick(la.keys))
+                for la in self.self_layers
+                if block_of(la.name) in blocks
+            ),
+            calls=tuple(self.calls[place] for place in places),
+        )
+
+    def fine(self) -> Trace:
+        """Return the up blocks' layers of 16 cells or more along a side.
+
+        Their maps make better masks than those of all layers (docs/quality.md,
+        measured on the embedded model). The whole trace where there are none.
+        """
+        names = fine_layers({layer.name: layer.grid for layer in self.layers})
+        return self if len(names) == len(self.layers) else self.select(layers=names)
+
+    def to(
+        self, device: torch.device | str | None, dtype: torch.dtype | None = None
+    ) -> Trace:
+        """Return the trace on a device (None: where it is) and in a dtype."""
+
+        def move(tensor: Tensor) -> Tensor:
+            return tensor.to(device=device, dtype=dtype)
+
+        return replace(
+            self,
+            layers=tuple(
+                replace(
+                    layer,
+                    queries=move(layer.queries),
+                    key_weight=move(layer.key_weight),
+                    key_bias=None if layer.key_bias is None else move(layer.key_bias),
+                )
+                for layer in self.layers
+            ),
+            self_layers=tuple(
+                replace(layer, queries=move(layer.queries), keys=move(layer.keys))
+                for layer in self.self_layers
+            ),
+        )
+
+    def _place_of(self, call: int) -> int:
+        if call in self.calls:
+            return self.calls.index(call)
+        if -len(self.calls) <= call < 0:
+            return len(self.calls) + call
+        raise ValueError(f"call {call} is not in the trace, which holds {self.calls}")
+
+
+@dataclass(frozen=True)
+class TraceSettings:
+    """What `generate` and `trace_image` keep; see `record` for what each means.
+
+    The defaults make masks at least as good as those of everything (docs/quality.md),
+    of a thirtieth of the bytes for SD 1.5 (docs/speed.md): of the conditional half,
+    the layers that `Trace.fine` takes, the calls a quarter, half and three quarters of
+    the way, and half precision, which changes no map by more than about a thousandth
+    of its maximum. OVAM as published, exactly, is
+    ``TraceSettings("uncond", layers=None, calls=None, dtype=None)``.
+
+    Raises
+    ------
+    ValueError
+        If a value is none of those that `record` takes.
+    """
+
+    branch: Branch = "cond"
+    layers: tuple[str | int, ...] | Layers | None = "fine"
+    calls: tuple[int, ...] | Calls | None = "quarters"
+    dtype: torch.dtype | None = torch.float16
+    middle: bool = False
+    self_attention: bool = False
+
+    def __post_init__(self) -> None:
+        _check_branch(self.branch)
+        for name, word in (("layers", *get_args(Layers)), ("calls", *get_args(Calls))):
+            value = getattr(self, name)
+            if isinstance(value, str) and value != word:
+                raise ValueError(
+                    f"{name} is {value!r}: give {word!r}, a list, or None for all"
+                )
+        if isinstance(self.dtype, str):
+            raise ValueError(
+                f"dtype is {self.dtype!r}: give torch.{self.dtype}, or None for the "
+                "model's own precision"
+            )
+
+
+def block_of(layer: str) -> str:
+    """Return the path of the transformer block that an attention layer is in."""
+    return layer.rpartition(".")[0]
+
+
+def fine_layers(grids: dict[str, tuple[int, int]]) -> set[str]:
+    """Return the up blocks' layers of 16 cells or more along a side, or else all."""
+    names = {n for n, g in grids.items() if "up_blocks" in n and max(g) >= _FINE}
+    return names or set(grids)
+
+
+def quarter_calls(total: int) -> tuple[int, ...]:
+    """Return the calls a quarter, half and three quarters of the way, ascending."""
+    return tuple(sorted({total * part // 4 for part in (1, 2, 3)}))
+
+
+def choose_layers(
+    wanted: Iterable[str | int], grids: dict[str, tuple[int, int]]
+) -> set[str]:
+    """Return the names that are wanted by name or by the longer side of the grid.
+
+    Raises
+    ------
+    ValueError
+        If a wanted name or side does not exist, or nothing is wanted.
+    """
+    if isinstance(wanted, str):
+        raise ValueError(f"layers is {wanted!r}: give a list of names or grid sides")
+    names: set[str] = set()
+    for item in wanted:
+        if isinstance(item, str):
+            found = {item} & grids.keys()
+        else:
+            found = {name for name, grid in grids.items() if max(grid) == item}
+        if not found:
+            sides = sorted({max(grid) for grid in grids.values()})
+            raise ValueError(
+                f"there is no layer {item!r}: give grid sides of {sides}, or names of "
+                f"{sorted(grids)}"
+            )
+        names |= found
+    if not names:
+        raise ValueError("layers is empty: name at least one, or give None for all")
+    return names
+
+
+def text_encoder_hash(pipe: Any) -> str:
+    """Return a fingerprint of a pipeline's text encoder, "" if it has none at hand.
+
+    Of several encoders (Stable Diffusion XL) all count, and of PixArt the projection
+    behind its encoder. It is taken of the signs of all weights, which neither half
+    precision, bfloat16 nor the device changes, while any training flips many. It is
+    kept per module and taken anew when weights were replaced or changed in place.
+    """
+    modules = pipeline_architecture(pipe).text_modules(pipe)
+    if any(p.is_meta for module in modules for p in module.parameters()):
+        return ""
+    hashes = [_weights_hash(module) for module in modules]
+    if len(hashes) < 2:
+        return "".join(hashes)
+    return hashlib.blake2b("".join(hashes).encode(), digest_size=16).hexdigest()
+
+
+def _weights_hash(module: torch.nn.Module) -> str:
+    state = tuple((p.data_ptr(), p._version) for p in module.parameters())
+    known = _hashes.get(module)
+    if known is None or known[0] != state:
+        # Sorted, as libraries rename and reorder the parts of a model.
+        digests = sorted(_signs(p.detach()) for p in module.parameters())
+        known = state, hashlib.blake2b(b"".join(digests), digest_size=16).hexdigest()
+        _hashes[module] = known
+    return known[1]
+
+
+def _signs(weight: Tensor) -> bytes:
+    bits = np.packbits(torch.signbit(weight).cpu().numpy())
+    shape = repr(tuple(weight.shape)).encode()
+    return hashlib.blake2b(shape + bits.tobytes(), digest_size=16).digest()
+
+
+def _as_slice(places: list[int]) -> slice | list[int]:
+    """Return ascending places as a slice where they are neighbours: no copy."""
+    first, last = places[0], places[-1]
+    return slice(first, last + 1) if last - first + 1 == len(places) else places
+
+
+def _check_branch(branch: object) -> None:
+    if branch not in get_args(Branch):
+        raise TraceError(f"branch is {branch!r}: give 'uncond' or 'cond'")
+
+
+def _check_queries(name: str, what: str, tensor: Tensor, grid: object) -> None:
+    if not (isinstance(grid, tuple) and len(grid) == 2 and min(grid) >= 1):
+        raise TraceError(f"layer {name}: grid is {grid!r}, (rows, columns) is wanted")
+    shape = tuple(tensor.shape)
+    if len(shape) != 4 or shape[2] != grid[0] * grid[1] or 0 in shape:
+        raise TraceError(
+            f"layer {name}: {what} has shape {shape} where (calls, heads, "
+            f"{grid[0]}*{grid[1]}, head_dim) is wanted"
+        )
+    if not tensor.is_floating_point():
+        raise TraceError(f"layer {name}: {what} are {tensor.dtype}, floats are wanted")

@@ -1,0 +1,175 @@
+"""Trace files: one `.safetensors` each, read layer by layer and never unpickled."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from napari_ovam.attention.trace import (
+    LayerTrace,
+    SelfTrace,
+    Trace,
+    TraceError,
+    block_of,
+    choose_layers,
+)
+from napari_ovam.base.atomic import replacing
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    import torch
+
+_FORMAT = "napari-ovam trace 1"
+
+
+class TraceFileError(ValueError):
+    """A file that is no whole trace; the message names its path."""
+
+
+def save_trace(trace: Trace, path: str | Path) -> Path:
+    """Write a trace; a file of that name is replaced only by a whole new one.
+
+    Returns
+    -------
+    Path
+        The path, which should end in `.safetensors`.
+
+    Raises
+    ------
+    OSError
+        If the file cannot be written, such as on a full disk.
+    """
+    path = Path(path)
+    tensors: dict[str, torch.Tensor] = {}
+
+    def add(name: str, tensor: torch.Tensor | None) -> None:
+        if tensor is None:
+            return
+        tensor = tensor.detach().cpu().contiguous()
+        storages = {t.untyped_storage().data_ptr() for t in tensors.values()}
+        # safetensors refuses tensors that share memory
+        shared = tensor.untyped_storage().data_ptr() in storages
+        tensors[name] = tensor.clone() if shared else tensor
+
+    for layer in trace.layers:
+        add(f"{layer.name}.queries", layer.queries)
+        add(f"{layer.name}.key_weight", layer.key_weight)
+        add(f"{layer.name}.key_bias", layer.key_bias)
+    for self_layer in trace.self_layers:
+        add(f"{self_layer.name}.queries", self_layer.queries)
+        add(f"{self_layer.name}.keys", self_layer.keys)
+    about = {
+        "image_size": trace.image_size,
+        "model": trace.model,
+        "branch": trace.branch,
+        "calls": trace.calls,
+        "layers": [_about_layer(layer) for layer in trace.layers],
+        "self_layers": [_about_layer(layer) for layer in trace.self_layers],
+    }
+    with replacing(path) as temporary:
+        try:
+            save_file(
+                tensors, temporary, {"format": _FORMAT, "trace": json.dumps(about)}
+            )
+        except SafetensorError as error:  # how it reports a full disk
+            raise OSError(f"{path} could not be written: {error}") from error
+    return path
+
+
+def load_trace(path: str | Path, *, layers: Iterable[str | int] | None = None) -> Trace:
+    """Read a trace, or some of its layers.
+
+    On the CPU the tensors are mapped, not read: each layer comes from the disk when it
+    is first used.
+
+    Parameters
+    ----------
+    path
+        A file that `save_trace` wrote.
+    layers
+        Names of layers or longer sides of grids, as in `Trace.select`. Others are not
+        read.
+
+    Raises
+    ------
+    TraceFileError
+        If the file is not a whole trace.
+    FileNotFoundError
+        If there is no such file.
+    ValueError
+        If the trace holds no such layer.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no trace file {path}")
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            if metadata.get("format") != _FORMAT:
+                raise TraceFileError(
+                    f"{path} is no trace of this version: its format is "
+                    f"{metadata.get('format')!r}, {_FORMAT!r} is wanted"
+                )
+            about = json.loads(metadata["trace"])
+            grids = {
+                str(entry["name"]): (int(entry["grid"][0]), int(entry["grid"][1]))
+                for entry in about["layers"]
+            }
+    except TraceFileError:
+        raise
+    except (SafetensorError, ValueError, KeyError, TypeError, IndexError) as error:
+        raise TraceFileError(_broken(path, error)) from error
+    names = set(grids) if layers is None else choose_layers(layers, grids)
+    blocks = {block_of(name) for name in names}
+    try:
+        with safe_open(path, framework="pt") as file:
+            return _read(file, about, blocks)
+    except (SafetensorError, TraceError, KeyError, TypeError, AttributeError) as error:
+        raise TraceFileError(_broken(path, error)) from error
+
+
+def _read(file: Any, about: dict[str, Any], blocks: set[str]) -> Trace:
+    def parts(entry: dict[str, Any], *names: str) -> dict[str, Any]:
+        name = entry["name"]
+        tensors = {part: file.get_tensor(f"{name}.{part}") for part in names}
+        grid, scale = tuple(entry["grid"]), float(entry["scale"])
+        return {"name": name, "grid": grid, "scale": scale, **tensors}
+
+    def wanted(kind: str) -> list[dict[str, Any]]:
+        return [entry for entry in about[kind] if block_of(entry["name"]) in blocks]
+
+    keys = set(file.keys())
+    return Trace(
+        layers=tuple(
+            LayerTrace(
+                **parts(
+                    entry,
+                    "queries",
+                    "key_weight",
+                    *["key_bias"] * (f"{entry['name']}.key_bias" in keys),
+                )
+            )
+            for entry in wanted("layers")
+        ),
+        self_layers=tuple(
+            SelfTrace(**parts(entry, "queries", "keys"))
+            for entry in wanted("self_layers")
+        ),
+        image_size=(int(about["image_size"][0]), int(about["image_size"][1])),
+        model=about["model"],
+        branch=about["branch"],
+        calls=tuple(about["calls"]),
+    )
+
+
+def _about_layer(layer: LayerTrace | SelfTrace) -> dict[str, Any]:
+    return {"name": layer.name, "grid": layer.grid, "scale": layer.scale}
+
+
+def _broken(path: Path, error: Exception) -> str:
+    return f"{path} is not a whole trace file ({error}): record or copy it again"

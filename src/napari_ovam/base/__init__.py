@@ -1,0 +1,1 @@
+"""Ids and names, progress, whole files, locks: the standard library only."""

@@ -1,0 +1,1 @@
+"""Class tables and data sets: exporters and importers."""

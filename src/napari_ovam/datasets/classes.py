@@ -1,0 +1,385 @@
+"""The class table of a project: ids that stay, with names and colours."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields, replace
+from typing import TYPE_CHECKING, Any, Literal
+
+from napari_ovam.datasets.exporters import BACKGROUND, IGNORE, LabelClass, check_name
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+
+Source = Literal["phrase", "token"]
+Colour = tuple[int, int, int]
+
+KEYS = tuple("123456789")
+_LARGEST = 65_535
+
+# Okabe and Ito's colours, told apart by colour-blind people too; black and grey left
+# out, four of our own added.
+PALETTE: tuple[Colour, ...] = (
+    (230, 159, 0),
+    (86, 180, 233),
+    (0, 158, 115),
+    (240, 228, 66),
+    (0, 114, 178),
+    (213, 94, 0),
+    (204, 121, 167),
+    (140, 86, 205),
+    (120, 200, 60),
+    (250, 120, 120),
+    (60, 220, 210),
+)
+
+
+class ClassError(ValueError):
+    """A class that cannot be as it was asked for."""
+
+
+def default_thresholds() -> dict[Source, float | None]:
+    """Return where a class starts."""
+    return {"phrase": None, "token": None}
+
+
+@dataclass(frozen=True)
+class ProjectClass:
+    """A class: what its pixels hold, what it is called, how its maps are made.
+
+    Attributes
+    ----------
+    id
+        The value of its pixels, 1 to 65535 without 255; given once, never changed.
+    name, color
+        As exported; (red, green, blue), 0 to 255.
+    phrase
+        What is looked for in the image.
+    source
+        Whether the phrase or the token makes the maps.
+    thresholds
+        From 0 to 1, by source; None is each map's own (`automatic_threshold`).
+    token
+        The name of its file in the project's folder `tokens`, or None.
+    active
+        Whether its phrase is looked for; else it is only painted.
+    thing
+        Whether its parts are objects to count, or one region ("stuff": sky, grass).
+    key
+        "1" to "9", which chooses it for painting, or None.
+    """
+
+    id: int
+    name: str
+    color: Colour
+    phrase: str
+    source: Source = "phrase"
+    thresholds: Mapping[Source, float | None] = field(
+        default_factory=default_thresholds
+    )
+    token: str | None = None
+    active: bool = True
+    thing: bool = True
+    key: str | None = None
+
+    @property
+    def threshold(self) -> float | None:
+        """The threshold of the source in use, None for each map's own."""
+        return self.thresholds[self.source]
+
+
+class ClassTable:
+    """Classes in the order of their ids.
+
+    An id belongs to its class for good: when that is removed, no other class gets it.
+    0 (background) and 255 ("unsure") are never given. Each change puts a new table in
+    the place of the old one, so that another thread can read while it happens.
+    """
+
+    def __init__(self) -> None:
+        self._entries: dict[int, ProjectClass] = {}
+        self._last = 0  # the largest id ever given
+        self._retired: dict[int, int | None] = {}
+
+    def __iter__(self) -> Iterator[ProjectClass]:
+        return iter(tuple(self._entries.values()))
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def __contains__(self, number: object) -> bool:
+        return number in self._entries
+
+    def __getitem__(self, number: int) -> ProjectClass:
+        try:
+            return self._entries[number]
+        except KeyError:
+            known = ", ".join(map(str, self._entries)) or "none"
+            raise ClassError(
+                f"no class has the id {number}: there are {known}"
+            ) from None
+
+    def by_name(self, name: str) -> ProjectClass | None:
+        """Return the class of that name, if there is one."""
+        return next((entry for entry in self if entry.name == name), None)
+
+    def add(
+        self,
+        name: str,
+        number: int | None = None,
+        *,
+        color: Colour | None = None,
+        phrase: str | None = None,
+        thing: bool = True,
+    ) -> ProjectClass:
+        """Add a class under the id `number`, or the next that was never used.
+
+        Parameters
+        ----------
+        name
+            Any text that no other class has.
+        number
+            1 to 65535 without 255.
+        color
+            One of a cycle by default.
+        phrase
+            The name by default.
+        thing
+            As in `ProjectClass`.
+
+        Raises
+        ------
+        ClassError
+            If the name or id is taken or reserved, or the id was a removed class's.
+        """
+        if number is None:
+            number = self._last + 1 + (self._last + 1 == IGNORE)
+        if number in self._retired:
+            raise ClassError(
+                f"the id {number} belonged to a class that was removed: choose another "
+                "id, as masks may still hold it"
+            )
+        if number in self._entries:
+            raise ClassError(
+                f"the id {number} belongs to {self._entries[number].name!r}: choose "
+                "another id"
+            )
+        name = name.strip()
+        if color is None:
+            color = PALETTE[(number - 1) % len(PALETTE)]
+        self._put(ProjectClass(number, name, color, phrase or name, thing=thing))
+        self._last = max(self._last, number)
+        return self._entries[number]
+
+    def change(self, number: int, **values: Any) -> ProjectClass:
+        """Set fields of a class, all but its id; return it as it is now.
+
+        Raises
+        ------
+        ClassError
+            If there is no such class or field, or a value is not possible.
+        """
+        allowed = {f.name for f in fields(ProjectClass)} - {"id"}
+        if unknown := set(values) - allowed:
+            raise ClassError(f"a class has no {min(unknown)!r} that can be changed")
+        if "name" in values:
+            values["name"] = str(values["name"]).strip()
+        self._put(replace(self[number], **values))
+        return self._entries[number]
+
+    def rename(self, number: int, name: str) -> ProjectClass:
+        """Give a class another name; its id and phrase stay."""
+        return self.change(number, name=name)
+
+    def recolour(self, number: int, color: Colour) -> ProjectClass:
+        """Give a class another colour."""
+        return self.change(number, color=color)
+
+    def remove(self, number: int, becomes: int | None = None) -> None:
+        """Remove a class; its id is not given again.
+
+        Parameters
+        ----------
+        number
+            The class.
+        becomes
+            What its pixels turn into: 0, or another class. None leaves them.
+        """
+        entry = self[number]
+        self._retired = self._retired | {number: becomes}
+        self._entries = {i: e for i, e in self._entries.items() if i != entry.id}
+
+    def merge(self, number: int, into: int) -> dict[int, int]:
+        """Remove a class whose pixels belong to another from now on.
+
+        Returns
+        -------
+        dict
+            What the pixels of labels turn into, by what they are.
+
+        Raises
+        ------
+        ClassError
+            If there is no such class, or both are the same.
+        """
+        if self[number] is self[into]:
+            raise ClassError(f"{self[into].name!r} cannot be merged into itself")
+        self.remove(number, into)
+        return self.replaced()
+
+    @property
+    def retired(self) -> dict[int, int | None]:
+        """Ids of removed classes: what their pixels turned into, None if they stay."""
+        return dict(self._retired)
+
+    def replaced(self) -> dict[int, int]:
+        """Return what pixels of removed classes turn into now, by their ids."""
+        found = {}
+        for number in self._retired:
+            becomes: int | None = number
+            for _ in self._retired:  # it may be merged into one removed later
+                if becomes in self._retired:
+                    becomes = self._retired[becomes]
+            if becomes is not None:
+                found[number] = becomes
+        return found
+
+    def label_classes(self) -> list[LabelClass]:
+        """Return the classes as exports take them."""
+        return [
+            LabelClass(entry.id, entry.name, entry.color, entry.thing) for entry in self
+        ]
+
+    @property
+    def last_id(self) -> int:
+        """The largest id that was ever given."""
+        return self._last
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the table as JSON values."""
+        return {
+            "last_id": self._last,
+            "retired": {str(i): becomes for i, becomes in self._retired.items()},
+            "classes": [
+                {f.name: getattr(entry, f.name) for f in fields(entry)}
+                | {"thresholds": dict(entry.thresholds), "color": list(entry.color)}
+                for entry in self
+            ],
+        }
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> ClassTable:
+        """Return the table that `to_json` gave.
+
+        Raises
+        ------
+        ValueError, TypeError, KeyError
+            If it is none.
+        """
+        known = {f.name for f in fields(ProjectClass)}
+        entries = []
+        for values in content["classes"]:
+            values = {k: v for k, v in values.items() if k in known}
+            red, green, blue = values["color"]
+            entries.append(ProjectClass(**values | {"color": (red, green, blue)}))
+        retired = {
+            int(number): None if becomes is None else int(becomes)
+            for number, becomes in content.get("retired", {}).items()
+        }
+        return cls.of(entries, int(content.get("last_id", 0)), retired)
+
+    @classmethod
+    def of(
+        cls,
+        entries: Iterable[ProjectClass],
+        last_id: int = 0,
+        retired: Mapping[int, int | None] | None = None,
+    ) -> ClassTable:
+        """Return a table of these classes.
+
+        Parameters
+        ----------
+        entries
+            In any order.
+        last_id
+            The largest id that was ever given, if it is larger than theirs.
+        retired
+            Of removed classes, as the property. An id that a class has is none.
+
+        Raises
+        ------
+        ClassError
+            If two have the same id or name, or one is not possible.
+        """
+        table = cls()
+        names: dict[str, int] = {}
+        for entry in sorted(entries, key=lambda entry: entry.id):
+            _check(entry)
+            if entry.id in table._entries:
+                raise ClassError(f"two classes have the id {entry.id}")
+            if entry.name in names:
+                raise _same_name(entry.name, names[entry.name])
+            names[entry.name] = entry.id
+            table._entries[entry.id] = entry
+        table._retired = {
+            number: becomes
+            for number, becomes in (retired or {}).items()
+            if number not in table._entries
+        }
+        table._last = max([last_id, *table._entries, *table._retired])
+        return table
+
+    def _put(self, entry: ProjectClass) -> None:
+        _check(entry)
+        same = self.by_name(entry.name)
+        if same is not None and same.id != entry.id:
+            raise _same_name(entry.name, same.id)
+        entries = self._entries | {entry.id: entry}
+        if entry.key is not None:  # a key chooses one class: it goes to the last one
+            for other in self:
+                if other.key == entry.key and other.id != entry.id:
+                    entries[other.id] = replace(other, key=None)
+        self._entries = dict(sorted(entries.items()))
+
+
+def _same_name(name: str, number: int) -> ClassError:
+    return ClassError(f"class {number} is named {name!r} already: choose another name")
+
+
+def _check(entry: ProjectClass) -> None:
+    number = entry.id
+    if isinstance(number, bool) or not isinstance(number, int):
+        raise ClassError(f"the id {number!r} of {entry.name!r} is no whole number")
+    if number in (BACKGROUND, IGNORE) or not 0 < number <= _LARGEST:
+        raise ClassError(
+            f"{entry.name!r} cannot have the id {number}: use 1 to {_LARGEST} without "
+            f"{IGNORE} (0 is the background, {IGNORE} means unsure)"
+        )
+    if not isinstance(entry.name, str) or not entry.name.strip():
+        raise ClassError(f"class {number} needs a name")
+    if not isinstance(entry.phrase, str):
+        raise ClassError(f"class {entry.name!r}: the phrase {entry.phrase!r} is none")
+    if entry.token is not None:
+        check_name(entry.token)  # a file in `tokens`, and nowhere else
+    if len(entry.color) != 3 or not all(
+        isinstance(c, int) and 0 <= c <= 255 for c in entry.color
+    ):
+        raise ClassError(
+            f"class {entry.name!r} has the colour {entry.color!r}; use (r, g, b), 0-255"
+        )
+    if not isinstance(entry.thing, bool):
+        raise ClassError(f"class {entry.name!r}: thing is {entry.thing!r}: true or not")
+    if entry.key is not None and entry.key not in KEYS:
+        raise ClassError(f"class {entry.name!r}: the key {entry.key!r} is not 1 to 9")
+    if entry.source not in ("phrase", "token"):
+        raise ClassError(f"class {entry.name!r}: the source {entry.source!r} is none")
+    if set(entry.thresholds) != {"phrase", "token"}:
+        raise ClassError(
+            f"class {entry.name!r} has thresholds for {sorted(entry.thresholds)}: give "
+            "one for 'phrase' and one for 'token'"
+        )
+    for source, value in entry.thresholds.items():
+        if value is not None and not 0 <= value <= 1:
+            raise ClassError(
+                f"class {entry.name!r}: the threshold {value} of its {source} is not "
+                "between 0 and 1"
+            )

@@ -1,0 +1,194 @@
+"""Datasets for training: one module a format, one registry.
+
+A new format is one more module with a `Writer`, and one more entry in `FORMATS`.
+"""
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
+from operator import length_hint
+from pathlib import Path
+
+from napari_ovam.base.progress import Progress
+
+from .coco import CocoWriter
+from .coco_panoptic import CocoPanopticWriter
+from .dataset import (
+    BACKGROUND,
+    IGNORE,
+    ExportError,
+    ExportItem,
+    LabelClass,
+    Writer,
+    WriterFactory,
+    check_classes,
+    check_item,
+    check_name,
+)
+from .hf import HfWriter
+from .indexed import IndexedWriter
+from .nnunet import NnunetWriter
+from .report import Exported, LowestIou, describe_item, save_index
+from .splitting import Split, parse_split
+from .staging import (
+    FolderExistsError,
+    FolderInUseError,
+    check_folder,
+    replace_folder,
+    staging_for,
+)
+from .voc import VocWriter
+from .yolo_seg import YoloSegWriter
+from .yolo_semantic import YoloSemanticWriter
+
+__all__ = [
+    "BACKGROUND",
+    "FORMATS",
+    "IGNORE",
+    "ExportError",
+    "ExportItem",
+    "Exported",
+    "FolderExistsError",
+    "FolderInUseError",
+    "LabelClass",
+    "LowestIou",
+    "Split",
+    "Writer",
+    "WriterFactory",
+    "check_name",
+    "export_dataset",
+    "parse_split",
+]
+
+FORMATS: dict[str, WriterFactory] = {
+    "indexed": IndexedWriter,
+    "coco": CocoWriter,
+    "coco-parts": partial(CocoWriter, parts=True),
+    "coco-polygons": partial(CocoWriter, parts=True, polygons=True),
+    "coco-panoptic": CocoPanopticWriter,
+    "voc": VocWriter,
+    "yolo-seg": YoloSegWriter,
+    "yolo-semantic": YoloSemanticWriter,
+    "nnunet": NnunetWriter,
+    "hf": HfWriter,
+}
+"""The formats by name, as the panel and the command line list them."""
+
+
+def export_dataset(
+    items: Iterable[ExportItem],
+    classes: Sequence[LabelClass],
+    out: str | os.PathLike[str],
+    formats: Sequence[str] = ("indexed",),
+    *,
+    overwrite: bool = False,
+    split: Split | None = None,
+    progress: Progress | None = None,
+) -> Exported:
+    """Write images and labels as a dataset, each format in a folder of its own.
+
+    Everything is written beside its final place, read back, compared pixel by pixel,
+    and only then moved into place: an error, a cancel or a full disk leaves `out` as
+    it was. `ovam.json` in each folder says what made it, with a hash of every file.
+
+    Parameters
+    ----------
+    items
+        Images with labels; read once, one at a time, so a generator will do.
+    classes
+        The classes of the labels, also those that no item uses.
+    out
+        The folder; `out/indexed`, `out/coco` and so on are written.
+    formats
+        Names in `FORMATS`.
+    overwrite
+        Replace these formats' folders in an existing `out`; other files stay.
+    split
+        Deal the images to train, validation and test. None keeps each item's own.
+    progress
+        Called as (done, total) after each item; total is 0 where `items` has no
+        length. May raise `Cancelled`.
+
+    Returns
+    -------
+    Exported
+        `out`, a path with one attribute more: `lowest_iou`, of formats with polygons.
+
+    Raises
+    ------
+    ValueError
+        For an unknown format, classes that a format cannot hold, classes or items
+        that do not fit together, an item name that is used twice, and
+        (`FolderExistsError`) for an `out` with files in it, or (`FolderInUseError`)
+        one that another export writes to. Nothing is written then.
+    ExportError
+        Where a file reads back differently.
+    """
+    out = Path(out)
+    classes = check_classes(classes)
+    unknown = [name for name in formats if name not in FORMATS]
+    if unknown or not formats:
+        msg = f"unknown formats {unknown}; choose from {', '.join(FORMATS)}"
+        raise ValueError(msg)
+    check_folder(out, overwrite=overwrite)
+    with staging_for(out) as staging:
+        check_folder(out, overwrite=overwrite)  # another export may have made it
+        existed = out.is_dir()
+        new = staging / "new"
+        new.mkdir()
+        lowest = _write(items, classes, new, dict.fromkeys(formats), split, progress)
+        if existed:
+            for name in dict.fromkeys(formats):
+                replace_folder(out / name, new / name, staging / f"old-{name}")
+        else:
+            new.rename(out)
+    result = Exported(out)
+    result.lowest_iou = lowest
+    return result
+
+
+def _write(
+    items: Iterable[ExportItem],
+    classes: Sequence[LabelClass],
+    folder: Path,
+    formats: Iterable[str],
+    split: Split | None,
+    progress: Progress | None,
+) -> dict[str, LowestIou]:
+    writers: dict[str, Writer] = {}
+    for name in formats:
+        (folder / name).mkdir()
+        writers[name] = FORMATS[name](folder / name, classes)
+    ids = frozenset(entry.id for entry in classes)
+    total = length_hint(items)
+    names: set[str] = set()
+    about = []
+    checked = _checked(items, ids)
+    dealt = checked if split is None else split.deal(checked)
+    for done, item in enumerate(dealt, start=1):
+        # Some file systems take "Cat.png" and "cat.png" for one file.
+        if item.name.casefold() in names:
+            msg = f"two items are named {item.name!r}; file names must differ"
+            raise ValueError(msg)
+        names.add(item.name.casefold())
+        for writer in writers.values():
+            writer.add(item)
+        about.append(describe_item(item))
+        if progress is not None:
+            progress(done, total)
+    if not names:
+        msg = "there are no items to export; choose at least one"
+        raise ValueError(msg)
+    lowest = {}
+    for name, writer in writers.items():
+        found = writer.finish()
+        save_index(folder / name, name, classes, about, found)
+        if found is not None:
+            lowest[name] = found
+    return lowest
+
+
+def _checked(items: Iterable[ExportItem], ids: frozenset[int]) -> Iterator[ExportItem]:
+    for item in items:
+        check_item(item, ids)
+        yield item

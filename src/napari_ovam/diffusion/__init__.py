@@ -1,0 +1,1 @@
+"""Pipelines: loading, recording, generating, looking at a picture."""

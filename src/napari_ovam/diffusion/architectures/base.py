@@ -1,0 +1,213 @@
+"""The adapter of a family of models: what the rest of the package has to know of it.
+
+The families themselves are in `napari_ovam.diffusion.architectures`.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    Step = Callable[[int, Tensor], None]  # (number of the step, latents)
+
+
+class ModelError(ValueError):
+    """A model that cannot be used; the message says what it is and what to do."""
+
+
+class Architecture:
+    """One family of models: all that the rest of the package has to know about it.
+
+    Attributes
+    ----------
+    name
+        What people call it.
+    pipelines
+        Class names of its pipelines, the text-to-image one first.
+    steps, guidance_scale
+        Defaults for generation where the model brings none of its own.
+    few_steps
+        Default of models that were distilled to need few, with guidance off.
+    part
+        The component that denoises.
+    blocks
+        Its parts whose cross-attention is recorded, in their order.
+    optional
+        Those of them that are recorded on request only.
+    latents_place, step_place
+        Where its `forward` takes the latents and the time step: (position, name).
+    upcasts_vae
+        Whether the autoencoder overflows in float16.
+    """
+
+    name: str
+    pipelines: tuple[str, ...]
+    steps: int = 30
+    guidance_scale: float = 7.5
+    few_steps: int = 4
+    part: str = "unet"
+    blocks: tuple[str, ...] = ("down_blocks", "mid_block", "up_blocks")
+    optional: tuple[str, ...] = ("mid_block",)
+    latents_place: tuple[int, str] = (0, "sample")
+    step_place: tuple[int, str] = (1, "timestep")
+    upcasts_vae: bool = False
+
+    def denoiser(self, pipe: Any) -> Any:
+        """Return the module that denoises, without what torch.compile wraps it in."""
+        module = getattr(pipe, self.part)
+        return getattr(module, "_orig_mod", module)
+
+    def patch(self, pipe: Any) -> int:
+        """Return the latent cells along a side of what the denoiser sees as one."""
+        del pipe
+        return 1
+
+    def alignment(self, pipe: Any) -> int:
+        """Return the pixels that one cell of the denoiser's coarsest grid covers."""
+        downsamplings = len(self.denoiser(pipe).config.block_out_channels) - 1
+        return int(pipe.vae_scale_factor * 2**downsamplings)
+
+    def multiple(self, pipe: Any) -> int:
+        """Return the pixels whose multiples are sizes that can be generated."""
+        return int(pipe.vae_scale_factor * self.patch(pipe))
+
+    def size(self, pipe: Any) -> tuple[int, int]:
+        """Return the (H, W) in pixels that the denoiser was trained for."""
+        sample = self.denoiser(pipe).config.sample_size or 64
+        rows, columns = (sample, sample) if isinstance(sample, int) else sample
+        return rows * pipe.vae_scale_factor, columns * pipe.vae_scale_factor
+
+    def steps_and_guidance(self, pipe: Any) -> tuple[int, float]:
+        """Return what suits a pipeline when nothing is said.
+
+        The four steps of a distilled model are more than it may need: the first one
+        looks at pure noise, whose queries know no place yet.
+        """
+        if is_distilled(pipe.scheduler):
+            return self.few_steps, 0.0
+        return self.steps, self.guidance_scale
+
+    def fewest_steps(self, pipe: Any) -> int:
+        """Return the least number of steps that the pipeline can make."""
+        del pipe
+        return 1
+
+    def is_guided(self, pipe: Any, latents: Tensor) -> bool:
+        """Tell whether a batch is an unconditional half and a conditional one.
+
+        With guidance all latents are shown twice. The pipeline's own word alone would
+        not do: it may stem from an earlier call, while the UNet is now called alone.
+        """
+        if len(latents) % 2 or not getattr(pipe, "do_classifier_free_guidance", True):
+            return False
+        first, second = latents.nan_to_num().chunk(2)
+        return torch.equal(first, second)
+
+    def tokenizer(self, pipe: Any) -> Any:
+        """Return the tokenizer whose pieces the rows of a text stand for."""
+        return pipe.tokenizer
+
+    def text_modules(self, pipe: Any) -> tuple[Any, ...]:
+        """Return the modules that make the rows of a text; empty if one is missing."""
+        encoder = getattr(pipe, "text_encoder", None)
+        return () if encoder is None else (encoder,)
+
+    def text_dim(self, pipe: Any) -> int:
+        """Return the size of the rows that the cross-attention reads."""
+        return int(pipe.text_encoder.config.hidden_size)
+
+    def most_tokens(self, pipe: Any) -> int:
+        """Return how many tokens of a text are read, start and end included."""
+        config = self.text_modules(pipe)[0].config
+        longest = self.tokenizer(pipe).model_max_length
+        return int(min(longest, config.max_position_embeddings))
+
+    def tidy(self, text: str) -> str:
+        """Return a text as the pipeline hands it to its tokenizer."""
+        return text
+
+    def text_rows(self, pipe: Any, text: str) -> Tensor:
+        """Return what the cross-attention reads of a text, (tokens, text_dim).
+
+        Without padding: [start, pieces..., end]. The empty text's first row stands
+        for nothing at all.
+        """
+        encoder = pipe.text_encoder
+        ids = token_ids(pipe, pipe.tokenizer, text)
+        mask = None
+        if getattr(encoder.config, "use_attention_mask", False):
+            mask = torch.ones_like(ids)
+        rows: Tensor = encoder(ids, attention_mask=mask)[0][0]
+        return rows
+
+    def call_options(self, negative_prompt: str, after_step: Step) -> dict[str, Any]:
+        """Return arguments of a text-to-image call that differ between families."""
+
+        def callback(
+            _pipe: Any, step: int, _timestep: Any, tensors: dict[str, Any]
+        ) -> dict[str, Any]:
+            after_step(step, tensors["latents"])
+            return tensors
+
+        return {
+            # None is each family's own way to say nothing
+            "negative_prompt": negative_prompt or None,
+            "callback_on_step_end": callback,
+        }
+
+    def total_steps(self, pipe: Any) -> int:
+        """Return the denoising calls of the generation that is running."""
+        return int(pipe.num_timesteps)
+
+    def conditions(self, pipe: Any, prompt: str, size: tuple[int, int]) -> Any:
+        """Return what `predict` needs beside latents, for a picture of (H, W)."""
+        del size
+        text, _ = pipe.encode_prompt(prompt, pipe._execution_device, 1, False)
+        return {"encoder_hidden_states": text, **self._distilled_guidance(pipe, text)}
+
+    def predict(
+        self, pipe: Any, latents: Tensor, timestep: int, conditions: Mapping[str, Any]
+    ) -> Tensor:
+        """Show latents to the denoiser once, and return its output."""
+        predicted: Tensor = getattr(pipe, self.part)(
+            latents, timestep, **conditions
+        ).sample
+        return predicted
+
+    def _distilled_guidance(self, pipe: Any, like: Tensor) -> dict[str, Tensor]:
+        """Return the guidance scale as an input of models that were distilled so."""
+        size = self.denoiser(pipe).config.time_cond_proj_dim
+        if size is None:
+            return {}
+        weight = torch.tensor([self.guidance_scale - 1])
+        embedded = pipe.get_guidance_scale_embedding(weight, embedding_dim=size)
+        return {"timestep_cond": embedded.to(like)}
+
+
+def is_distilled(scheduler: Any) -> bool:
+    """Tell the schedulers that turbo, Lightning and LCM models come with.
+
+    The few steps of the former start at pure noise (spacing "trailing"), with noise
+    prediction; models that were trained for pure noise are not meant.
+    """
+    name, config = type(scheduler).__name__, scheduler.config
+    if re.match(r"(LCM|TCD)Scheduler", name):
+        return True
+    return bool(
+        re.match(r"Euler(Ancestral)?DiscreteScheduler", name)
+        and config.get("timestep_spacing") == "trailing"
+        and config.get("prediction_type") == "epsilon"
+        and not config.get("rescale_betas_zero_snr")
+    )
+
+
+def token_ids(pipe: Any, tokenizer: Any, text: str) -> Tensor:
+    """Return the tokens of a text, (1, n), not cut, where the pipeline runs."""
+    ids = tokenizer(text, truncation=False, verbose=False)["input_ids"]
+    return torch.tensor([ids], device=pipe._execution_device)

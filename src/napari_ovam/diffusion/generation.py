@@ -1,0 +1,330 @@
+"""Generate an image and record what the model's attention saw in it."""
+
+from __future__ import annotations
+
+import math
+import operator
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass, fields, replace
+from numbers import Real
+from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
+
+import numpy as np
+import torch
+
+from napari_ovam.attention.trace import Trace, TraceSettings
+from napari_ovam.diffusion.pipelines import (
+    memory_guard,
+    model_defaults,
+    pipeline_architecture,
+)
+from napari_ovam.diffusion.recording import record
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from napari_ovam.base.progress import Progress
+
+Preview = Callable[[int, "NDArray[np.uint8]"], None]
+
+# The pipelines of diffusers insist on it, whatever the autoencoder's own factor is.
+_PIPELINE_MULTIPLE = 8
+# Up to here an autoencoder decodes a preview in about half a denoising step's time.
+_SMALL_VAE_PARAMETERS = 8_000_000
+_STEPS_A_PREVIEW = 4
+_TRACE_SETTINGS = TraceSettings()
+_latent_colours: WeakKeyDictionary[torch.nn.Module, torch.Tensor] = WeakKeyDictionary()
+
+
+class TruncatedPromptWarning(UserWarning):
+    """A prompt is longer than what the model reads of it."""
+
+
+class GenerationError(RuntimeError):
+    """The model ran but made no usable image."""
+
+
+@dataclass(frozen=True)
+class GenerationSettings:
+    """What an image is made from; None stands for the model's own default.
+
+    Attributes
+    ----------
+    prompt, negative_prompt
+        What to draw, and what to keep away from.
+    seed
+        From 0 to 2**63 - 1. Noise is drawn on the CPU, so that a seed means the same
+        on every device (results still differ by rounding).
+    steps
+        Denoising steps, at least 1. A scheduler may run one more (PNDM does).
+    guidance_scale
+        How strongly the prompt pulls, 0 or more; up to 1 there is no guidance.
+    height, width
+        Pixels.
+    """
+
+    prompt: str
+    negative_prompt: str = ""
+    seed: int = 0
+    steps: int | None = None
+    guidance_scale: float | None = None
+    height: int | None = None
+    width: int | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Generation:
+    """An image with its trace.
+
+    Attributes
+    ----------
+    image
+        RGB, shape (H, W, 3).
+    trace
+        What was recorded while the model made, or looked at, the image.
+    settings
+        The settings, with the model's defaults filled in.
+    """
+
+    image: NDArray[np.uint8]
+    trace: Trace
+    settings: GenerationSettings
+
+
+def generate(
+    pipe: Any,
+    settings: GenerationSettings,
+    *,
+    trace: TraceSettings = _TRACE_SETTINGS,
+    progress: Progress | None = None,
+    preview: Preview | None = None,
+) -> Generation:
+    """Generate one image and record its trace.
+
+    The same settings on the same machine give the same image, bit for bit, whatever
+    is recorded or previewed.
+
+    Parameters
+    ----------
+    pipe
+        A text-to-image pipeline, as from `load_pipeline`.
+    settings
+        What to generate.
+    trace
+        What to record.
+    progress
+        Called with (steps done, all steps), several times a step: it may raise
+        `Cancelled` to stop within the step, which leaves `pipe` as it was.
+    preview
+        Called after every fourth and the last step with (steps done, picture), the
+        picture (h, w, 3) RGB as it is so far, of the image's size where the model
+        decodes quickly, else an eighth of it (a latent cell a pixel) and in
+        approximate colours.
+
+    Raises
+    ------
+    ValueError
+        If a setting is out of its range, or the pipeline is not text-to-image.
+    GenerationError
+        If the model made numbers that are no image (NaN).
+    OutOfMemory
+        If the device's memory does not suffice.
+    Cancelled
+        If `progress` raised it.
+
+    Warns
+    -----
+    TruncatedPromptWarning
+        If a prompt is longer than what the model reads of it.
+    """
+    settings = resolve_settings(pipe, settings)
+    architecture = pipeline_architecture(pipe)
+    done = 0
+
+    def check() -> None:
+        if progress is not None:
+            progress(done, architecture.total_steps(pipe))
+
+    def after_step(step: int, latents: torch.Tensor) -> None:
+        nonlocal done
+        done = step + 1
+        check()
+        last = done == architecture.total_steps(pipe)
+        if preview is not None and (last or done % _STEPS_A_PREVIEW == 0):
+            preview(done, _preview_image(pipe, latents))
+
+    advice = (
+        f"Try a smaller size than {settings.width}x{settings.height}, keep fewer calls "
+        "or layers in the trace, or load the model in float16."
+    )
+    try:
+        with (
+            memory_guard(advice),
+            record(pipe, **record_options(trace), check=check) as recorder,
+        ):
+            output = pipe(
+                settings.prompt,
+                num_inference_steps=settings.steps,
+                guidance_scale=settings.guidance_scale,
+                height=settings.height,
+                width=settings.width,
+                generator=torch.Generator().manual_seed(settings.seed),
+                output_type="np",
+                **architecture.call_options(settings.negative_prompt, after_step),
+            )
+    finally:
+        pipe.maybe_free_model_hooks()
+    pixels = output.images[0]
+    check_finite(pipe, bool(np.isfinite(pixels).all()))
+    image = (pixels * 255).round().astype(np.uint8)
+    return Generation(image, recorder.traces[0], settings)
+
+
+def resolve_settings(pipe: Any, settings: GenerationSettings) -> GenerationSettings:
+    """Check settings against a pipeline and fill in the model's defaults.
+
+    Raises
+    ------
+    ValueError
+        If a setting is out of its range; the message names it and what would do.
+    """
+    architecture = pipeline_architecture(pipe)
+    wanted = architecture.pipelines[0]
+    if not any(c.__name__ == wanted for c in type(pipe).__mro__):
+        raise ValueError(
+            f"{type(pipe).__name__} does not make images from text alone: use record() "
+            f"around your own call of it, or pass {wanted}.from_pipe(pipe)"
+        )
+    channels = architecture.denoiser(pipe).config.in_channels
+    if channels != pipe.vae.config.latent_channels:
+        raise ValueError("an inpainting model does not make images from text alone")
+    if not isinstance(settings.prompt, str) or not settings.prompt.strip():
+        raise ValueError(f"the prompt is empty ({settings.prompt!r}): say what to draw")
+    check_prompt(pipe, "prompt", settings.prompt)
+    check_prompt(pipe, "negative prompt", settings.negative_prompt)
+    defaults = model_defaults(pipe)
+    filled = {
+        name: getattr(defaults, name) if value is None else value
+        for name in ("steps", "guidance_scale", "height", "width")
+        for value in [getattr(settings, name)]
+    }
+    fewest, most = (
+        architecture.fewest_steps(pipe),
+        pipe.scheduler.config.num_train_timesteps,
+    )
+    check_range("steps", filled["steps"], fewest, most)
+    scale = filled["guidance_scale"]
+    if not isinstance(scale, Real) or not 0 <= float(scale) < math.inf:
+        raise ValueError(f"guidance_scale is {scale!r}: give a number of 0 or more")
+    multiple = math.lcm(_PIPELINE_MULTIPLE, architecture.multiple(pipe))
+    for name in ("height", "width"):
+        size = filled[name]
+        check_range(name, size, 1, 2**16)
+        if size < multiple or size % multiple:
+            nearest = max(multiple, (size + multiple // 2) // multiple * multiple)
+            raise ValueError(
+                f"{name} is {size}: this model makes multiples of {multiple} pixels, "
+                f"the nearest is {nearest}"
+            )
+    return replace(settings, seed=checked_seed(settings.seed), **filled)
+
+
+def checked_seed(seed: int) -> int:
+    """Return a seed as an int, or refuse it by name."""
+    check_range("seed", seed, 0, 2**63 - 1)
+    return operator.index(seed)
+
+
+def check_range(name: str, value: Any, low: int, high: int) -> None:
+    """Refuse what is no integer from low to high, by name."""
+    try:
+        fits = low <= operator.index(value) <= high
+    except TypeError:
+        fits = False
+    if not fits:
+        raise ValueError(f"{name} is {value!r}: give an integer from {low} to {high}")
+
+
+def check_prompt(pipe: Any, name: str, prompt: str) -> None:
+    """Warn of a prompt whose end the pipeline cuts off."""
+    architecture = pipeline_architecture(pipe)
+    most = architecture.most_tokens(pipe)
+    encoded = architecture.tokenizer(pipe)(
+        prompt, truncation=False, verbose=False, return_offsets_mapping=True
+    )
+    if (length := len(encoded["input_ids"])) > most:
+        last = encoded["offset_mapping"][most - 2][1]  # before the end token
+        warnings.warn(
+            f"the {name} has {length} tokens and the model reads {most} (its own start "
+            f"and end included): what comes after {prompt[max(0, last - 40) : last]!r} "
+            "is left out",
+            TruncatedPromptWarning,
+            stacklevel=4,
+        )
+
+
+def check_finite(pipe: Any, finite: bool) -> None:
+    """Raise GenerationError if what the model made is not finite."""
+    if not finite:
+        denoiser = pipeline_architecture(pipe).denoiser(pipe)
+        dtype = str(denoiser.dtype).removeprefix("torch.")
+        raise GenerationError(
+            f"the model made NaNs, a black image, in {dtype}: load it with "
+            "dtype='float32'"
+        )
+
+
+def record_options(trace: TraceSettings) -> dict[str, Any]:
+    """Return the arguments of `record` that stand for trace settings."""
+    return {field.name: getattr(trace, field.name) for field in fields(trace)}
+
+
+def encode_image(pipe: Any, pixels: torch.Tensor) -> torch.Tensor:
+    """Return the most likely latents of pixels (1, 3, h, w), from -1 to 1."""
+    vae, architecture = pipe.vae, pipeline_architecture(pipe)
+    dtype = vae.dtype
+    upcast = architecture.upcasts_vae and dtype == torch.float16
+    try:
+        if upcast:
+            vae.to(torch.float32)
+        pixels = pixels.to(pipe._execution_device, vae.dtype)
+        mode = vae.encode(pixels).latent_dist.mode()
+    finally:
+        if upcast:
+            vae.to(dtype)
+    latents: torch.Tensor = mode * vae.config.scaling_factor
+    return latents.to(architecture.denoiser(pipe).dtype)
+
+
+@torch.no_grad()
+def _preview_image(pipe: Any, latents: torch.Tensor) -> NDArray[np.uint8]:
+    """Return a cheap picture (h, w, 3) of the first latents in a batch."""
+    vae = pipe.vae
+    if sum(p.numel() for p in vae.parameters()) <= _SMALL_VAE_PARAMETERS:
+        scaled = latents[:1].to(vae.dtype) / vae.config.scaling_factor
+        rgb = vae.decode(scaled).sample[0].permute(1, 2, 0)
+    else:
+        if vae not in _latent_colours:
+            _latent_colours[vae] = _fit_colours(pipe)
+        *weights, offset = _latent_colours[vae].split([latents.shape[1], 1])
+        rgb = latents[0].permute(1, 2, 0).float().cpu() @ weights[0] + offset
+    rgb = (rgb.float() / 2 + 0.5).clamp(0, 1).nan_to_num()
+    pixels: NDArray[np.uint8] = (rgb * 255).round().byte().cpu().numpy()
+    return pixels
+
+
+def _fit_colours(pipe: Any) -> torch.Tensor:
+    """Fit RGB, -1 to 1, as an affine function of latents: (channels + 1, 3).
+
+    Least squares over 64 tiles of random colours, encoded by the model itself.
+    """
+    tiles = torch.rand(1, 3, 8, 8, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    colours = tiles.repeat_interleave(4, 2).repeat_interleave(4, 3)
+    factor = pipe.vae_scale_factor
+    pixels = colours.repeat_interleave(factor, 2).repeat_interleave(factor, 3)
+    latents = encode_image(pipe, pixels)[0].flatten(1).T.float().cpu()
+    latents = torch.cat([latents, torch.ones(len(latents), 1)], 1)
+    fit: torch.Tensor = torch.linalg.lstsq(latents, colours[0].flatten(1).T).solution
+    return fit

@@ -1,0 +1,1 @@
+"""Which models there are, where, how large; getting them."""

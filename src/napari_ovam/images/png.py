@@ -1,0 +1,230 @@
+"""PNG images that say how they were made, in the text of the file.
+
+Two chunks: `parameters`, the form of AUTOMATIC1111's web UI that many programs show,
+and `ovam`, JSON in international text, the one that is read back.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import struct
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from PIL import Image, ImageOps, PngImagePlugin
+
+from napari_ovam.base.atomic import replacing
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+_KEY = "ovam"
+# The types and the smallest and largest values that are believed when read.
+_TEXTS = ("prompt", "negative_prompt", "model")
+_NUMBERS: Mapping[str, tuple[type, float, float]] = {
+    "seed": (int, 0, 2**63 - 1),
+    "steps": (int, 1, 10_000),
+    "guidance_scale": (float, 0, 1_000),
+    "height": (int, 1, 65_536),
+    "width": (int, 1, 65_536),
+}
+
+
+# What Pillow raises for broken files, for text that unpacks to too much, and for a
+# picture that would.
+_BROKEN = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    struct.error,
+    MemoryError,
+    Image.DecompressionBombError,
+)
+
+
+class PngError(ValueError):
+    """An image file that is missing, broken, or of another kind than it should be."""
+
+
+def write_png(
+    path: Path, image: NDArray[Any], settings: Mapping[str, Any] | None = None
+) -> None:
+    """Write pixels as PNG; a file of that name is replaced only by a whole new one.
+
+    Parameters
+    ----------
+    path
+        Where to.
+    image
+        (H, W) uint8 or uint16, or (H, W, 3) uint8 RGB.
+    settings
+        How it was made, as JSON: the fields of `GenerationSettings`, `model` and
+        whatever else is to be known. None writes no text.
+
+    Raises
+    ------
+    ValueError
+        If `settings` is not JSON, or the array is no such image.
+    OSError
+        If the file cannot be written, such as on a full disk.
+    """
+    kinds = {2: (np.uint8, np.uint16), 3: (np.uint8,)}
+    if image.dtype not in kinds.get(image.ndim, ()) or image.shape[2:] not in (
+        (),
+        (3,),
+    ):
+        raise PngError(
+            f"{path.name}: pixels are {image.shape} {image.dtype}; use (H, W) uint8 or "
+            "uint16, or (H, W, 3) uint8"
+        )
+    text = PngImagePlugin.PngInfo()
+    if settings is not None:
+        try:
+            content = json.dumps(dict(settings), allow_nan=False)
+        except (TypeError, ValueError) as error:
+            raise PngError(f"settings of {path.name} are not JSON: {error}") from error
+        # A lone surrogate has no UTF-8: JSON escapes it, here it becomes a "?".
+        shown = parameters(settings).encode(errors="replace").decode()
+        text.add_text("parameters", shown)
+        text.add_itxt(_KEY, content)
+    with replacing(path) as temporary:
+        Image.fromarray(image).save(temporary, "PNG", pnginfo=text)
+
+
+def read_png_settings(path: Path) -> dict[str, Any] | None:
+    """Return the settings that `write_png` wrote, None where there are none.
+
+    Files come from anywhere: text of other programs, too much of it, and values that
+    no image can have been made with give None too.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    """
+    try:
+        with Image.open(path) as picture:
+            text = picture.info.get(_KEY) if picture.format == "PNG" else None
+        settings = json.loads(text) if isinstance(text, str) else None
+    except FileNotFoundError:
+        raise
+    except (*_BROKEN, RecursionError):
+        return None
+    if not isinstance(settings, dict) or not isinstance(settings.get("prompt"), str):
+        return None
+    if any(not isinstance(settings.get(key, ""), str) for key in _TEXTS):
+        return None
+    if settings.get("seed", 0) is None:  # the only number that has no default
+        return None
+    for key, (kind, low, high) in _NUMBERS.items():
+        value = settings.get(key)
+        if value is None:
+            continue
+        allowed = (int, float) if kind is float else (int,)
+        if isinstance(value, bool) or not isinstance(value, allowed):
+            return None
+        if not math.isfinite(value) or not low <= value <= high:
+            return None
+    return settings
+
+
+def parameters(settings: Mapping[str, Any]) -> str:
+    """Return settings in the form of AUTOMATIC1111's web UI."""
+    lines = [str(settings.get("prompt", ""))]
+    if settings.get("negative_prompt"):
+        lines.append(f"Negative prompt: {settings['negative_prompt']}")
+    names = {"Steps": "steps", "CFG scale": "guidance_scale", "Seed": "seed"}
+    values = {k: settings[v] for k, v in names.items() if settings.get(v) is not None}
+    if settings.get("width") and settings.get("height"):
+        values["Size"] = f"{settings['width']}x{settings['height']}"
+    if settings.get("model"):
+        values["Model"] = settings["model"]
+    values["Version"] = "napari-ovam"
+    lines.append(", ".join(f"{key}: {value}" for key, value in values.items()))
+    return "\n".join(lines)
+
+
+def read_rgb(path: Path) -> NDArray[np.uint8]:
+    """Read an image file as (H, W, 3) RGB, turned as its EXIF says.
+
+    Raises
+    ------
+    PngError
+        If it is missing, broken, or no image.
+    """
+    picture = _open(path)
+    try:
+        return np.array(ImageOps.exif_transpose(picture).convert("RGB"))
+    except _BROKEN as error:
+        raise PngError(f"{path} is broken or no image: {error}") from error
+
+
+def read_ids(path: Path) -> NDArray[np.uint8] | NDArray[np.uint16]:
+    """Read class ids (H, W) from a grey or palette PNG of 8 or 16 bits.
+
+    Raises
+    ------
+    PngError
+        If it is missing, broken, or in colour.
+    """
+    picture = _open(path)
+    if picture.mode == "1":
+        picture = picture.convert("L")
+    if picture.mode not in ("L", "P", "I", "I;16", "I;16B"):
+        raise PngError(
+            f"{path} is in colour ({picture.mode}): labels are one channel of class ids"
+        )
+    ids = np.array(picture)
+    if ids.min(initial=0) < 0 or ids.max(initial=0) > np.iinfo(np.uint16).max:
+        raise PngError(f"{path} holds ids beyond 65535: labels have 8 or 16 bits")
+    return ids if ids.dtype == np.uint8 else ids.astype(np.uint16)
+
+
+def as_ids(name: str, labels: NDArray[Any]) -> NDArray[np.uint8] | NDArray[np.uint16]:
+    """Return labels (H, W) in 8 bits, or in 16 where an id needs them.
+
+    Raises
+    ------
+    PngError
+        If they are no ids of 0 to 65535; `name` says whose they are.
+    """
+    if labels.ndim != 2 or not np.issubdtype(labels.dtype, np.integer):
+        raise PngError(
+            f"{name}: labels are {labels.shape} {labels.dtype}; use (H, W) integers"
+        )
+    largest = int(labels.max(initial=0))
+    if labels.min(initial=0) < 0 or largest > np.iinfo(np.uint16).max:
+        raise PngError(f"{name}: labels hold ids beyond 0 to 65535")
+    return labels.astype(np.uint8) if largest < 256 else labels.astype(np.uint16)
+
+
+def png_size(path: Path) -> tuple[int, int]:
+    """Return (H, W) of an image file, read from its head alone.
+
+    Raises
+    ------
+    PngError
+        If it is missing, broken, or no image.
+    """
+    try:
+        with Image.open(path) as picture:
+            return picture.height, picture.width
+    except FileNotFoundError as error:
+        raise PngError(f"there is no file {path}") from error
+    except _BROKEN as error:
+        raise PngError(f"{path} is broken or no image: {error}") from error
+
+
+def _open(path: Path) -> Image.Image:
+    try:
+        with Image.open(path) as picture:
+            picture.load()
+            return picture.copy()
+    except FileNotFoundError as error:
+        raise PngError(f"there is no file {path}") from error
+    except _BROKEN as error:
+        raise PngError(f"{path} is broken or no image: {error}") from error

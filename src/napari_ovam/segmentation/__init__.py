@@ -1,0 +1,1 @@
+"""From attention maps to labels."""

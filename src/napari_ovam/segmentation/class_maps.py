@@ -1,0 +1,250 @@
+"""From a trace to the labels of all classes: one rule for panel, demo and commands.
+
+A class is found by its phrase, or by its optimized token and its phrase together. Its
+map is made of the trace's fine layers and stretched to its own range; its borders are
+moved to edges of the image; the class with the largest map over its threshold gets the
+pixel.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from numpy.typing import NDArray
+
+    from napari_ovam.attention.tokens import Token
+    from napari_ovam.attention.trace import Trace
+    from napari_ovam.segmentation.labels import LabelMaker, LabelSettings
+
+LAYERS = ("fine", "all")
+"""What a map is made of: see `Trace.fine`."""
+
+REFINE = "walk"
+"""How borders follow the image unless told: a name in `refine.REFINEMENTS`."""
+
+# Refined maps by class id: of which map, how, and what came out.
+RefinedMaps = dict[int, tuple["NDArray[np.float32]", str, "NDArray[np.float32]"]]
+
+# A threshold of 0 takes every pixel, and nothing can be divided by it.
+_LEAST_THRESHOLD = 1e-6
+
+
+def seen(trace: Trace, layers: str = "fine") -> Trace:
+    """Return the part of a trace that maps are made of; `layers` is in `LAYERS`.
+
+    Raises
+    ------
+    ValueError
+        If `layers` is another.
+    """
+    if layers not in LAYERS:
+        raise ValueError(f"layers is {layers!r}: give one of {LAYERS}")
+    return trace.fine() if layers == "fine" else trace
+
+
+def class_map(
+    trace: Trace, tokens: Token | Sequence[Token], layers: str = "fine"
+) -> NDArray[np.float32]:
+    """Return the map of a class that is shown and labelled, (H, W) from 0 to 1.
+
+    Stretched to its own range: a short phrase competes with few other tokens, so its
+    map may be high everywhere, and no threshold of its maximum would tell.
+
+    Parameters
+    ----------
+    trace
+        Of the image.
+    tokens
+        What finds the class. Several find it together, as in `joint_map`: an optimized
+        token and its phrase.
+    layers
+        In `LAYERS`.
+
+    Raises
+    ------
+    ModelMismatchError
+        If a token and the trace come from different text encoders.
+    """
+    chosen = tokens if isinstance(tokens, Sequence) else (tokens,)
+    return class_maps(trace, {0: chosen}, layers)[0]
+
+
+def class_maps(
+    trace: Trace, sources: Mapping[int, Sequence[Token]], layers: str = "fine"
+) -> dict[int, NDArray[np.float32]]:
+    """Return the maps of several classes by their ids, as `class_map`.
+
+    The trace is read once for all of them.
+    """
+    from napari_ovam.attention.maps import join_maps, phrase_maps
+
+    tokens = [token for several in sources.values() for token in several]
+    found = iter(phrase_maps(seen(trace, layers), tokens, normalize="minmax"))
+    return {
+        number: join_maps(np.stack([next(found) for _ in several]))
+        for number, several in sources.items()
+    }
+
+
+def refined_maps(
+    maps: Mapping[int, NDArray[np.float32]],
+    image: NDArray[np.uint8],
+    method: str = REFINE,
+    known: RefinedMaps | None = None,
+) -> dict[int, NDArray[np.float32]]:
+    """Return maps whose borders follow the image, by class id.
+
+    Parameters
+    ----------
+    maps
+        (H, W) by class id.
+    image
+        (H, W, 3) uint8.
+    method
+        A name in `napari_ovam.segmentation.refine.REFINEMENTS`, or empty for none.
+    known
+        What earlier calls made of this image's maps, which saves doing it twice;
+        what is new is added.
+    """
+    if not method:
+        return dict(maps)
+    from napari_ovam.segmentation.refine import refine
+
+    known = {} if known is None else known
+    new = {}
+    for number, values in maps.items():
+        old = known.get(number)
+        if old is None or old[0] is not values or old[1] != method:
+            new[number] = values
+    if new:
+        # Together: what depends on the image alone is done once.
+        found = refine(np.stack(list(new.values())), image, method)
+        for (number, values), fine in zip(new.items(), found, strict=True):
+            known[number] = values, method, fine
+    return {number: known[number][2] for number in maps}
+
+
+def class_labels(
+    maps: Mapping[int, NDArray[np.float32]],
+    thresholds: Mapping[int, float | None],
+    image: NDArray[np.uint8],
+    *,
+    refine: str = REFINE,
+    options: Mapping[str, Any] | None = None,
+    known: RefinedMaps | None = None,
+) -> NDArray[np.uint8] | NDArray[np.uint16]:
+    """Turn maps by class id into class ids, (H, W), 0 for the background.
+
+    Parameters
+    ----------
+    maps
+        As from `class_maps`.
+    thresholds
+        From 0 to 1 by class id, None for `automatic_threshold` of the refined map; a
+        class that is not in it gets no pixel.
+    image
+        (H, W, 3) uint8.
+    refine, known
+        As for `refined_maps`.
+    options
+        Further fields of `LabelSettings`; what is left out is as in `labels.MEASURED`.
+
+    Raises
+    ------
+    ValueError
+        If a threshold or option is out of its range, or the sizes differ.
+    """
+    ids = sorted(set(maps) & set(thresholds))
+    if not ids:
+        return np.zeros(image.shape[:2], np.uint8)
+    maker = label_maker({i: maps[i] for i in ids}, image, refine=refine, known=known)
+    labels: NDArray[Any] = maker.labels(label_settings(thresholds, ids, options))
+    return labels
+
+
+def label_maker(
+    maps: Mapping[int, NDArray[np.float32]],
+    image: NDArray[np.uint8],
+    *,
+    refine: str = REFINE,
+    known: RefinedMaps | None = None,
+) -> LabelMaker:
+    """Return what labels an image again and again, as while a threshold is dragged.
+
+    Its ids are those of the maps, in ascending order. With `label_settings` it gives
+    what `class_labels` does, in some 20 ms at 1024x1024; keep it as long as the maps
+    stay.
+
+    Parameters
+    ----------
+    maps, image, refine, known
+        As for `class_labels`; at least one map.
+    """
+    from napari_ovam.segmentation.labels import LabelMaker
+
+    fine = refined_maps(maps, image, refine, known)
+    ids = sorted(fine)
+    return LabelMaker(np.stack([fine[i] for i in ids]), ids=ids, image=image)
+
+
+def label_settings(
+    thresholds: Mapping[int, float | None],
+    ids: Sequence[int],
+    options: Mapping[str, Any] | None = None,
+) -> LabelSettings:
+    """Return the settings of labels of these ids, as `class_labels` makes them.
+
+    Parameters
+    ----------
+    thresholds, options
+        As for `class_labels`.
+    ids
+        Of the maps, in their order: `LabelMaker.ids`.
+
+    Raises
+    ------
+    ValueError
+        If a threshold or option is out of its range.
+    """
+    from napari_ovam.segmentation.labels import MEASURED
+
+    limits = tuple(
+        "otsu" if (level := thresholds[i]) is None else max(level, _LEAST_THRESHOLD)
+        for i in ids
+    )
+    return replace(MEASURED, **{**(options or {}), "threshold": limits})
+
+
+def class_iou(
+    trace: Trace,
+    tokens: Sequence[Token],
+    target: NDArray[np.uint8],
+    image: NDArray[np.uint8],
+    *,
+    threshold: float | None = None,
+    layers: str = "fine",
+    refine: str = REFINE,
+) -> float:
+    """Return how well a class alone is found: the IoU of its labels and a target.
+
+    Parameters
+    ----------
+    trace, tokens, layers
+        As for `class_map`.
+    target
+        (H, W), 0, 1, and 255 for unsure, as from `labels_to_target`.
+    image, threshold, refine
+        As for `class_labels`.
+    """
+    from napari_ovam.segmentation.labels import iou
+
+    maps = {1: class_map(trace, tokens, layers)}
+    labels = class_labels(maps, {1: threshold}, image, refine=refine)
+    return iou(labels == 1, target)

@@ -1,0 +1,1 @@
+"""What a person does with all of it: propose, optimize, improve, demonstrate."""

@@ -1,0 +1,174 @@
+"""The accepted images of a project, as examples to learn classes from."""
+
+from __future__ import annotations
+
+import tempfile
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from napari_ovam.attention.trace import (
+    ModelMismatchError,
+    TraceSettings,
+    text_encoder_hash,
+)
+from napari_ovam.attention.trace_files import load_trace, save_trace
+from napari_ovam.diffusion.image_traces import trace_image
+from napari_ovam.segmentation.class_maps import seen
+from napari_ovam.segmentation.labels import IGNORE
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterable, Sequence
+
+    from numpy.typing import NDArray
+
+    from napari_ovam.attention.trace import Trace
+    from napari_ovam.project import Project
+
+FEW = 5
+"""Of fewer images than this each is left out once."""
+
+
+@dataclass(frozen=True, eq=False)
+class Example:
+    """An accepted image: (H, W, 3) uint8, class ids (H, W), and its trace."""
+
+    image: NDArray[np.uint8]
+    labels: NDArray[Any]
+    trace: Trace
+
+
+class Examples(AbstractContextManager["Examples"]):
+    """Images of a project by name; new traces wait on the disk, not in memory.
+
+    Parameters
+    ----------
+    project
+        The project; saved traces are used.
+    pipe
+        What other images are traced with.
+    layers
+        The part of a trace that is wanted: see `class_maps.LAYERS`.
+    settings
+        What is recorded of images without a saved trace.
+    check
+        Called while an image is traced; may raise `Cancelled`.
+    """
+
+    def __init__(
+        self,
+        project: Project,
+        pipe: Any,
+        *,
+        layers: str,
+        settings: TraceSettings,
+        check: Callable[[], None],
+    ) -> None:
+        self.project, self.pipe = project, pipe
+        self._layers, self._settings, self._check = layers, settings, check
+        self._folder = tempfile.TemporaryDirectory(prefix="napari-ovam-traces-")
+        self._numbers: dict[str, int] = {}
+
+    def __exit__(self, *_: object) -> None:
+        self._folder.cleanup()
+
+    def __getitem__(self, name: str) -> Example:
+        labels = self.project.load_labels(name)
+        if labels is None:
+            raise OSError(f"the labels of {name} are gone from {self.project.path}")
+        image = self.project.load_image(name)
+        trace = seen(self._trace(name, image), self._layers)
+        return Example(image, labels, trace)
+
+    def _trace(self, name: str, image: NDArray[np.uint8]) -> Trace:
+        saved = self.project.trace_path(name)
+        if saved.is_file():
+            trace, model = load_trace(saved), text_encoder_hash(self.pipe)
+            if trace.model and model and trace.model != model:
+                raise ModelMismatchError(
+                    f"the trace of {name!r} belongs to the text encoder {trace.model}, "
+                    f"this one is {model}: load that model, or remove {saved} to "
+                    "have the image traced anew"
+                )
+            if trace.image_size == image.shape[:2]:
+                return trace
+        number = self._numbers.setdefault(name, len(self._numbers))
+        path = Path(self._folder.name) / f"{number}.safetensors"
+        if not path.is_file():
+            prompt = str((self.project.settings(name) or {}).get("prompt") or "")
+            made = trace_image(
+                self.pipe,
+                image,
+                prompt=prompt,
+                trace=self._settings,
+                progress=lambda *_: self._check(),
+            )
+            save_trace(seen(made.trace, self._layers), path)
+        return load_trace(path)
+
+
+def usable_images(
+    project: Project, ids: Sequence[int]
+) -> tuple[dict[int, list[str]], dict[str, str]]:
+    """Return the accepted images that hold a class and something else, by class.
+
+    And those that cannot be read, with why.
+    """
+    found: dict[int, list[str]] = {number: [] for number in ids}
+    failed: dict[str, str] = {}
+    for sample in project.samples:
+        if sample.status != "accepted":
+            continue
+        try:
+            labels, image = project.load_labels(sample.name), None
+            if labels is not None:
+                image = project.load_image(sample.name)
+        except (ValueError, OSError) as error:
+            failed[sample.name] = str(error)
+            continue
+        if labels is None or image is None:
+            failed[sample.name] = "it is accepted and has no labels"
+        elif labels.shape != image.shape[:2]:
+            failed[sample.name] = (
+                f"the image is {image.shape[:2]} and its labels are {labels.shape}"
+            )
+        else:
+            known = set(np.unique(labels).tolist()) - {IGNORE}
+            for number in known & set(ids) if len(known) > 1 else ():
+                found[number].append(sample.name)
+    return found, failed
+
+
+def draw_names(names: Sequence[str], most: int, seed: Sequence[int]) -> list[str]:
+    """Return at most so many names, drawn by a seed, in their order."""
+    if len(names) <= most:
+        return list(names)
+    random = np.random.default_rng([*seed, 1])
+    places = random.choice(len(names), most, replace=False)
+    return [names[i] for i in sorted(places.tolist())]
+
+
+def split_names(
+    names: Iterable[str],
+    leave_out: float,
+    seed: Sequence[int],
+    known: Collection[str] = (),
+) -> list[tuple[list[str], list[str]]]:
+    """Return (images to optimize on, images to score on), once or several times.
+
+    Fewer than five are each left out once; of one, nothing can be. Else those in
+    `known` are left out last.
+    """
+    ordered = sorted(names)
+    if len(ordered) == 1:
+        return [(ordered, [])]
+    if len(ordered) < FEW:
+        return [([n for n in ordered if n != out], [out]) for out in ordered]
+    count = min(max(1, round(leave_out * len(ordered))), len(ordered) - 1)
+    places = np.random.default_rng(list(seed)).permutation(len(ordered)).tolist()
+    shuffled = sorted((ordered[i] for i in places), key=lambda name: name in known)
+    chosen = set(shuffled[:count])
+    return [([n for n in ordered if n not in chosen], sorted(chosen))]

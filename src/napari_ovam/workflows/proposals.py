@@ -1,0 +1,346 @@
+"""Propose labels: the phrases and tokens of all classes on the images of a project.
+
+What a person edited, accepted or rejected is never touched. Each image is written when
+it is done, so that a run that was killed or cancelled is gone on with by the next.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from hashlib import sha256
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from napari_ovam.attention.token_files import TokenFileError
+from napari_ovam.attention.tokens import Token, TokenError, check_token, encode_phrase
+from napari_ovam.attention.trace import (
+    ModelMismatchError,
+    Trace,
+    TraceSettings,
+    text_encoder_hash,
+)
+from napari_ovam.attention.trace_files import TraceFileError, load_trace
+from napari_ovam.base.progress import Progress, no_progress
+from napari_ovam.diffusion.image_traces import trace_image
+from napari_ovam.segmentation.class_maps import REFINE, class_labels, class_maps
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+
+    from napari_ovam.datasets.classes import ProjectClass
+    from napari_ovam.project import Project
+    from napari_ovam.project.index import Status
+
+
+_WORDS = re.compile(r"\w+")
+
+
+class ProposalError(ValueError):
+    """What keeps labels from being proposed at all; the message names the classes."""
+
+
+@dataclass(frozen=True)
+class ProposalSettings:
+    """How labels are proposed.
+
+    Attributes
+    ----------
+    redo
+        Whether images with the status "proposed" are done anew. Else a run goes on
+        with those that are still "new".
+    overwrite
+        Whether labels that a person edited, accepted or rejected are replaced, too.
+    layers
+        What maps are made of: see `class_maps.LAYERS`.
+    refine
+        How borders follow the image: a name in `refine.REFINEMENTS`, or empty.
+    labels
+        Further fields of `LabelSettings`, such as {"min_size": 20}.
+    trace
+        What is recorded of images without a saved trace.
+    keep_traces
+        Whether new traces are saved in the project: some MB each.
+    by_prompt
+        Whether an image whose prompt names classes is taken to hold no others. A map
+        has a bright spot even where its class is not in the image.
+    """
+
+    redo: bool = False
+    overwrite: bool = False
+    layers: str = "fine"
+    refine: str = REFINE
+    labels: Mapping[str, Any] = field(default_factory=dict)
+    trace: TraceSettings = field(default_factory=TraceSettings)
+    keep_traces: bool = False
+    by_prompt: bool = True
+
+
+@dataclass(frozen=True)
+class ProposalReport:
+    """What a run did, by the names of the images.
+
+    Attributes
+    ----------
+    proposed
+        Images that got labels.
+    kept
+        Images that were left as they are, and why.
+    failed
+        Images that could not be done, and why; the others were.
+    """
+
+    proposed: tuple[str, ...]
+    kept: Mapping[str, str]
+    failed: Mapping[str, str]
+
+
+def propose(
+    project: Project,
+    pipe: Any,
+    names: Iterable[str] | None = None,
+    *,
+    classes: Iterable[int] | None = None,
+    settings: ProposalSettings | None = None,
+    progress: Progress = no_progress,
+    written: Callable[[str], object] | None = None,
+) -> ProposalReport:
+    """Look for classes in images and write what is found as proposed labels.
+
+    Parameters
+    ----------
+    project
+        A class is looked for by its phrase, or by its token and its phrase together,
+        as its `source` says, with that source's threshold; not in images that are
+        said not to hold it, nor, with `by_prompt`, where the prompt names others.
+    pipe
+        From `load_pipeline`. Images without a saved trace of its text encoder are
+        traced with it.
+    names
+        The images; all by default.
+    classes
+        Ids of the classes; all active ones by default.
+    settings
+        How.
+    progress
+        Called with (images done, all images), and again while one is traced; may
+        raise `Cancelled`. What was written before that stays.
+    written
+        Called with the name of each image as soon as it has its labels.
+
+    Raises
+    ------
+    ProposalError
+        If there is no class to look for, or one cannot be: its phrase is empty or too
+        long, its token missing, damaged or of another model.
+    ProjectError
+        If an image or class is unknown.
+    Cancelled
+        If `progress` raised it.
+    """
+    settings = settings or ProposalSettings()
+    chosen = project.samples if names is None else [project.sample(n) for n in names]
+    sources = class_sources(project, pipe, classes)
+    proposed: list[str] = []
+    kept: dict[str, str] = {}
+    failed: dict[str, str] = {}
+    wanted: list[str] = []
+    for sample in chosen:
+        reason = _why_kept(project, sample.name, settings)
+        if reason:
+            kept[sample.name] = reason
+        else:
+            wanted.append(sample.name)
+    for done, name in enumerate(wanted):
+
+        def report(*_: int, done: int = done) -> None:
+            progress(done, len(wanted))
+
+        report()
+        try:
+            reason = _propose_one(project, pipe, name, sources, settings, report)
+        except (ValueError, OSError, RuntimeError) as error:
+            failed[name] = str(error)  # its labels and status are as they were
+            continue
+        if reason:
+            kept[name] = reason
+        else:
+            proposed.append(name)
+            if written is not None:
+                written(name)
+    progress(len(wanted), len(wanted))
+    return ProposalReport(tuple(proposed), kept, failed)
+
+
+def class_sources(
+    project: Project, pipe: Any, classes: Iterable[int] | None = None
+) -> dict[int, tuple[Token, ...]]:
+    """Return what finds each class, by its id: its phrase, with its token before it.
+
+    Parameters
+    ----------
+    classes
+        Ids; all active classes by default.
+
+    Raises
+    ------
+    ProposalError
+        If there is none, or some cannot be looked for; it names all of those.
+    """
+    entries = (
+        [entry for entry in project.classes if entry.active]
+        if classes is None
+        else [project.classes[number] for number in dict.fromkeys(classes)]
+    )
+    if not entries:
+        raise ProposalError(
+            f"{project.path} has no class to look for: add classes, or activate some"
+        )
+    found: dict[int, tuple[Token, ...]] = {}
+    wrong: list[str] = []
+    for entry in entries:
+        try:
+            found[entry.id] = _source(project, pipe, entry)
+        except (TokenError, TokenFileError, ModelMismatchError, OSError) as error:
+            wrong.append(f"{entry.name!r} ({error})")
+    if wrong:
+        raise ProposalError(
+            f"nothing was proposed: {len(wrong)} classes cannot be looked for: "
+            f"{'; '.join(wrong)}. Mend them, or leave them out"
+        )
+    return found
+
+
+def trace_of(
+    project: Project,
+    pipe: Any,
+    name: str,
+    image: np.ndarray[Any, np.dtype[np.uint8]],
+    settings: ProposalSettings,
+    progress: Progress = no_progress,
+) -> Trace:
+    """Return the saved trace of an image, or a new one of this model.
+
+    A saved trace that is damaged, of another size or of another text encoder is left
+    where it is and not used.
+    """
+    path = project.trace_path(name)
+    model = text_encoder_hash(pipe)
+    usable = True
+    if path.is_file():
+        try:
+            trace = load_trace(path)
+        except (TraceFileError, OSError):
+            usable = False
+        else:
+            usable = trace.model in ("", model)
+            if usable and trace.image_size == image.shape[:2]:
+                return trace
+    trace = trace_image(
+        pipe,
+        image,
+        prompt=_prompt(project, name),
+        trace=settings.trace,
+        progress=progress,
+    ).trace
+    if settings.keep_traces and usable:
+        project.save_trace(name, trace)
+    return trace
+
+
+def named_in(prompt: str, classes: Iterable[ProjectClass]) -> set[int]:
+    """Return the ids of the classes whose name or phrase a prompt holds, in words."""
+    said = f" {' '.join(_WORDS.findall(prompt.casefold()))} "
+
+    def holds(text: str) -> bool:
+        words = " ".join(_WORDS.findall(text.casefold()))
+        return bool(words) and any(f" {words}{end} " in said for end in ("", "s", "es"))
+
+    return {entry.id for entry in classes if holds(entry.name) or holds(entry.phrase)}
+
+
+def _prompt(project: Project, name: str) -> str:
+    return str((project.settings(name) or {}).get("prompt") or "")
+
+
+def _source(project: Project, pipe: Any, entry: ProjectClass) -> tuple[Token, ...]:
+    phrase = encode_phrase(pipe, entry.phrase)
+    if entry.source == "phrase":
+        return (phrase,)
+    token = project.load_token(entry.id)
+    if token is None:
+        raise TokenError("it shall be found by its token and has none")
+    return check_token(token, pipe), phrase
+
+
+def _why_kept(project: Project, name: str, settings: ProposalSettings) -> str:
+    """Return why labels of an image are not to be replaced; empty if they are."""
+    if settings.overwrite:
+        return ""
+    status: Status = project.sample(name).status
+    if status not in ("new", "proposed"):
+        return status
+    if status == "proposed" and not settings.redo:
+        return "proposed already"
+    painted = project.load_painted(name)
+    # A kill may have come between a person's strokes and their status.
+    return "painted" if painted is not None and painted.any() else ""
+
+
+def _propose_one(
+    project: Project,
+    pipe: Any,
+    name: str,
+    sources: Mapping[int, Sequence[Token]],
+    settings: ProposalSettings,
+    progress: Progress,
+) -> str:
+    """Propose labels for one image; return why its old ones were kept, if they were."""
+    image = project.load_image(name)
+    absent = set(project.sample(name).absent)
+    if settings.by_prompt:
+        named = named_in(_prompt(project, name), project.classes)
+        absent |= set(sources) - named if named else set()
+    tokens = {i: token for i, token in sources.items() if i not in absent}
+    trace = trace_of(project, pipe, name, image, settings, progress)
+    maps = class_maps(trace, tokens, settings.layers)
+    # A person may have removed classes meanwhile.
+    thresholds = {e.id: e.threshold for e in project.classes if e.id in maps}
+    labels = class_labels(
+        maps,
+        thresholds,
+        image,
+        refine=settings.refine,
+        options=settings.labels,
+    )
+    progress(0, 0)  # the last moment to cancel before something is written
+    made_by = {
+        "model": trace.model,
+        "thresholds": {str(i): thresholds[i] for i in sorted(thresholds)},
+        "sources": {str(i): _described(tokens[i]) for i in sorted(thresholds)},
+        "refine": settings.refine,
+        "layers": settings.layers,
+    }
+    with project.lock:  # else strokes that are saved meanwhile would be overwritten
+        if reason := _why_kept(project, name, settings):
+            return reason
+        gone = ~np.isin(labels, [0, *(entry.id for entry in project.classes)])
+        labels[gone] = 0
+        painted = np.zeros(labels.shape, bool) if settings.overwrite else None
+        project.save_labels(
+            name,
+            labels,
+            "proposed",
+            painted=painted,
+            provenance={"proposed_by": made_by},
+        )
+    return ""
+
+
+def _described(tokens: Sequence[Token]) -> dict[str, str]:
+    """Return the phrase of a class, and a hash of its token if it has one."""
+    *optimized, phrase = tokens
+    rows = b"".join(token.embedding.numpy().tobytes() for token in optimized)
+    found = {"phrase": phrase.name}
+    return found | ({"token": sha256(rows).hexdigest()[:16]} if optimized else {})

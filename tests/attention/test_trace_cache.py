@@ -1,0 +1,273 @@
+"""Traces at rest: lazily read, made again exactly, and cached within a limit."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from dataclasses import asdict, replace
+
+import numpy as np
+import psutil
+import pytest
+import torch
+
+from napari_ovam import (
+    GenerationSettings,
+    LayerTrace,
+    Trace,
+    TraceSettings,
+    generate,
+    load_pipeline,
+    load_trace,
+    save_trace,
+    trace_image,
+)
+from napari_ovam.attention.trace_cache import (
+    DEFAULT_LIMIT,
+    RetraceError,
+    TraceCache,
+    kept_part,
+    retrace,
+    sample_trace,
+    trace_bytes,
+    trace_key,
+)
+from napari_ovam.project import Project
+
+EXACT = TraceSettings(layers=None, calls=None, dtype=None, self_attention=True)
+SETTINGS = GenerationSettings("a cat and a hat on the grass", seed=3, steps=4)
+
+
+@pytest.fixture(scope="module")
+def tiny():
+    return load_pipeline("tiny", device="cpu")
+
+
+@pytest.fixture(scope="module")
+def made(tiny):
+    return generate(tiny, SETTINGS, trace=EXACT)
+
+
+def small(value: float = 0, calls: int = 1, cells: int = 16, layers: int = 1) -> Trace:
+    side = round(cells**0.5)
+    return Trace(
+        layers=tuple(
+            LayerTrace(
+                f"up_blocks.{i}.transformer_blocks.0.attn2",
+                (side, side),
+                torch.full((calls, 2, cells, 4), float(value)),
+                torch.ones(8, 6),
+                0.5,
+            )
+            for i in range(layers)
+        ),
+        image_size=(32, 32),
+        model="",
+        branch="cond",
+    )
+
+
+def assert_same(a: Trace, b: Trace) -> None:
+    assert (a.calls, a.model, a.branch, a.image_size) == (
+        b.calls,
+        b.model,
+        b.branch,
+        b.image_size,
+    )
+    for one, other in zip(a.layers, b.layers, strict=True):
+        assert one.queries.dtype == other.queries.dtype
+        assert torch.equal(one.queries, other.queries)
+        assert torch.equal(one.key_weight, other.key_weight)
+    for one, other in zip(a.self_layers, b.self_layers, strict=True):
+        assert torch.equal(one.queries, other.queries)
+        assert torch.equal(one.keys, other.keys)
+
+
+def test_a_trace_is_read_from_the_disk_layer_by_layer(tmp_path):
+    layers = 4
+    big = small(1.0, calls=30, cells=256 * 256, layers=layers)  # 63 MB a layer
+    path = save_trace(big, tmp_path / "big.safetensors")
+    each = big.layers[0].queries.nbytes
+    del big
+    process = psutil.Process()
+    before = process.memory_info().rss
+    trace = load_trace(path)
+    assert process.memory_info().rss - before < each // 4
+    assert trace.layers[2].queries.sum() == each // 4
+    assert each * 0.8 < process.memory_info().rss - before < each * 1.5
+
+
+@pytest.mark.parametrize("settings", [EXACT, TraceSettings()])
+def test_a_generated_image_is_traced_again_exactly(tiny, made, settings):
+    first = generate(tiny, SETTINGS, trace=settings)
+    again = retrace(tiny, made.image, made.settings, trace=settings)
+    assert_same(again, first.trace)
+
+
+def test_a_loaded_image_is_traced_again_exactly(tiny, made):
+    image = made.image[:100]
+    how = {"prompt": "a cat", "seed": 5, "noise_seeds": 2, "flip": True}
+    first = trace_image(tiny, image, trace=EXACT, **how)
+    again = retrace(tiny, image, None, trace=EXACT, how=how)
+    assert_same(again, first.trace)
+
+
+def test_settings_that_make_another_image_give_no_trace(tiny, made):
+    with pytest.raises(RetraceError, match="another image here"):
+        retrace(tiny, made.image, replace(made.settings, seed=4))
+
+
+def test_all_a_few_or_no_calls_are_kept(made):
+    trace = made.trace.select(calls=range(4))
+    assert kept_part(trace, "all") is trace
+    assert kept_part(trace, "none") is None
+    few = kept_part(trace, "few")
+    assert few.calls == (1, 2, 3)
+    assert trace_bytes(few) < trace_bytes(trace)
+    assert kept_part(few, "few") is few
+    with pytest.raises(ValueError, match="'some'"):
+        kept_part(trace, "some")
+
+
+def test_what_is_put_in_comes_out_and_is_counted(tmp_path, made):
+    cache = TraceCache(tmp_path / "cache")
+    assert cache.usage().size == 0
+    assert cache.get("a") is None
+    cache.put("a", made.trace)
+    assert_same(cache.get("a"), made.trace)
+    usage = cache.usage()
+    assert usage.traces == 1
+    assert trace_bytes(made.trace) <= usage.size < trace_bytes(made.trace) + 100_000
+    assert usage.limit == DEFAULT_LIMIT
+    assert cache.clear() == usage.size
+    assert cache.usage().traces == 0
+    assert cache.get("a") is None
+
+
+def test_the_one_used_longest_ago_goes_first(tmp_path):
+    size = TraceCache(tmp_path).put("x", small()).stat().st_size
+    cache = TraceCache(tmp_path / "cache", limit=3 * size)
+    for age, key in enumerate("abc"):
+        path = cache.put(key, small(age))
+        os.utime(path, (1000 + age, 1000 + age))
+    assert cache.get("a") is not None  # used now
+    cache.put("d", small(4))
+    assert [key for key in "abcd" if cache.get(key)] == ["a", "c", "d"]
+    assert cache.usage().size <= cache.limit
+
+
+def test_a_trace_above_the_limit_is_not_kept_and_nothing_goes_for_it(tmp_path):
+    cache = TraceCache(tmp_path, limit=5000)
+    cache.put("a", small())
+    assert cache.put("b", small(cells=1024)) is None
+    assert cache.get("a") is not None
+
+
+def test_the_limit_is_remembered_and_kept_to(tmp_path):
+    cache = TraceCache(tmp_path)
+    for key in "abcd":
+        cache.put(key, small())
+    half = cache.usage().size // 2
+    cache.set_limit(half)
+    assert cache.usage().traces == 2
+    assert TraceCache(tmp_path).limit == half
+    with pytest.raises(ValueError, match="-1"):
+        cache.set_limit(-1)
+    (tmp_path / "limit.json").write_text("null")
+    assert TraceCache(tmp_path).limit == DEFAULT_LIMIT
+
+
+@pytest.mark.parametrize("damage", [b"", b"no trace", None])
+def test_a_damaged_file_is_dropped_and_made_again(tmp_path, damage):
+    cache = TraceCache(tmp_path)
+    path = cache.put("a", small(1))
+    path.write_bytes(path.read_bytes()[:-20] if damage is None else damage)
+    assert_same(cache.get_or_make("a", lambda: small(2)), small(2))
+    assert_same(cache.get("a"), small(2))
+
+
+def test_a_disk_that_takes_nothing_does_not_lose_the_trace(tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    cache = TraceCache(tmp_path / "file" / "cache")
+    assert_same(cache.get_or_make("a", lambda: small(2)), small(2))
+
+
+def test_what_a_killed_process_left_is_taken_away(tmp_path):
+    cache = TraceCache(tmp_path)
+    for name, age in ((".old.tmp", 10_000), (".new.tmp", 0)):
+        (tmp_path / name).write_bytes(b"half")
+        os.utime(tmp_path / name, (time.time() - age,) * 2)
+    cache.put("a", small())
+    assert {p.name for p in tmp_path.glob(".*")} == {".new.tmp"}
+
+
+def test_two_processes_share_a_cache(tmp_path):
+    program = (
+        "import sys, random, torch\n"
+        "from napari_ovam.attention.trace import LayerTrace, Trace\n"
+        "from napari_ovam.attention.trace_cache import TraceCache\n"
+        "def small(v): return Trace((LayerTrace('up_blocks.0.attn2', (4, 4),"
+        "torch.full((1, 2, 16, 4), float(v)), torch.ones(8, 6), .5),),"
+        "(32, 32), '', 'cond')\n"
+        "cache, pick = TraceCache(sys.argv[1], 6000), random.Random(int(sys.argv[2]))\n"
+        "for _ in range(150):\n"
+        "    v = pick.randrange(8)\n"
+        "    got = cache.get_or_make(f'k{v}', lambda: small(v))\n"
+        "    assert (got.layers[0].queries == v).all()\n"
+        "    if not pick.randrange(20): cache.clear()\n"
+    )
+    running = [
+        subprocess.Popen([sys.executable, "-c", program, str(tmp_path), str(seed)])
+        for seed in (1, 2)
+    ]
+    assert [process.wait(120) for process in running] == [0, 0]
+    cache = TraceCache(tmp_path, 6000)
+    assert cache.usage().size <= 6000 + 2000  # one that each put last
+    assert all(cache.get(p.stem) is not None for p in tmp_path.glob("*.safetensors"))
+
+
+def test_keys_differ_where_traces_would(made):
+    image, settings = made.image, made.settings
+    darker = image // 2
+    keys = [
+        trace_key(image, "tiny", settings),
+        trace_key(darker, "tiny", settings),
+        trace_key(image, "other/model", settings),
+        trace_key(image, "tiny", replace(settings, seed=4)),
+        trace_key(image, "tiny", settings, EXACT),
+        trace_key(image, "tiny", None),
+        trace_key(image, "tiny", None, how={"prompt": "a cat"}),
+        trace_key(image, "tiny", None, how={"seed": 1}),
+    ]
+    assert len(set(keys)) == len(keys)
+    assert keys[0] == trace_key(image.copy(), "tiny", replace(settings))
+
+
+def test_a_sample_of_a_project_gets_its_trace_whatever_was_kept(tmp_path, tiny, made):
+    project = Project.create(tmp_path / "project")
+    project.add_sample(made.image, {"model": "tiny", **asdict(made.settings)}, "one")
+    how = {"prompt": "a hat", "seed": 2}
+    photo = np.ascontiguousarray(made.image[:, :100])
+    project.add_sample(photo, None, "photo", provenance={"model": "tiny", **how})
+    cache = TraceCache(tmp_path / "cache")
+    asked = []
+
+    def load(model: str):
+        asked.append(model)
+        return tiny
+
+    def get(name: str) -> Trace:
+        return sample_trace(project, name, load, cache=cache, trace=EXACT)
+
+    assert_same(get("one"), made.trace)
+    assert_same(get("one"), made.trace)
+    assert asked == ["tiny"]  # the second time it was cached
+    assert_same(get("photo"), trace_image(tiny, photo, trace=EXACT, **how).trace)
+    few = kept_part(made.trace, "few")
+    project.save_trace("one", few)
+    assert_same(get("one"), few)
+    project.trace_path("one").write_bytes(b"damaged")
+    assert_same(get("one"), made.trace)
+    assert asked == ["tiny", "tiny"]

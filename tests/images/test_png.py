@@ -1,0 +1,167 @@
+"""PNG text: settings are read back, and nobody else's text is believed."""
+
+import json
+import struct
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image, PngImagePlugin
+
+from napari_ovam.images.png import (
+    PngError,
+    png_size,
+    read_ids,
+    read_png_settings,
+    read_rgb,
+    write_png,
+)
+
+IMAGE = np.arange(4 * 6 * 3, dtype=np.uint8).reshape(4, 6, 3)
+SETTINGS = {
+    "prompt": 'a "cat", 猫 🐈\non two lines',
+    "negative_prompt": "rain",
+    "seed": 2**63 - 1,
+    "steps": 25,
+    "guidance_scale": 4.0,
+    "height": 4,
+    "width": 6,
+    "model": "tiny",
+}
+
+
+def test_settings_are_read_back_and_shown_to_other_programs(tmp_path: Path) -> None:
+    path = tmp_path / "a.png"
+    write_png(path, IMAGE, SETTINGS)
+    assert read_png_settings(path) == SETTINGS
+    np.testing.assert_array_equal(read_rgb(path), IMAGE)
+    with Image.open(path) as picture:
+        lines = picture.text["parameters"].split("\n")
+    assert lines[2] == "Negative prompt: rain"
+    assert "Steps: 25, CFG scale: 4.0, Seed: 9223372036854775807, Size: 6x4" in lines[3]
+
+
+def test_an_image_without_settings_has_none(tmp_path: Path) -> None:
+    write_png(tmp_path / "a.png", IMAGE)
+    assert read_png_settings(tmp_path / "a.png") is None
+    Image.fromarray(IMAGE).save(tmp_path / "b.jpg")
+    assert read_png_settings(tmp_path / "b.jpg") is None
+    with pytest.raises(FileNotFoundError):
+        read_png_settings(tmp_path / "none.png")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "no json",
+        "[]",
+        "1" * 5000,
+        "[" * 100_000,
+        '{"prompt": 3}',
+        '{"prompt": "a", "seed": -1}',
+        '{"prompt": "a", "seed": true}',
+        '{"prompt": "a", "seed": null}',
+        '{"prompt": "a", "steps": 1e400}',
+        '{"prompt": "a", "steps": 2000000000}',
+        '{"prompt": "a", "guidance_scale": NaN}',
+        '{"prompt": "a", "guidance_scale": "4"}',
+        '{"prompt": "a", "height": 1e9}',
+        '{"prompt": "a", "model": ["x"]}',
+    ],
+)
+def test_hostile_text_is_not_believed(tmp_path: Path, text: str) -> None:
+    info = PngImagePlugin.PngInfo()
+    info.add_itxt("ovam", text)
+    path = tmp_path / "a.png"
+    Image.fromarray(IMAGE).save(path, pnginfo=info)
+    assert read_png_settings(path) is None
+
+
+def with_chunk(path: Path, body: bytes) -> None:
+    """Write a PNG with a chunk (its kind and content) after the header."""
+    write_png(path, IMAGE)
+    chunk = (
+        struct.pack(">I", len(body) - 4) + body + struct.pack(">I", zlib.crc32(body))
+    )
+    data = path.read_bytes()
+    path.write_bytes(data[:33] + chunk + data[33:])
+
+
+def test_text_that_unpacks_to_too_much_is_not_read(tmp_path: Path) -> None:
+    path = tmp_path / "a.png"
+    body = b"iTXtovam\0\1\0\0\0" + zlib.compress(b" " * 80_000_000)
+    with_chunk(path, body)
+    assert read_png_settings(path) is None
+
+
+@pytest.mark.parametrize("body", [b"eXIfnothing of the kind", b"IHDRshort"])
+def test_a_broken_chunk_is_named(tmp_path: Path, body: bytes) -> None:
+    path = tmp_path / "a.png"
+    with_chunk(path, body)
+    assert read_png_settings(path) is None
+    with pytest.raises(PngError, match=r"a\.png is broken"):
+        read_rgb(path)
+
+
+def test_a_picture_that_unpacks_to_too_much_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "a.png"
+    write_png(path, IMAGE, SETTINGS)
+    data = path.read_bytes()
+    header = b"IHDR" + struct.pack(">II", 60_000, 60_000) + data[24:29]
+    path.write_bytes(
+        data[:12] + header + struct.pack(">I", zlib.crc32(header)) + data[33:]
+    )
+    assert read_png_settings(path) is None
+    for read in (read_rgb, read_ids, png_size):
+        with pytest.raises(PngError, match=r"a\.png"):
+            read(path)
+
+
+def test_a_truncated_picture_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "a.png"
+    write_png(path, np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8))
+    path.write_bytes(path.read_bytes()[:900])
+    with pytest.raises(PngError, match=r"a\.png is broken"):
+        read_rgb(path)
+
+
+def test_text_that_has_no_utf8_is_written(tmp_path: Path) -> None:
+    settings = SETTINGS | {"prompt": "half of \ud83d"}
+    write_png(tmp_path / "a.png", IMAGE, settings)
+    assert read_png_settings(tmp_path / "a.png") == settings
+
+
+def test_settings_that_are_not_json_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(PngError, match="not JSON"):
+        write_png(tmp_path / "a.png", IMAGE, {"prompt": object()})
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_ids_are_read_as_written(tmp_path: Path, dtype: type) -> None:
+    ids = np.array([[0, 1], [255, np.iinfo(dtype).max]], dtype)
+    write_png(tmp_path / "a.png", ids)
+    found = read_ids(tmp_path / "a.png")
+    assert found.dtype == dtype
+    np.testing.assert_array_equal(found, ids)
+
+
+def test_ids_of_a_palette_png_are_its_indices(tmp_path: Path) -> None:
+    picture = Image.fromarray(np.array([[0, 3]], np.uint8), "P")
+    picture.putpalette([0, 0, 0, 9, 9, 9, 5, 5, 5, 200, 0, 0])
+    picture.save(tmp_path / "a.png")
+    assert read_ids(tmp_path / "a.png").tolist() == [[0, 3]]
+
+
+def test_labels_in_colour_are_refused(tmp_path: Path) -> None:
+    write_png(tmp_path / "a.png", IMAGE)
+    with pytest.raises(PngError, match="in colour"):
+        read_ids(tmp_path / "a.png")
+
+
+def test_settings_can_be_json_of_any_kind(tmp_path: Path) -> None:
+    settings = SETTINGS | {"trace": {"calls": [1, 2], "branch": "uncond"}}
+    write_png(tmp_path / "a.png", IMAGE, settings)
+    assert json.loads(json.dumps(settings)) == read_png_settings(tmp_path / "a.png")
