@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from napari.layers import Image
     from numpy.typing import NDArray
 
-    from napari_ovam.diffusion.generation import GenerationSettings
+    from napari_ovam.base.generation_settings import GenerationSettings
     from napari_ovam.images.metadata import ImageMetadata
 
 LOOK = ("noise_level", "noise_seeds", "flip", "max_tiles")
@@ -197,7 +197,7 @@ def as_settings(found: Mapping[str, Any] | None) -> GenerationSettings | None:
     """Return how napari-ovam made an image, of what its PNG says, if it does."""
     if found is None:
         return None
-    from napari_ovam.diffusion.generation import GenerationSettings
+    from napari_ovam.base.generation_settings import GenerationSettings
 
     known = {field.name for field in fields(GenerationSettings)}
     return GenerationSettings(**{k: v for k, v in found.items() if k in known})

@@ -104,16 +104,17 @@ def read_entries(
     entries, pipe = TokenLibrary().entries(**wanted), models.loaded(choice)
     if pipe is None:
         return entries, "" if trace is None else trace.model
-    from napari_ovam.attention.trace import text_encoder_hash
+    from napari_ovam.diffusion.phrases import text_encoder_hash
 
     return entries, text_encoder_hash(pipe)
 
 
 def check_all(tokens: Mapping[int, Token], pipe: Any) -> None:
     from napari_ovam.attention.tokens import check_token
+    from napari_ovam.diffusion.phrases import text_space
 
     for token in tokens.values():
-        check_token(token, pipe)
+        check_token(token, text_space(pipe))
 
 
 def keep(library: TokenLibrary, token: Token) -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
+from napari_ovam.base.ids import IGNORE
 from napari_ovam.datasets.classes import (
     PALETTE,
     ClassError,
@@ -14,7 +15,6 @@ from napari_ovam.datasets.classes import (
     Source,
     default_thresholds,
 )
-from napari_ovam.datasets.exporters import IGNORE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from napari_ovam.attention.tokens import Token
     from napari_ovam.attention.trace import Trace
-    from napari_ovam.diffusion.generation import GenerationSettings
+    from napari_ovam.base.generation_settings import GenerationSettings
     from napari_ovam.project.index import Status
     from napari_ovam.segmentation.class_maps import RefinedMaps
 
