@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from napari_ovam.base.hashing import hash_file
 from napari_ovam.base.names import check_name
 from napari_ovam.images.png import (
     as_ids,
@@ -26,7 +27,6 @@ from napari_ovam.images.png import (
     write_png,
 )
 from napari_ovam.project.files import (
-    hash_file,
     hash_ids,
     now,
     program_version,
