@@ -260,13 +260,12 @@ def _pictures(
 ) -> tuple[list[Picture], list[str]]:
     """Return the pictures of all files, and notes on where they were found."""
     there = list_files(root, PICTURES, problems)
-    base, notes = root, []
+    base: Path = root
+    notes: list[str] = []
+    if not there:
+        base, there = list_around(root)
+        notes = [f"pictures are taken from {base}"] if there else []
     found, unclear = _find(files, there)
-    if not found:
-        around, others = list_around(root)
-        if others:
-            base, (found, unclear) = around, _find(files, others)
-            notes = [f"pictures are taken from {around}"] if found else []
     owners: dict[str, str] = {}
     for (number, _), picture in found.items():
         place = files[number].place
@@ -309,29 +308,38 @@ _Key = tuple[int, int]
 def _find(
     files: Sequence[_File], there: Sequence[str]
 ) -> tuple[dict[_Key, str], dict[_Key, list[str]]]:
-    """Find the pictures that the files name."""
-    wanted = {}
+    """Find the pictures that the files name: each file by itself."""
+    places = {picture: place_of(picture) for picture in there}
+    found: dict[_Key, str] = {}
+    unclear: dict[_Key, list[str]] = {}
     for number, file in enumerate(files):
         common = _common([place_of(name).folders for name in file.names])
-        for index, name in enumerate(file.names):
-            wanted[number, index] = place_of(name, without=common)
+        wanted = {
+            (number, index): place_of(name, without=common)
+            for index, name in enumerate(file.names)
+        }
+        hits, doubtful = pair(wanted, places, partial(_likelier, file.place))
+        found |= hits
+        unclear |= doubtful
+    return found, unclear
 
-    def prefer(key: _Key, picture: str) -> int:
-        """Prefer the JSON's own folder, then one that it is named after, to masks."""
-        place = Path(files[key[0]].place)
-        folder = place.parent.as_posix()
-        own = folder == "." or picture.startswith(f"{folder}/")
-        words = set(re.split(r"[^a-z0-9]+", normal(place.stem))) - {"", "instances"}
-        split = any(
-            part == word
-            or (len(part) > 2 and word.startswith(part))
-            or (len(word) > 2 and part.startswith(word))
-            for part in place_of(picture).folders
-            for word in words
-        )
-        return 4 * own + 2 * split + (kind_of(picture) != "mask")
 
-    return pair(wanted, {file: place_of(file) for file in there}, prefer)
+def _likelier(file: str, _: _Key, picture: str) -> int:
+    """Prefer pictures in a JSON's folder, then in one that it is named after."""
+    place = Path(file)
+    folder = place.parent.as_posix()
+    own = folder == "." or picture.startswith(f"{folder}/")
+    words = set(re.split(r"[^a-z0-9]+", normal(place.stem))) - {"", "instances"}
+    named = any(
+        part == word or (min(len(part), len(word)) > 2 and _starts(part, word))
+        for part in place_of(picture).folders
+        for word in words
+    )
+    return 4 * own + 2 * named + (kind_of(picture) != "mask")
+
+
+def _starts(one: str, other: str) -> bool:
+    return one.startswith(other) or other.startswith(one)
 
 
 def _common(folders: Sequence[tuple[str, ...]]) -> int:

@@ -45,9 +45,9 @@ def read_mask(path: Path) -> NDArray[np.int64]:
             f"{path.name} is {values.shape}: a mask is one (H, W) channel of ids"
         )
     if values.dtype.kind == "f":
-        rounded = np.round(values)
-        if not np.isfinite(values).all() or (rounded != values).any():
-            bad = values[~(rounded == values)].ravel()[0]
+        odd = ~np.isfinite(values) | (np.round(values) != values)
+        if odd.any():
+            bad = values[odd][0]
             raise ImportSourceError(
                 f"{path.name} holds {bad:g}: ids are whole numbers, so these may be "
                 "probabilities or another picture"
