@@ -313,7 +313,7 @@ def _find(
     found: dict[_Key, str] = {}
     unclear: dict[_Key, list[str]] = {}
     for number, file in enumerate(files):
-        common = _common([place_of(name).folders for name in file.names])
+        common = _common([place_of(name).parts[:-1] for name in file.names])
         wanted = {
             (number, index): place_of(name, without=common)
             for index, name in enumerate(file.names)

@@ -188,8 +188,8 @@ def pair(
 
     Names are the same without case and Unicode form. Folders may lack on one side, but
     do not contradict each other. Where several fit, the one with more folders in common
-    is taken, then the one of exactly the same names, then the preferred one; and only if
-    nothing else that is wanted fits it as well.
+    is taken, then the one of exactly the same names, then the preferred one; and only
+    if nothing else that is wanted fits it as well.
 
     Parameters
     ----------
