@@ -11,11 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
-import numpy as np
-
-from napari_ovam.base.ids import IGNORE
 from napari_ovam.datasets.class_lists import ListedClass, plain, whole
-from napari_ovam.datasets.importers.coco_masks import ERRORS, draw
+from napari_ovam.datasets.importers.coco_masks import ERRORS, draw_all
 from napari_ovam.datasets.importers.search import (
     PICTURES,
     kind_of,
@@ -26,15 +23,12 @@ from napari_ovam.datasets.importers.search import (
     place_of,
 )
 from napari_ovam.datasets.importers.source import (
-    UNSURE,
     ImportSourceError,
-    Masks,
     Picture,
     Source,
     shorten,
 )
 from napari_ovam.datasets.importers.turning import read_orientation
-from napari_ovam.images.files import MAX_PIXELS
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterable, Mapping, Sequence
@@ -285,7 +279,7 @@ def _pictures(
             where = base / found[key] if key in found else None
             size = _size_of(image, where)
             reader = partial(
-                _read,
+                draw_all,
                 file.annotations.get(index, []),
                 size,
                 lambda i, f=find, n=names: [places[n[k]] for k in f(i)],
@@ -362,72 +356,3 @@ def _size_of(image: Mapping[str, Any], file: Path | None) -> tuple[int, int] | N
         return None if file is None else read_orientation(file)[1]
     except ValueError:  # said when it is read
         return None
-
-
-# -- masks ---------------------------------------------------------------------------
-
-
-def _read(
-    annotations: Sequence[_Annotation],
-    size: tuple[int, int] | None,
-    places_of: Any,
-    *,
-    names: Sequence[str],
-    several: bool,
-) -> Masks:
-    """Draw the annotations of an image: crowds first, then the largest first."""
-    if size is None:
-        raise ImportSourceError("neither its picture nor the JSON says how large it is")
-    if size[0] * size[1] > MAX_PIXELS:
-        raise ImportSourceError(f"the image is said to be {size} pixels")
-    wrong: dict[str, list[Any]] = defaultdict(list)
-    drawn = []
-    for annotation in annotations:
-        try:
-            mask = draw(annotation, size)
-        except (*ERRORS, OverflowError) as error:
-            why = str(error) if isinstance(error, ValueError) else repr(error)
-            wrong[why].append(annotation["id"])
-            continue
-        category = annotation.get("category_id")
-        place = places_of(category)
-        if len(place) != 1:
-            wrong[
-                f"the category {category!r} is not in the list; its pixels are unsure "
-                f"({IGNORE})"
-            ].append(annotation["id"])
-        number = place[0] if len(place) == 1 else UNSURE
-        first = number == UNSURE, bool(annotation.get("iscrowd"))
-        drawn.append(
-            (
-                not first[0],
-                not first[1],
-                -int(mask.sum()),
-                annotation["id"],
-                number,
-                mask,
-            )
-        )
-    if annotations and not any(each[4] != UNSURE for each in drawn):
-        raise ImportSourceError("; ".join(_say(wrong)))
-    drawn.sort(key=lambda each: each[:3])
-    labels = np.zeros(size, np.int32)
-    objects = np.zeros(size, np.int32)
-    for number, (*_, place, mask) in enumerate(drawn, start=1):
-        labels[mask] = place
-        objects[mask] = number
-    seen = np.bincount(objects.ravel(), minlength=len(drawn) + 1)
-    for number, (*_, which, place, _) in enumerate(drawn, start=1):
-        if not seen[number] and place != UNSURE:
-            what = f"wholly covered by others ({names[place - 1]})"
-            wrong[what].append(which)
-    return Masks(labels, objects if several else None, tuple(_say(wrong)))
-
-
-def _say(wrong: Mapping[str, Sequence[Any]]) -> list[str]:
-    """Return a sentence for each thing that is wrong, with the annotations' ids."""
-    return [
-        f"{'annotation' if len(ids) == 1 else f'{len(ids)} annotations'} "
-        f"{shorten(ids)}: {why}"
-        for why, ids in wrong.items()
-    ]
