@@ -569,3 +569,93 @@ def test_a_turn_that_no_size_tells_is_said(tmp_path):
     report = import_masks(project, open_source(tmp_path, "indexed"))
     assert report.labelled == ("a",)
     assert "EXIF" in report.skipped["images/a.png"][0]
+
+
+def test_categories_of_one_id_and_of_one_name(tmp_path):
+    save(tmp_path / "a.png", picture(0))
+    categories = [
+        {"id": 1, "name": "red"},
+        {"id": 2, "name": "hat"},
+        {"id": 2, "name": "cap"},
+        {"id": 3, "name": "Ka\u0308fer"},
+        {"id": 4, "name": "K\u00e4fer"},
+        {"name": "no id"},
+    ]
+    square = {1: (0, 0), 2: (3, 0), 3: (0, 3), 4: (3, 3)}
+    annotations = [
+        {
+            "id": 10 + i,
+            "image_id": 0,
+            "category_id": i,
+            "segmentation": [[x, y, x + 2, y, x + 2, y + 2, x, y + 2]],
+        }
+        for i, (x, y) in square.items()
+    ]
+    content = coco_of({"a.png": own_mask(picture(0))}, categories=categories)
+    write_json(tmp_path / "a.json", content | {"annotations": annotations})
+    project = Project.create(tmp_path / "p")
+    report = import_masks(project, open_source(tmp_path, "coco"))
+    labels = project.load_labels("a")
+    beetle = project.classes.by_name("Käfer").id
+    assert labels[0, 0] == project.classes.by_name("red").id
+    assert labels[0, 3] == 255
+    assert labels[3, 0] == labels[3, 3] == beetle
+    assert "12: the category 2 is several" in report.skipped["a.png"][0]
+    assert len(report.skipped["a.json"]) == 2
+
+
+def test_another_data_set_beside_is_not_searched(tmp_path):
+    """Its pictures may be called the same."""
+    save(tmp_path / "other/images/a.png", picture(1))
+    save(tmp_path / "set/masks/a.png", own_mask(picture(0)))
+    write_json(tmp_path / "set/labels.json", coco_of({"a.png": own_mask(picture(0))}))
+    for form in ("indexed", "coco"):
+        project = Project.create(tmp_path / form)
+        report = import_masks(project, open_source(tmp_path / "set", form))
+        assert not project.samples
+        assert report.failed
+
+
+def test_the_pictures_of_a_folder_of_masks_or_of_a_json_lie_beside_it(tmp_path):
+    save(tmp_path / "images/a.png", picture(0))
+    save(tmp_path / "masks/a.png", own_mask(picture(0)))
+    mask = {"a": own_mask(picture(0))}  # without an ending, as some programs write
+    path = write_json(tmp_path / "annotations/train/x.json", coco_of(mask))
+    for given_, form in ((tmp_path / "masks", "indexed"), (path, "coco")):
+        project = Project.create(tmp_path / f"p-{form}")
+        import_masks(project, open_source(given_, form))
+        check_own_masks(project, {0})
+
+
+def test_a_list_with_the_background_and_one_class(tmp_path):
+    binary(tmp_path, 255)
+    listed = [ListedClass("background"), ListedClass("boat")]
+    project = Project.create(tmp_path / "p")
+    import_masks(project, open_source(tmp_path, "indexed", listed))
+    check_own_masks(project, {0, 1, 2})
+    assert [entry.name for entry in project.classes] == ["boat"]
+
+
+def test_every_id_below_the_largest_can_still_be_given(tmp_path):
+    save(tmp_path / "images/a.png", picture(0))
+    pixels = np.zeros(SIZE, np.int32)
+    pixels[0, :4] = (65535, 65538, -1, 1)
+    save(tmp_path / "masks/a.tif", pixels)
+    project = Project.create(tmp_path / "p")
+    import_masks(project, open_source(tmp_path, "indexed"))
+    names = [project.classes[i].name for i in project.load_labels("a")[0, :4].tolist()]
+    assert names == ["class 65535", "class 65538", "class -1", "class 1"]
+
+
+def test_one_file_said_of_two_pictures_that_tidying_makes_one(tmp_path):
+    project = Project.create(tmp_path / "p")
+    blank = np.full((*SIZE, 3), 9, np.uint8)
+    project.add_sample(blank, name="scan-1", provenance={"title": "scan [1]"})
+    save(tmp_path / "d/images/scan (1).png", blank)
+    save(tmp_path / "d/masks/scan (1).png", own_mask(picture(0)))
+    report = import_masks(project, open_source(tmp_path / "d", "indexed"))
+    assert report.added == ("scan-1-2",)
+    (tmp_path / "d/images/scan (1).png").unlink()
+    report = import_masks(project, open_source(tmp_path / "d", "indexed"))
+    assert not report.labelled
+    assert project.load_labels("scan-1") is None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter, defaultdict
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -31,8 +32,9 @@ from napari_ovam.datasets.importers.source import (
 from napari_ovam.datasets.importers.turning import read_orientation
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Mapping
 
+_Find = Callable[[Any], Sequence[int]]
 _LISTS = ("images", "annotations", "categories")
 _Annotation = dict[str, Any]
 
@@ -45,7 +47,7 @@ class _File:
     images: list[dict[str, Any]] = field(default_factory=list)
     names: list[str] = field(default_factory=list)
     annotations: dict[int, list[_Annotation]] = field(default_factory=dict)
-    categories: dict[Hashable, str] = field(default_factory=dict)
+    categories: list[tuple[Any, str]] = field(default_factory=list)
     several: bool = False
     problems: list[str] = field(default_factory=list)
 
@@ -148,18 +150,10 @@ def _take_categories(
         except ERRORS:
             bad.append(category)
             continue
-        if not name or isinstance(number, list | dict | bool | None):
-            bad.append(category)
-        elif number in file.categories and file.categories[number] != name:
-            raise ImportSourceError(
-                f"it is broken: the category {number!r} is {file.categories[number]!r} "
-                f"and {name!r}"
-            )
-        else:
-            if name in file.categories.values() and number not in file.categories:
-                file.problems.append(f"several categories are {name!r}: one class here")
-            file.categories[number] = name
-            listed.setdefault(name, entry)
+        if name in (known for _, known in file.categories):
+            file.problems.append(f"several categories are {name!r}: one class here")
+        file.categories.append((number, name))
+        listed.setdefault(name, entry)
     if bad:
         file.problems.append(
             f"categories without an id or a name: {shorten(bad)[:200]}"
@@ -223,7 +217,7 @@ def _take_annotations(file: _File, annotations: Iterable[Any]) -> None:
         file.several = file.several or max(count.values()) > 1
 
 
-def _finder(ids: Iterable[Any]) -> Any:
+def _finder(ids: Iterable[Any]) -> _Find:
     """Return what finds the places of an id: as it stands, else as the number it is."""
     exact: dict[str, list[int]] = defaultdict(list)
     alike: dict[Any, list[int]] = defaultdict(list)
@@ -270,8 +264,8 @@ def _pictures(
     places = {name: place for place, name in enumerate(listed, start=1)}
     pictures = []
     for number, file in enumerate(files):
-        find = _finder(file.categories)
-        names = list(file.categories.values())
+        find = _finder(number for number, _ in file.categories)
+        classes = [places[name] for _, name in file.categories]
         for index, (image, name) in enumerate(
             zip(file.images, file.names, strict=True)
         ):
@@ -282,7 +276,7 @@ def _pictures(
                 draw_all,
                 file.annotations.get(index, []),
                 size,
-                lambda i, f=find, n=names: [places[n[k]] for k in f(i)],
+                partial(_places_of, find, classes),
                 names=list(places),
                 several=file.several,
             )
@@ -296,6 +290,11 @@ def _pictures(
     return pictures, notes
 
 
+def _places_of(find: _Find, classes: Sequence[int], category: Any) -> list[int]:
+    """Return the places that a category could mean."""
+    return sorted({classes[at] for at in find(category)})
+
+
 _Key = tuple[int, int]
 
 
@@ -303,17 +302,33 @@ def _find(
     files: Sequence[_File], there: Sequence[str]
 ) -> tuple[dict[_Key, str], dict[_Key, list[str]]]:
     """Find the pictures that the files name: each file by itself."""
-    places = {picture: place_of(picture) for picture in there}
     found: dict[_Key, str] = {}
     unclear: dict[_Key, list[str]] = {}
     for number, file in enumerate(files):
+        own = f"{Path(file.place).parent.as_posix()}/"
+        said = any(kind_of(name) == "mask" for name in file.names)
+        places = {
+            picture: place_of(picture)
+            for picture in there
+            if said or kind_of(picture) != "mask" or picture.startswith(own)
+        }
         common = _common([place_of(name).parts[:-1] for name in file.names])
         wanted = {
             (number, index): place_of(name, without=common)
             for index, name in enumerate(file.names)
         }
-        hits, doubtful = pair(wanted, places, partial(_likelier, file.place))
-        found |= hits
+        prefer = partial(_likelier, file.place)
+        hits, doubtful = pair(wanted, places, prefer)
+        bare = {  # some programs leave the ending away
+            key: place
+            for key, place in wanted.items()
+            if key not in hits and Path(place.name).suffix.lower() not in PICTURES
+        }
+        taken = set(hits.values())
+        stems = {
+            p: place_of(p, Path(p).stem) for p in places if bare and p not in taken
+        }
+        found |= hits | pair(bare, stems, prefer)[0]
         unclear |= doubtful
     return found, unclear
 

@@ -106,7 +106,8 @@ def _drawn(
         wrong[f"drawn without a part: {why}"].append(which)
     places = places_of(category)
     if len(places) != 1:
-        what = f"the category {category!r} is not in the list"
+        many = "several" if places else "none"
+        what = f"the category {category!r} is {many} of the list"
         wrong[f"{what}; its pixels are unsure ({IGNORE})"].append(which)
     known = len(places) == 1
     rows, columns = (np.flatnonzero(mask.any(axis)) for axis in (1, 0))

@@ -111,12 +111,20 @@ def list_files(root: Path, suffixes: Iterable[str], problems: list[str]) -> list
 def list_around(root: Path) -> tuple[Path, list[str]]:
     """Return the folder around a part of a data set, and the pictures below it.
 
-    There are none where it is the person's home, the disk or one of those in between.
+    All of them where the part is a folder such as annotations; else those in folders
+    such as images, as others may be other data sets. The person's home is none.
     """
-    around, home = root.resolve().parent, Path.home().resolve()
-    if around in (home, *home.parents):
-        return around, []
-    return around, list_files(around, PICTURES, [])
+    home = Path.home().resolve()
+    for folder in (root.resolve(), root.resolve().parent):
+        around = folder.parent
+        if around in (home, *home.parents):
+            break
+        found = list_files(around, PICTURES, [])
+        if kind_of_folder(folder.name) != "mask":
+            found = [f for f in found if kind_of_folder(f.split("/")[0]) == "picture"]
+        if found:
+            return around, found
+    return root, []
 
 
 @lru_cache(maxsize=65_536)
