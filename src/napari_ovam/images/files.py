@@ -33,7 +33,7 @@ have the size of the image, so that a larger one is refused and not made smaller
 
 # What Pillow raises for broken files, for text that unpacks to too much, and for what
 # does not fit into memory.
-_BROKEN = (
+BROKEN = (
     OSError,
     SyntaxError,
     ValueError,
@@ -156,7 +156,7 @@ def opened(path: str | Path) -> Iterator[Image.Image]:
         raise ImageFileError(
             f"{path.name} does not fit into memory: make it smaller"
         ) from error
-    except _BROKEN as error:
+    except BROKEN as error:
         reason = str(error) or type(error).__name__
         raise ImageFileError(
             f"{path.name} is broken or cut off ({reason}): copy or save it again"
@@ -209,7 +209,7 @@ def _kind_of_pages(picture: Image.Image) -> str:
 
 
 def _upright(picture: Image.Image) -> Image.Image:
-    with suppress(*_BROKEN):
+    with suppress(*BROKEN):
         return ImageOps.exif_transpose(picture)
     return picture
 
