@@ -10,15 +10,21 @@ import math
 import re
 from contextlib import suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napari_ovam.images import metadata_formats as formats
-from napari_ovam.images.files import MAX_PIXELS, opened
-from napari_ovam.images.metadata_texts import XMP, read_texts, texts_inside
+from napari_ovam.images.files import MAX_PIXELS, opened, page_count
+from napari_ovam.images.metadata_texts import (
+    XMP,
+    read_texts,
+    read_tiff_texts,
+    texts_inside,
+)
+from napari_ovam.images.tiff import is_tiff
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from pathlib import Path
 
     from napari_ovam.base.generation_settings import GenerationSettings
 
@@ -104,8 +110,13 @@ def read_metadata(path: str | Path) -> ImageMetadata:
         If there is no such file, or it is no picture or too large, as from
         `image_files.read`.
     """
-    with opened(path) as picture:
-        raw = read_texts(picture)
+    path = Path(path)
+    page_count(path)  # what is no picture is named
+    if is_tiff(path):
+        raw = read_tiff_texts(path)
+    else:
+        with opened(path) as picture:
+            raw = read_texts(picture)
     return _checked(_found(raw), raw)
 
 

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image, PngImagePlugin
 
-from napari_ovam.images.files import BROKEN
+from napari_ovam.images.faults import BROKEN
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
+    from pathlib import Path
 
 _LONGEST = 2**22
 # Tags of EXIF that hold text; those of Windows are UTF-16.
@@ -49,12 +50,23 @@ def read_texts(picture: Image.Image) -> dict[str, str]:
     with suppress(*BROKEN):
         raw |= _exif_texts(picture.getexif())
     if picture.mode == "RGBA":
-        with suppress(*BROKEN, zlib.error):
+        with suppress(*BROKEN):
             raw |= _stealth_text(picture)
     return raw
 
 
-def texts_inside(raw: dict[str, str]) -> Iterator[str]:
+def read_tiff_texts(path: Path) -> dict[str, str]:
+    """Return the texts of a TIFF's first page, of kinds that Pillow opens or not."""
+    exif, raw = Image.Exif(), dict[str, str]()
+    with suppress(*BROKEN), path.open("rb") as file:
+        exif.load_from_fp(file)  # type: ignore[no-untyped-call]
+        raw = _exif_texts(exif)
+        if isinstance(xmp := exif.get(0x02BC), bytes):
+            raw["xmp"] = _decoded(xmp)
+    return raw
+
+
+def texts_inside(raw: Mapping[str, str]) -> Iterator[str]:
     """Yield the texts of elements and attributes in XMP."""
     for name in XMP:
         xmp = raw.get(name, "")[:_LONGEST]
