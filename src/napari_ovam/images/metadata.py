@@ -9,10 +9,11 @@ from __future__ import annotations
 import math
 import re
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from napari_ovam.base.prompt_syntax import plain_prompt
 from napari_ovam.images import metadata_formats as formats
 from napari_ovam.images.files import MAX_PIXELS, opened, page_count
 from napari_ovam.images.metadata_texts import (
@@ -95,6 +96,38 @@ class ImageMetadata:
             height,
             width,
         )
+
+    def describe(self) -> str:
+        """Return for a person how it was made, and what of it is not believed."""
+        words = [f"Made by {self.tool or 'an unnamed tool'}"]
+        if self.model:
+            words.append(f"with {self.model}")
+        if self.seed is not None:
+            words.append(f"from seed {self.seed}")
+        said = self.tool or self.model or self.prompt
+        parts = [" ".join(words) + "."] if said else []
+        if taken := plain_prompt(self.prompt)[1]:
+            parts.append(
+                f"Its prompt holds {', '.join(taken)[:200]}: other programs read that "
+                "as weights, tags or parts, the model here as words."
+            )
+        if self.refused:
+            wrong = "; ".join(f"{name}: {why}" for name, why in self.refused.items())
+            parts.append(f"Not believed: {wrong}.")
+        return " ".join(parts)
+
+    def as_source(self, file: str) -> dict[str, Any]:
+        """Return what is kept of the words of a file, as JSON: all, as they were."""
+        settings = self.settings()
+        told = {
+            "file": file,
+            "tool": self.tool,
+            "model": self.model,
+            "settings": None if settings is None else asdict(settings),
+            "refused": dict(self.refused),
+            "raw": dict(self.raw),
+        }
+        return {name: value for name, value in told.items() if value}
 
 
 def read_metadata(path: str | Path) -> ImageMetadata:

@@ -6,7 +6,6 @@ does not turn grey that is not compressed, and knows no floats in colour.
 
 from __future__ import annotations
 
-import enum
 import zlib
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -21,6 +20,7 @@ from napari_ovam.images.pixels import colors_of, grey_of, over_white
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from enum import IntEnum
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -118,7 +118,7 @@ def _refusal(path: Path, page: tifffile.TiffPage) -> ImageFileError:
     )
 
 
-def _name(names: type[enum.IntEnum], value: int) -> str:
+def _name(names: type[IntEnum], value: int) -> str:
     try:
         return names(value).name
     except ValueError:
