@@ -15,14 +15,13 @@ from typing import TYPE_CHECKING, Any
 
 from napari_ovam.base.prompt_syntax import plain_prompt
 from napari_ovam.images import metadata_formats as formats
-from napari_ovam.images.files import MAX_PIXELS, opened, page_count
+from napari_ovam.images.files import MAX_PIXELS, is_tiff, opened, page_count
 from napari_ovam.images.metadata_texts import (
     XMP,
     read_texts,
     read_tiff_texts,
     texts_inside,
 )
-from napari_ovam.images.tiff import is_tiff
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

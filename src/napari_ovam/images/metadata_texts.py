@@ -46,7 +46,7 @@ def read_texts(picture: Image.Image) -> dict[str, str]:
         # Text may come after the pixels: they have to be read to get there.
         with suppress(*BROKEN):
             picture.load()
-            raw |= {k: _decoded(v) for k, v in picture.text.items()}  # type: ignore[attr-defined]
+            raw |= {k: _decoded(v) for k, v in picture.text.items()}
     with suppress(*BROKEN):
         raw |= _exif_texts(picture.getexif())
     if picture.mode == "RGBA":

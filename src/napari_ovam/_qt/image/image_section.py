@@ -35,6 +35,7 @@ from napari_ovam._qt.widgets.section import (
     small_button,
 )
 from napari_ovam.hub.recent import recent_models
+from napari_ovam.images.files import PICTURE_SUFFIXES
 
 from .images import read_image, reader_of_layer
 
@@ -52,10 +53,6 @@ if TYPE_CHECKING:
 
 _STABLE_DIFFUSION = "stable-diffusion-v1-5/stable-diffusion-v1-5"
 PROMPT = "a cat and a hat on the grass"
-_SUFFIXES = (
-    *(".png", ".jpg", ".jpeg", ".webp", ".avif", ".tif", ".tiff", ".bmp", ".gif"),
-    *(".ppm", ".pgm", ".jp2"),
-)
 _TILES = 16  # as in trace_image, which would import torch here
 _BRANCHES = {"conditional (DAAM)": "cond", "unconditional (OVAM)": "uncond"}
 
@@ -256,7 +253,7 @@ class ImageSection(Section):
 
     def _browse_image(self, *_: Any) -> None:
         path, _filter = QFileDialog.getOpenFileName(
-            self, "Load an image", "", f"Images (*{' *'.join(_SUFFIXES)})"
+            self, "Load an image", "", f"Images (*{' *'.join(PICTURE_SUFFIXES)})"
         )
         if path:
             self.load_path(path)
@@ -397,4 +394,4 @@ def _dropped(data: QMimeData | None) -> list[Path]:
     """Return the image files among what is dropped."""
     urls = data.urls() if data is not None else []
     paths = [Path(url.toLocalFile()) for url in urls if url.isLocalFile()]
-    return [path for path in paths if path.suffix.lower() in _SUFFIXES]
+    return [path for path in paths if path.suffix.lower() in PICTURE_SUFFIXES]
