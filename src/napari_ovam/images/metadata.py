@@ -160,7 +160,7 @@ def _found(raw: Mapping[str, str]) -> dict[str, Any]:
     """
     drawn = {name: text for name, text in raw.items() if _is_workflow(name, text)}
     first = {name: raw[name] for name in _FIRST if name in raw}
-    rest = {name: text for name, text in raw.items() if name not in drawn}
+    rest = {n: text for n, text in raw.items() if n not in drawn and n not in XMP}
     workflow = next(iter(drawn.values()), "")
     texts = [*{**first, **rest}.items()]
     texts += [("XMP", text) for text in texts_inside(raw)]

@@ -46,7 +46,7 @@ def read_texts(picture: Image.Image) -> dict[str, str]:
         # Text may come after the pixels: they have to be read to get there.
         with suppress(*BROKEN):
             picture.load()
-            raw |= {k: _decoded(v) for k, v in picture.text.items()}
+            raw |= {k: _decoded(v) for k, v in picture.text.items()}  # type: ignore[attr-defined]
     with suppress(*BROKEN):
         raw |= _exif_texts(picture.getexif())
     if picture.mode == "RGBA":
@@ -59,7 +59,7 @@ def read_tiff_texts(path: Path) -> dict[str, str]:
     """Return the texts of a TIFF's first page, of kinds that Pillow opens or not."""
     exif, raw = Image.Exif(), dict[str, str]()
     with suppress(*BROKEN), path.open("rb") as file:
-        exif.load_from_fp(file)  # type: ignore[no-untyped-call]
+        exif.load_from_fp(file)
         raw = _exif_texts(exif)
         if isinstance(xmp := exif.get(0x02BC), bytes):
             raw["xmp"] = _decoded(xmp)
