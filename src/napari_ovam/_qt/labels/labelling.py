@@ -55,9 +55,10 @@ class Labelling:
     def labels_from_maps(self) -> None:
         """Propose labels for the sample that is shown."""
         sample = self.session.current
-        if sample is not None and self._bring_back(sample) and not sample.maps:
+        if sample is not None and self._bring_back(sample):
             self.session.say(f"{sample.name} is shown again.")
-            return
+            if not sample.maps or sample.status in DECIDED:
+                return
         if sample is None or not sample.maps:
             self.session.complain("There are no maps yet: press Map first")
             return

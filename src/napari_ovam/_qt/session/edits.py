@@ -291,4 +291,4 @@ def as_labels(ids: NDArray[Any]) -> Labels:
     """
     if ids.dtype == np.uint16 and ids.ndim == 2:
         return ids
-    return as_ids("labels", ids).astype(np.uint16)
+    return as_ids("The labels", ids).astype(np.uint16)

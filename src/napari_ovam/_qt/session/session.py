@@ -253,9 +253,10 @@ class Session(JobRunner):
         if role == "labels" and sample.edits is not None:
             self.guarded(partial(self.labels.take_edits, sample), event.value)
         if role in ("labels", "image"):
+            are, them = ("are", "them") if role == "labels" else ("is", "it")
             self.say(
-                f"The {role} of {sample.name} {'are' if role == 'labels' else 'is'} "
-                "kept: Labels from maps shows it again.",
+                f"The {role} of {sample.name} {are} kept: Labels from maps shows "
+                f"{them} again.",
                 "warning",
             )
 
