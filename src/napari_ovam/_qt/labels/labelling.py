@@ -127,7 +127,9 @@ class Labelling:
     def _proposed(
         self, sample: LiveSample, labels: NDArray[Any], patience: int = _PATIENCE
     ) -> None:
-        if patience and self.session.layers.dragging(sample.key):
+        layers = self.session.layers
+        layer = layers.labels(sample.key)
+        if patience and layer is not None and layers.watches[layer].dragging:
             # The brush goes first, but may never come up as far as napari knows.
             again = partial(self._proposed, sample, labels, patience - 1)
             QTimer.singleShot(_PAUSE, again)
@@ -273,7 +275,7 @@ class Labelling:
         """Notice what is on the labels of a sample now, whoever put it there."""
         layer = layer or self.session.layers.labels(sample.key)
         if layer is not None and sample.edits is not None:
-            self.session.layers.look_now(layer)
+            self.session.layers.watches[layer].look_now()
             self._take(sample, layer, None, undone=True)
 
     def edited(self, layer: Labels, tiles: Iterable[int], *, undone: bool) -> None:
@@ -321,7 +323,8 @@ class Labelling:
             return
         try:
             if layer.data.dtype != np.uint16 or not isinstance(layer.data, np.ndarray):
-                self.session.layers.write(layer, as_labels(np.asarray(layer.data)))
+                labels = as_labels(np.asarray(layer.data))
+                self.session.layers.watches[layer].write(labels)
                 tiles = None
             changed = sample.edits.take(layer.data, tiles, undone=undone)
         except ValueError as error:

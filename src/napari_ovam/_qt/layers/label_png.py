@@ -71,7 +71,7 @@ def read_label_png(path: Path, table: Path) -> Labels:
     rows = [(0, "background"), (UNSURE, "unsure"), *((c.id, c.name) for c in classes)]
     rows.sort()
     return Labels(
-        as_labels(pixels),
+        as_labels(pixels, str(path)),
         name=path.stem,
         features={"index": [i for i, _ in rows], "name": [n for _, n in rows]},
         colormap=DirectLabelColormap(color_dict=colours),

@@ -54,6 +54,11 @@ class SampleLayers:
         Told of what happens to Labels layers.
     bind
         Called with each new layer, to bind keys.
+
+    Attributes
+    ----------
+    watches
+        What watches each Labels layer of a sample.
     """
 
     def __init__(
@@ -62,7 +67,7 @@ class SampleLayers:
         self.viewer = viewer
         self._listener = listener
         self._bind = bind
-        self._watches: dict[Layer, LabelsWatch] = {}
+        self.watches: dict[Layer, LabelsWatch] = {}
         self._hidden: dict[str, dict[Layer, bool]] = {}
         self._history: dict[str, tuple[Any, Any]] = {}  # labels, what can be undone
         self._expected: set[str] = set()
@@ -73,7 +78,7 @@ class SampleLayers:
 
     def close(self) -> None:
         """Watch no layer any more."""
-        for watch in self._watches.values():
+        for watch in self.watches.values():
             watch.close()
 
     # -- finding ---------------------------------------------------------------
@@ -102,7 +107,7 @@ class SampleLayers:
         """Leave a layer to the person: it is none of ours any more."""
         _marks.pop(layer, None)
         self._colours.pop(layer, None)
-        if watch := self._watches.pop(layer, None):
+        if watch := self.watches.pop(layer, None):
             watch.close()
 
     def _inserted(self, event: Any) -> None:
@@ -111,7 +116,9 @@ class SampleLayers:
         if key in self._expected:
             self._expected.remove(key)
             _marks[layer] = (key, "image", 0)
-        elif mark[0] and self.find(*mark) is not layer:  # came back, and was replaced
+        elif mark[0] and any(
+            role_of(other) == mark for other in self.viewer.layers if other is not layer
+        ):  # it was removed, and another took its place
             self.release(layer)
 
     # -- showing ---------------------------------------------------------------
@@ -134,7 +141,7 @@ class SampleLayers:
         0.9 up to half a second (it collects garbage): so they are used again.
         """
         for layer in self.of_sample(old.key):
-            role, watch = role_of(layer)[1], self._watches.get(layer)
+            role, watch = role_of(layer)[1], self.watches.get(layer)
             if role == "image":
                 layer.data = new.image
                 layer.name = new.name
@@ -155,23 +162,8 @@ class SampleLayers:
     def forget_history(self) -> None:
         """Empty what can be undone: it may hold ids of classes that are gone."""
         self._history.clear()
-        for layer, watch in self._watches.items():
-            if isinstance(layer, Labels):
-                watch.write(layer.data)
-
-    def write(self, layer: Labels, labels: NDArray[np.uint16]) -> None:
-        """Give a Labels layer other data, which nobody has to be told of."""
-        self._watches[layer].write(labels)
-
-    def look_now(self, layer: Layer) -> None:
-        """Look at all strokes on a Labels layer that were not looked at yet."""
-        if watch := self._watches.get(layer):
-            watch.look_now()
-
-    def dragging(self, sample: str) -> bool:
-        """Whether a mouse button is down on the labels of a sample."""
-        layer = self.labels(sample)
-        return layer is not None and self._watches[layer].dragging
+        for watch in self.watches.values():
+            watch.forget_history()
 
     def forget(self, sample: str) -> None:
         """Take the layers of a sample out of the viewer for good."""
@@ -281,7 +273,7 @@ class SampleLayers:
         labels, layer = sample.edits.labels, self.labels(sample.key)
         if layer is not None:
             if not np.array_equal(layer.data, labels):
-                self._watches[layer].write(labels)
+                self.watches[layer].write(labels)
             return layer
         layer = Labels(
             labels,
@@ -293,8 +285,11 @@ class SampleLayers:
         )
         layer.selected_label = next((e.id for e in classes.active), 1)
         layer.brush_size = max(1, round(min(labels.shape) / 20))
-        self._insert(layer, (sample.key, "labels", 0))
-        self._watches[layer] = LabelsWatch(layer, self._listener)
+        mark = sample.key, "labels", 0
+        for removed in [la for la in self.watches if role_of(la) == mark]:
+            self.release(removed)
+        self._insert(layer, mark)
+        self.watches[layer] = LabelsWatch(layer, self._listener)
         return layer
 
     def show_instances(
@@ -336,7 +331,7 @@ class SampleLayers:
             _, role, number = role_of(layer)
             if role == "labels":
                 self._bind(layer)  # a class may have another key
-                watch = self._watches.get(layer)
+                watch = self.watches.get(layer)
                 with watch.silent() if watch else nullcontext():
                     # With 1,000 classes a colour map takes napari a tenth of a second.
                     if self._colours.get(layer) != colours:

@@ -98,15 +98,20 @@ class LabelsWatch:
         would come back as stale pixels.
         """
         layer = self._layer
+        self.forget_history()
         with self.silent():
-            end_stroke(layer)
             layer.data = labels
-            layer._reset_history()
-            self._confirmed = []
-            if history is not None:
-                layer._undo_history, layer._redo_history, self._confirmed = history
+        if history is not None:
+            layer._undo_history, layer._redo_history, self._confirmed = history
         self._pending.clear()
         self._redo = len(layer._redo_history)
+
+    def forget_history(self) -> None:
+        """Empty what can be undone; a stroke that is open ends, as it is."""
+        with self.silent():
+            end_stroke(self._layer)
+        self._layer._reset_history()
+        self._confirmed, self._redo = [], 0
 
     @contextmanager
     def silent(self) -> Iterator[None]:

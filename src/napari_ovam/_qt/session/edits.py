@@ -281,14 +281,15 @@ class Edits:
             self.now = Snapshot(self.now.shape, tiles)
 
 
-def as_labels(ids: NDArray[Any]) -> Labels:
-    """Return (H, W) class ids in 16 bits.
+def as_labels(ids: NDArray[Any], name: str = "The labels") -> Labels:
+    """Return (H, W) class ids, or a mask, in 16 bits.
 
     Raises
     ------
     ValueError
-        If they are no ids of 0 to 65535.
+        If they are no ids of 0 to 65535; `name` says whose they are.
     """
     if ids.dtype == np.uint16 and ids.ndim == 2:
         return ids
-    return as_ids("The labels", ids).astype(np.uint16)
+    ids = ids.astype(np.uint8) if ids.dtype == bool else ids
+    return as_ids(name, ids).astype(np.uint16)
