@@ -146,6 +146,7 @@ class LabelsWatch:
                 self._listener.unconfirmed(self._layer, self._confirmed.pop())
         self._redo = redo
         self._everywhere()
+        self._look()
 
     def _on_data(self, _: Any = None) -> None:
         if not self._silent:
