@@ -18,14 +18,8 @@ import numpy as np
 
 from napari_ovam.base.hashing import hash_file
 from napari_ovam.base.names import check_name
-from napari_ovam.images.png import (
-    as_ids,
-    png_size,
-    read_ids,
-    read_png_settings,
-    read_rgb,
-    write_png,
-)
+from napari_ovam.images.files import image_size, read
+from napari_ovam.images.png import as_ids, read_ids, read_png_settings, write_png
 from napari_ovam.project.files import (
     hash_ids,
     now,
@@ -124,7 +118,7 @@ class Project(ProjectStore):
     def load_image(self, name: str) -> NDArray[np.uint8]:
         """Return the image of a sample, (H, W, 3) uint8 RGB."""
         self.sample(name)
-        return read_rgb(self.files.image(name))
+        return read(self.files.image(name))
 
     def settings(self, name: str) -> dict[str, Any] | None:
         """Return how the image of a sample was generated; None if it was loaded."""
@@ -188,7 +182,7 @@ class Project(ProjectStore):
         self.sample(name)
         ids = as_ids(name, labels)
         with self._lock:
-            size = png_size(self.files.image(name))
+            size = image_size(self.files.image(name))
             for array in (ids, painted):
                 if array is not None and array.shape != size:
                     raise ProjectError(

@@ -17,7 +17,7 @@ from napari_ovam.base.ids import IGNORE
 from napari_ovam.base.progress import Progress, no_progress
 from napari_ovam.datasets.class_lists import add_classes
 from napari_ovam.datasets.importers import UNSURE, ImportSourceError
-from napari_ovam.images.png import png_size
+from napari_ovam.images.files import image_size
 from napari_ovam.project.store import plain_name
 from napari_ovam.segmentation.instances import Instances
 from napari_ovam.segmentation.instances.files import instances_path, save_instances
@@ -278,7 +278,7 @@ def _is_same(project: Project, sample: Sample, picture: Picture, by_name: bool) 
     """
     file = picture.file
     try:
-        size = png_size(project.files.image(sample.name))
+        size = image_size(project.files.image(sample.name))
         if file is None:
             sizes = (picture.mask_size, (picture.mask_size or ())[::-1])
             return size in sizes
@@ -352,7 +352,7 @@ def _label(
     about: dict[str, str],
 ) -> list[str]:
     """Write the labels of a sample; return what of the masks is not in them."""
-    _check_size(png_size(project.files.image(name)), masks)
+    _check_size(image_size(project.files.image(name)), masks)
     ids = table[masks.places]
     # What was painted before is not what a person decided now: all of it is.
     painted = project.files.painted(name).is_file()

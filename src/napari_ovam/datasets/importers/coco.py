@@ -29,7 +29,7 @@ from napari_ovam.datasets.importers.source import (
     Source,
     shorten,
 )
-from napari_ovam.datasets.importers.turning import read_orientation
+from napari_ovam.images.files import image_size
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -368,6 +368,6 @@ def _size_of(image: Mapping[str, Any], file: Path | None) -> tuple[int, int] | N
     if height and width and height > 0 and width > 0:
         return height, width
     try:
-        return None if file is None else read_orientation(file)[1]
+        return None if file is None else image_size(file)
     except ValueError:  # said when it is read
         return None
