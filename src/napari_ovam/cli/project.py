@@ -159,17 +159,14 @@ def maps(
     threshold: Annotated[
         str | None,
         typer.Option(
-            help="From 0 to 1, or 'auto': each map's own (Otsu). It stays with the "
-            "class; by default each class keeps what it has, new ones 'auto'."
+            help="The probability from which a pixel is the class's, from 0 to 1, or "
+            "'auto': 0.5. It stays with the class; by default each class keeps what it "
+            "has, new ones 'auto'."
         ),
     ] = None,
     layers: Annotated[
         str, typer.Option(help="What maps are made of: fine or all.")
     ] = "fine",
-    refine: Annotated[
-        str,
-        typer.Option(help="Borders follow it: walk, guided, superpixels or none."),
-    ] = "walk",
     tokens: Annotated[
         bool | None,
         typer.Option(
@@ -186,16 +183,15 @@ def maps(
 ) -> None:
     """Map phrases on images and propose labels from the maps.
 
-    Adds labels/NAME.png with the status "proposed", maps/NAME.ID-CLASS.png (16-bit,
-    before refinement) and the classes. Labels that a person edited, accepted or
-    rejected, here or with another program, are kept.
+    Adds labels/NAME.png with the status "proposed", maps/NAME.ID-CLASS.png (16-bit)
+    and the classes. Labels that a person edited, accepted or rejected, here or with
+    another program, are kept.
     """
     with reported(), show_progress("maps") as progress:
         limit = _threshold(threshold)
         from napari_ovam.segmentation.class_maps import LAYERS
 
         _one_of("--layers", layers, LAYERS)
-        _one_of("--refine", refine, ("walk", "guided", "superpixels", "none"))
         with working_in(folder) as project:
             names = _names(project, image)
             from napari_ovam import load_pipeline
@@ -213,7 +209,6 @@ def maps(
                 redo=True,
                 overwrite=overwrite,
                 layers=layers,
-                refine="" if refine == "none" else refine,
                 keep_traces=True,
                 by_prompt=False,  # it was said what to look for
             )
