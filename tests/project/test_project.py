@@ -223,7 +223,8 @@ def test_a_damaged_index_is_recovered_and_said(
 
     assert [c.name for c in opened.classes] == ["cat"]
     assert opened.sample("a").status == "accepted"
-    assert "last good copy" in opened.notes[0]
+    assert "class 1 ('cat')" in opened.notes[0]
+    assert outside in opened.notes[0]
     assert Project.open(project.path).notes == []
     if content is not None:
         assert (project.path / "project.json.damaged").read_bytes() == content
@@ -259,7 +260,8 @@ def test_files_outside_the_project_are_never_touched(project: Project) -> None:
     index.write_text(json.dumps(content))
     opened = Project.open(project.path)
     assert opened.classes[1].token is None
-    assert "last good copy" in opened.notes[0]
+    assert "class 1 ('cat')" in opened.notes[0]
+    assert outside in opened.notes[0]
 
 
 @pytest.fixture
@@ -291,7 +293,8 @@ def test_a_read_only_project_is_opened_and_keeps_what_it_has(
         folder.chmod(0o555)
     try:
         opened = Project.open(project.path)
-        assert "last good copy" in opened.notes[0]
+        assert "class 1 ('cat')" in opened.notes[0]
+    assert outside in opened.notes[0]
         assert "could not be written" in opened.notes[1]
         with pytest.raises(PermissionError):
             opened.save_labels("a", labels(2))

@@ -120,6 +120,10 @@ class ClassTable:
                 f"no class has the id {number}: there are {known}"
             ) from None
 
+    def get(self, number: int) -> ProjectClass | None:
+        """Return the class of that id, if there is one."""
+        return self._entries.get(number)
+
     def by_name(self, name: str) -> ProjectClass | None:
         """Return the class of that name, if there is one."""
         return next((entry for entry in self if entry.name == name), None)
@@ -244,6 +248,11 @@ class ClassTable:
             if becomes is not None:
                 found[number] = becomes
         return found
+
+    def take_over(self, other: ClassTable) -> None:
+        """Become another table; who holds this one sees its classes."""
+        self._entries = other._entries
+        self._last, self._retired = other._last, other._retired
 
     def label_classes(self) -> list[LabelClass]:
         """Return the classes as exports take them."""

@@ -366,7 +366,7 @@ def _score(
 
 def _store(project: Project, found: Improvement, library: TokenLibrary | None) -> bool:
     """Give a class its new token; return False where the class is gone by now."""
-    with project.lock:
+    with project.writing():
         if found.id not in project.classes:
             return False
         old = project.classes[found.id]

@@ -318,7 +318,7 @@ def _propose_one(
         "refine": settings.refine,
         "layers": settings.layers,
     }
-    with project.lock:  # else strokes that are saved meanwhile would be overwritten
+    with project.writing():  # else strokes that are saved meanwhile would be overwritten
         if reason := _why_kept(project, name, settings):
             return reason
         gone = ~np.isin(labels, [0, *(entry.id for entry in project.classes)])
