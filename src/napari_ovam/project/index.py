@@ -11,7 +11,6 @@ from hashlib import sha256
 from typing import TYPE_CHECKING, Any, Literal
 
 from napari_ovam.base.atomic import replacing
-from napari_ovam.base.names import check_name
 from napari_ovam.datasets.classes import ClassTable
 
 if TYPE_CHECKING:
