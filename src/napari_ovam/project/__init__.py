@@ -20,7 +20,7 @@ import numpy as np
 from napari_ovam.base.known_files import hash_file
 from napari_ovam.base.names import check_name
 from napari_ovam.base.progress import no_progress
-from napari_ovam.images.png import PngError, read_png_settings, read_rgb, write_png
+from napari_ovam.images.png import PngError, png_size, read_png_settings, read_rgb, write_png
 from napari_ovam.project.class_changes import ProjectClasses
 from napari_ovam.project.files import now, program_version
 from napari_ovam.project.index import (
@@ -184,6 +184,11 @@ class Project(ProjectClasses):
         """Return the image of a sample, (H, W, 3) uint8 RGB."""
         self.sample(name)
         return read_rgb(self.files.image(name))
+
+    def image_size(self, name: str) -> tuple[int, int]:
+        """Return the (H, W) of a sample's image, without reading its pixels."""
+        self.sample(name)
+        return png_size(self.files.image(name))
 
     def settings(self, name: str) -> dict[str, Any] | None:
         """Return how the image of a sample was generated; None if it was loaded."""
