@@ -12,6 +12,7 @@ Every file is written beside its place and moved there when it is on the disk.
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -89,7 +90,7 @@ class Project(ProjectStore):
         settings
             How it was generated, for the PNG's text.
         name
-            From `reserve`; by default one is made of the prompt.
+            From `announce` or `reserve`; by default one is made of the prompt.
         provenance
             What else is to be known, as JSON.
 
@@ -114,9 +115,12 @@ class Project(ProjectStore):
             self.make_folders()
             write_png(self.files.image(name), image, text)
             digest = hash_file(self.files.image(name))
-            sample = Sample(name, provenance=made, sha256=digest)
-            self._samples[name] = sample
-            self._reserved.discard(name)
+            with self._known:  # what was changed since it was announced counts
+                old = self._coming.pop(name, Sample(name))
+                made = {**made, **old.provenance}
+                sample = replace(old, provenance=made, sha256=digest)
+                self._samples[name] = sample
+                self._reserved.discard(name)
             self.save()
         return sample
 
@@ -154,7 +158,7 @@ class Project(ProjectStore):
         self,
         name: str,
         labels: NDArray[Any],
-        status: Status = "edited",
+        status: Status | None = "edited",
         *,
         painted: NDArray[np.bool_] | None = None,
         absent: Iterable[int] | None = None,
@@ -171,7 +175,7 @@ class Project(ProjectStore):
         labels
             (H, W) class ids of 0 to 65535, of the size of the image; 255 is "unsure".
         status
-            What the sample becomes.
+            What the sample becomes; None leaves it as it is.
         painted
             (H, W), where a person decided. None leaves what is known as it is.
         absent, provenance
@@ -187,18 +191,19 @@ class Project(ProjectStore):
         self.sample(name)
         ids = as_ids(name, labels)
         with self._lock:
+            self.make_folders()
             size = png_size(self.files.image(name))
             for array in (ids, painted):
                 if array is not None and array.shape != size:
                     raise ProjectError(
                         f"{name}: the image is {size} and its labels are {array.shape}"
                     )
-            self.make_folders()
             if painted is not None:
                 write_png(self.files.painted(name), painted.astype(np.uint8) * 255)
             if changes := self.classes.replaced():
                 ids = replace_ids(ids, changes)
             made = {**(provenance or {}), "labelled": now()}
+            status = status or self.sample(name).status
             about = {"status": status, "version": program_version(), **made}
             write_labels(self.files.labels(name), ids, about)
             self.change_sample(name, status=status, absent=absent, provenance=made)

@@ -14,6 +14,7 @@ from napari_ovam.datasets.exporters import check_name
 from napari_ovam.project.classes import absent_after, rewrite_labels
 from napari_ovam.project.files import ProjectFiles, now, program_version
 from napari_ovam.project.index import (
+    BACKUP,
     INDEX,
     ProjectError,
     Sample,
@@ -49,9 +50,11 @@ class ProjectStore:
         self.notes: list[str] = []
         self._samples: dict[str, Sample] = {}
         self._reserved: set[str] = set()
+        self._coming: dict[str, Sample] = {}  # their images are not written yet
         self._pending = False  # labels are to be rewritten for removed classes
         self._lock = threading.RLock()  # held while files are written
-        self._names = threading.Lock()  # never held for long: the GUI asks for names
+        self._known = threading.RLock()  # never held for long: the GUI asks and changes
+        self._there = False  # whether the folder was ever written or read
 
     @classmethod
     def create(cls, path: str | PathLike[str]) -> Self:
@@ -92,6 +95,7 @@ class ProjectStore:
         project = cls(path.parent if path.name == INDEX else path)
         found = read_index(project.path)
         project.classes, project._samples = found.classes, found.samples
+        project._there = True
         project._pending = found.pending
         try:
             if found.note:
@@ -109,7 +113,8 @@ class ProjectStore:
     @property
     def samples(self) -> list[Sample]:
         """The samples in the order in which they came."""
-        return list(self._samples.values())
+        with self._known:
+            return [*self._samples.values(), *self._coming.values()]
 
     @property
     def lock(self) -> threading.RLock:
@@ -124,15 +129,30 @@ class ProjectStore:
         ProjectError
             If there is none of that name.
         """
-        try:
-            return self._samples[name]
-        except KeyError:
-            raise ProjectError(f"{self.path} has no image {name!r}") from None
+        with self._known:
+            found = self._samples.get(name) or self._coming.get(name)
+        if found is None:
+            raise ProjectError(f"{self.path} has no image {name!r}")
+        return found
+
+    def announce(
+        self, wanted: str, provenance: Mapping[str, Any] | None = None
+    ) -> Sample:
+        """Add a sample whose image `add_sample` writes later; return it.
+
+        Its name is like `wanted`, and no other sample has it or gets it. Until its
+        image is written it is known to this object alone.
+        """
+        name = self.reserve(wanted)
+        sample = Sample(name, provenance=provenance or {})
+        with self._known:
+            self._coming[name] = sample
+        return sample
 
     def reserve(self, wanted: str) -> str:
         """Return a file name like `wanted` that no sample has or gets."""
         plain = plain_name(wanted)
-        with self._names:
+        with self._known:
             taken = {name.casefold() for name in (*self._samples, *self._reserved)}
             name, number = plain, 1
             while name.casefold() in taken or self.files.image(name).exists():
@@ -148,27 +168,31 @@ class ProjectStore:
         status: Status | None = None,
         absent: Iterable[int] | None = None,
         provenance: Mapping[str, Any] | None = None,
+        write: bool = True,
     ) -> Sample:
-        """Set the status or absent classes of a sample, or add to its provenance."""
-        with self._lock:
+        """Set the status or absent classes of a sample, or add to its provenance.
+
+        Without `write` it returns at once, and `save` writes it.
+        """
+        if status is not None and status not in get_args(Status):
+            raise ProjectError(
+                f"{name}: the status {status!r} is none of {get_args(Status)}"
+            )
+        with self._known:
             old = self.sample(name)
             added = dict(provenance or {})
             if status is not None and status != old.status:
                 became = {"status": status, "at": now(), "version": program_version()}
                 added["history"] = [*old.provenance.get("history", ()), became]
-            if status is not None and status not in get_args(Status):
-                raise ProjectError(
-                    f"{name}: the status {status!r} is none of {get_args(Status)}"
-                )
             new = replace(
                 old,
                 status=status or old.status,
                 absent=old.absent if absent is None else tuple(sorted(set(absent))),
                 provenance={**old.provenance, **added},
             )
-            if new != old:
-                self._samples[name] = new
-                self.save()
+            (self._samples if name in self._samples else self._coming)[name] = new
+        if write and new != old:
+            self.save()
         return new
 
     # -- classes -----------------------------------------------------------------
@@ -232,7 +256,7 @@ class ProjectStore:
         self, numbers: Iterable[int], into: int | None, progress: Progress
     ) -> list[str]:
         with self._lock:
-            before = self.classes, self._samples, self._pending
+            before = self.classes, dict(self._samples), self._pending
             self.classes = ClassTable.of(
                 self.classes, self.classes.last_id, self.classes.retired
             )
@@ -242,12 +266,9 @@ class ProjectStore:
                         self.classes.merge(number, into)
                     else:
                         self.classes.remove(number, into)
-                    self._samples = {
-                        s.name: replace(
-                            s, absent=absent_after(s.absent, number, into or 0)
-                        )
-                        for s in self.samples
-                    }
+                    for s in self.samples:
+                        gone = absent_after(s.absent, number, into or 0)
+                        self.change_sample(s.name, absent=gone, write=False)
                 self._pending = self._pending or into is not None
                 self.save()
             except BaseException:
@@ -270,12 +291,28 @@ class ProjectStore:
         with self._lock:
             self.make_folders()
             program = f"napari-ovam {program_version()}"
+            with self._known:
+                written = list(self._samples.values())
             write_index(
-                self.path, self.classes, self.samples, program, pending=self._pending
+                self.path, self.classes, written, program, pending=self._pending
             )
+            self._there = True
 
     def make_folders(self) -> None:
-        """Make the folder and those in it, where they are missing."""
+        """Make the folder and those in it, where they are missing.
+
+        Raises
+        ------
+        OSError
+            If they cannot be made; or if the project was there and is not any more,
+            such as on a disk that was taken away: then no other one is begun there.
+        """
+        if self._there and not any(
+            (self.path / name).is_file() for name in (INDEX, BACKUP)
+        ):
+            raise FileNotFoundError(
+                f"{self.path} is gone: connect its disk again or put the folder back"
+            )
         self.files.make_folders()
 
     def _look_around(self) -> None:
@@ -297,7 +334,8 @@ class ProjectStore:
 def plain_name(wanted: str) -> str:
     """Return a short file name, without an ending, for any text."""
     plain = re.sub(r"[^\w-]+", "-", wanted).strip("-_")
-    return plain.encode(errors="ignore")[:80].decode(errors="ignore") or "image"
+    plain = plain.encode(errors="ignore")[:80].decode(errors="ignore") or "image"
+    return plain if _is_name(plain) else f"{plain}-image"  # such as "aux"
 
 
 def _is_name(name: str) -> bool:
