@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from typing import Any
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # a test that asks the hub is a mistake
+# no test puts tokens into the library of who runs it
+os.environ.setdefault("NAPARI_OVAM_TOKENS", tempfile.mkdtemp(prefix="napari-ovam-"))
 
 import pytest
 

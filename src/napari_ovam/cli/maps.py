@@ -142,6 +142,7 @@ def optimized(
     """Optimize the token of a class on labelled samples, and use it from now on."""
     from napari_ovam import OptimizationSettings, load_pipeline, optimize_token
     from napari_ovam.diffusion.phrases import encode_phrase
+    from napari_ovam.project.class_tokens import give_token
 
     pipe = load_pipeline(model, device=device)
     images = [project.load_image(name) for name in names]
@@ -172,9 +173,9 @@ def optimized(
 
     before = score((phrase,), entry.thresholds["phrase"])
     after = score((token, phrase), None)
-    limits = {**entry.thresholds, "token": None}
-    project.classes.change(entry.id, source="token", thresholds=limits)
-    return Optimized(project.save_token(entry.id, token), before, after)
+    give_token(project, entry.id, token)
+    made = project.files.token(str(project.classes[entry.id].token))
+    return Optimized(made, before, after)
 
 
 def _labels(project: Project, name: str) -> np.ndarray[Any, Any]:

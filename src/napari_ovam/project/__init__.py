@@ -12,6 +12,7 @@ Every file is written beside its place and moved there when it is on the disk.
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -20,7 +21,13 @@ import numpy as np
 from napari_ovam.base.known_files import hash_file
 from napari_ovam.base.names import check_name
 from napari_ovam.base.progress import no_progress
-from napari_ovam.images.png import PngError, png_size, read_png_settings, read_rgb, write_png
+from napari_ovam.images.png import (
+    PngError,
+    png_size,
+    read_png_settings,
+    read_rgb,
+    write_png,
+)
 from napari_ovam.project.class_changes import ProjectClasses
 from napari_ovam.project.files import now, program_version
 from napari_ovam.project.index import (
@@ -139,7 +146,7 @@ class Project(ProjectClasses):
         settings
             How it was generated, for the PNG's text.
         name
-            From `reserve`; by default one is made of the prompt.
+            From `announce` or `reserve`; by default one is made of the prompt.
         provenance
             What else is to be known, as JSON.
 
@@ -163,12 +170,19 @@ class Project(ProjectClasses):
             if name in self._samples or (path.is_file() and self._foreign(name, image)):
                 raise ProjectError(f"{self.path} has an image {name!r} already")
             write_png(path, image, text)
-            sample = Sample(name, provenance=made, sha256=hash_file(path))
-            self._samples[name] = sample
+            digest = hash_file(path)
+            with self._memory:  # what was changed since it was announced counts
+                coming = self._coming.pop(name, None)
+                old = coming or Sample(name)
+                made = {**made, **old.provenance}
+                sample = replace(old, provenance=made, sha256=digest)
+                self._samples[name] = sample
             try:
                 self.save()
             except BaseException:  # so that another try can do it
-                del self._samples[name]
+                with self._memory:
+                    del self._samples[name]
+                    self._coming |= {} if coming is None else {name: sample}
                 raise
             self._reserved.discard(name)
         return sample
@@ -254,11 +268,11 @@ class Project(ProjectClasses):
             slug = re.sub(r"[^a-z0-9]+", "-", entry.name.lower()).strip("-")[:40]
             name = entry.token or f"{number}-{slug or 'class'}.safetensors"
             file, place = self.files.token(name), 1
-            while self._known.is_changed(file):  # another program's: it stays
+            while self._seen.is_changed(file):  # another program's: it stays
                 place += 1
                 file = self.files.token(f"{Path(name).stem}-{place}.safetensors")
             save_token(token, file)
-            self._known.remember(file)
+            self._seen.remember(file)
             self.classes.change(number, token=file.name)
             self.save()
         return file
@@ -270,7 +284,7 @@ class Project(ProjectClasses):
         name = self.classes[number].token
         if name is None:
             return None
-        self._known.remember(self.files.token(name))
+        self._seen.remember(self.files.token(name))
         return load_token(self.files.token(name))
 
     def save_trace(self, name: str, trace: Trace) -> Path:

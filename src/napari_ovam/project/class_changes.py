@@ -7,7 +7,6 @@ stopped or killed is ended when the project is opened again.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -89,7 +88,7 @@ class ProjectClasses(ProjectLabels):
         self, numbers: Iterable[int], into: int | None, progress: Progress
     ) -> list[str]:
         with self.writing():
-            before = self.classes, self._samples, self._pending
+            before = self.classes, dict(self._samples), self._pending
             self.classes = ClassTable.of(
                 self.classes, self.classes.last_id, self.classes.retired
             )
@@ -99,12 +98,9 @@ class ProjectClasses(ProjectLabels):
                         self.classes.merge(number, into)
                     else:
                         self.classes.remove(number, into)
-                    self._samples = {
-                        s.name: replace(
-                            s, absent=absent_after(s.absent, number, into or 0)
-                        )
-                        for s in self.samples
-                    }
+                    for s in self.samples:
+                        gone = absent_after(s.absent, number, into or 0)
+                        self.change_sample(s.name, absent=gone, write=False)
                 self._pending = self._pending or into is not None
                 self.save()
             except BaseException:
@@ -171,10 +167,10 @@ class ProjectClasses(ProjectLabels):
         if not set(np.unique(ids).tolist()) & set(changes):
             return False
         self._rewrite_instances(name, changes)
-        seen = not self._known.is_changed(path)
+        seen = not self._seen.is_changed(path)
         write_labels(path, replace_ids(ids, changes), read_about_labels(path))
         if seen:  # else a save here would replace what another program wrote
-            self._known.remember(path)
+            self._seen.remember(path)
         return True
 
     def _rewrite_instances(self, name: str, changes: Mapping[int, int]) -> None:

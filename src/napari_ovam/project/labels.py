@@ -35,7 +35,7 @@ class ProjectLabels(ProjectStore):
         self,
         name: str,
         labels: NDArray[Any],
-        status: Status = "edited",
+        status: Status | None = "edited",
         *,
         painted: NDArray[np.bool_] | None = None,
         absent: Iterable[int] | None = None,
@@ -53,7 +53,7 @@ class ProjectLabels(ProjectStore):
         labels
             (H, W) class ids of 0 to 65535, of the size of the image; 255 is "unsure".
         status
-            What the sample becomes.
+            What the sample becomes; None leaves it as it is.
         painted
             (H, W), where a person decided. None leaves what is known as it is.
         absent, provenance
@@ -94,6 +94,7 @@ class ProjectLabels(ProjectStore):
             if painted is not None:
                 write_png(self.files.painted(name), painted.astype(np.uint8) * 255)
             made = {**(provenance or {}), "labelled": now()}
+            status = status or self.sample(name).status
             about = {"status": status, "version": program_version(), **made}
             self._write(name, ids, about)
             self.change_sample(name, status=status, absent=absent, provenance=made)
@@ -104,7 +105,7 @@ class ProjectLabels(ProjectStore):
         What was never read here is compared with when the project was opened.
         """
         self.sample(name)
-        return self._known.is_changed(self.files.labels(name))
+        return self._seen.is_changed(self.files.labels(name))
 
     def labels_are_foreign(self, name: str) -> bool:
         """Whether another program wrote the labels of a sample since they were saved.
@@ -132,7 +133,7 @@ class ProjectLabels(ProjectStore):
         path = self.files.labels(name)
         changes = self.classes.replaced()
         if to_edit:  # before they are read: what comes between is noticed
-            self._known.remember(path)
+            self._seen.remember(path)
         return read_labels(path, changes) if path.is_file() else None
 
     def load_painted(self, name: str) -> NDArray[np.bool_] | None:
@@ -144,12 +145,12 @@ class ProjectLabels(ProjectStore):
     def _write(self, name: str, ids: NDArray[Any], about: Mapping[str, Any]) -> None:
         path = self.files.labels(name)
         write_labels(path, ids, about)
-        self._known.remember(path)
+        self._seen.remember(path)
 
     def _others_differ(self, name: str, ids: NDArray[Any]) -> bool:
         """Whether there are labels on the disk that nobody saw here, and not these."""
         path = self.files.labels(name)
-        if not self._known.is_changed(path):
+        if not self._seen.is_changed(path):
             return False
         try:
             return not np.array_equal(read_ids(path), ids)

@@ -7,7 +7,7 @@ the disk, and brings both together or refuses.
 from __future__ import annotations
 
 import threading
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -44,20 +44,22 @@ class ProjectStore:
         self.notes: list[str] = []
         self._samples: dict[str, Sample] = {}
         self._reserved: set[str] = set()
+        self._coming: dict[str, Sample] = {}  # their images are not written yet
         self._pending = False  # labels are to be rewritten for removed classes
-        self._known = KnownFiles()
+        self._seen = KnownFiles()
         self._base: Index | None = None  # as last read or written; None before
         self._mark = ""  # of the index's file at that time
         self._lock = threading.RLock()  # held while files are written
         self._depth = 0  # of `writing` within `writing`
-        self._names = threading.Lock()  # never held for long: the GUI asks for names
+        self._memory = threading.RLock()  # never held for long: the GUI asks, changes
 
     # -- samples -----------------------------------------------------------------
 
     @property
     def samples(self) -> list[Sample]:
         """The samples in the order in which they came."""
-        return list(self._samples.values())
+        with self._memory:
+            return [*self._samples.values(), *self._coming.values()]
 
     def sample(self, name: str) -> Sample:
         """Return a sample.
@@ -67,15 +69,30 @@ class ProjectStore:
         ProjectError
             If there is none of that name.
         """
-        try:
-            return self._samples[name]
-        except KeyError:
-            raise ProjectError(f"{self.path} has no image {name!r}") from None
+        with self._memory:
+            found = self._samples.get(name) or self._coming.get(name)
+        if found is None:
+            raise ProjectError(f"{self.path} has no image {name!r}")
+        return found
+
+    def announce(
+        self, wanted: str, provenance: Mapping[str, Any] | None = None
+    ) -> Sample:
+        """Add a sample whose image `add_sample` writes later; return it.
+
+        Its name is like `wanted`, and no other sample has it or gets it. Until its
+        image is written it is known to this object alone.
+        """
+        name = self.reserve(wanted)
+        sample = Sample(name, provenance=provenance or {})
+        with self._memory:
+            self._coming[name] = sample
+        return sample
 
     def reserve(self, wanted: str) -> str:
         """Return a file name like `wanted` that no sample has or gets."""
         plain = safe_name(wanted)
-        with self._names:
+        with self._memory:
             taken = {name.casefold() for name in (*self._samples, *self._reserved)}
             name, number = plain, 1
             while name.casefold() in taken or self.files.image(name).exists():
@@ -91,15 +108,37 @@ class ProjectStore:
         status: Status | None = None,
         absent: Iterable[int] | None = None,
         provenance: Mapping[str, Any] | None = None,
+        write: bool = True,
     ) -> Sample:
-        """Set the status or absent classes of a sample, or add to its provenance."""
+        """Set the status or absent classes of a sample, or add to its provenance.
+
+        Without `write` it returns at once, and `save` writes it.
+        """
         if status is not None and status not in get_args(Status):
             raise ProjectError(
                 f"{name}: the status {status!r} is none of {get_args(Status)}"
             )
-        with self.writing():
+        with self.writing() if write else nullcontext():
+            old, new = self._change(name, status, absent, provenance or {})
+            if write and new != old:
+                try:
+                    self.save()
+                except BaseException:  # else another try would find nothing to do
+                    self._put(old)
+                    raise
+        return new
+
+    def _change(
+        self,
+        name: str,
+        status: Status | None,
+        absent: Iterable[int] | None,
+        provenance: Mapping[str, Any],
+    ) -> tuple[Sample, Sample]:
+        """Change a sample in memory; return it as it was and as it is."""
+        with self._memory:
             old = self.sample(name)
-            added = dict(provenance or {})
+            added = dict(provenance)
             if status is not None and status != old.status:
                 became = {"status": status, "at": now(), "version": program_version()}
                 added["history"] = [*old.provenance.get("history", ()), became]
@@ -109,14 +148,13 @@ class ProjectStore:
                 absent=old.absent if absent is None else tuple(sorted(set(absent))),
                 provenance={**old.provenance, **added},
             )
-            if new != old:
-                self._samples[name] = new
-                try:
-                    self.save()
-                except BaseException:  # else another try would find nothing to do
-                    self._samples[name] = old
-                    raise
-        return new
+            self._put(new)
+        return old, new
+
+    def _put(self, sample: Sample) -> None:
+        with self._memory:
+            known = sample.name in self._samples
+            (self._samples if known else self._coming)[sample.name] = sample
 
     # -- the index ---------------------------------------------------------------
 
@@ -177,18 +215,19 @@ class ProjectStore:
 
     def _index(self) -> Index:
         """Return what this program knows, to compare with or to write."""
-        return Index(
-            _copy(self.classes),
-            dict(self._samples),
-            self._pending,
-            f"napari-ovam {program_version()}",
-        )
+        with self._memory:
+            return Index(
+                _copy(self.classes),
+                dict(self._samples),
+                self._pending,
+                f"napari-ovam {program_version()}",
+            )
 
     def _read(self) -> None:
         """Take what is on the disk, for a project that is opened."""
         mark = mark_of(self.path)
         for folder in ("labels", "tokens"):
-            self._known.scan(self.path / folder)
+            self._seen.scan(self.path / folder)
         found = read_index(self.path)
         self._hold(found)
         self._base, self._mark = replace(found, classes=_copy(found.classes)), mark
@@ -203,9 +242,8 @@ class ProjectStore:
         if mark == self._mark:
             return False
         theirs = read_index(self.path)
-        ours, base = self._index(), self._base or Index()
-        merged = merge_indices(base, ours, theirs)
-        self._hold(merged)
+        with self._memory, self.classes.changing:
+            self._hold(merge_indices(self._base or Index(), self._index(), theirs))
         self._base, self._mark = replace(theirs, classes=_copy(theirs.classes)), mark
         return True
 
