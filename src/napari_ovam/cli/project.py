@@ -14,6 +14,7 @@ from napari_ovam.cli.common import (
     Model,
     part_of,
     reported,
+    say,
     show_progress,
     working_in,
 )
@@ -84,7 +85,7 @@ def generate(
                     },
                 )
                 project.save_trace(sample.name, made.trace)
-                typer.echo(project.files.image(sample.name))
+                say(project.files.image(sample.name))
 
 
 def trace(
@@ -130,7 +131,7 @@ def trace(
                     },
                 )
                 project.save_trace(sample.name, found.trace)
-                typer.echo(project.files.image(sample.name))
+                say(project.files.image(sample.name))
 
 
 def maps(
@@ -211,11 +212,11 @@ def maps(
                 project, pipe, names, classes=ids, settings=settings, progress=progress
             )
             for name, reason in report.kept.items():
-                typer.echo(
+                say(
                     f"{name}: its labels are kept ({reason}; --overwrite replaces them)"
                 )
             for name in report.proposed:
-                typer.echo(project.files.labels(name))
+                say(project.files.labels(name))
         if report.failed:
             lines = [f"{name}: {reason}" for name, reason in report.failed.items()]
             raise ValueError("\n".join(lines))
@@ -265,7 +266,7 @@ def optimize(
             iterations=iterations,
             progress=progress,
         )
-        typer.echo(
+        say(
             f"IoU on {', '.join(names)}: {result.before:.2f} with the word, "
             f"{result.after:.2f} with the token\n{result.path}"
         )
