@@ -139,6 +139,23 @@ def test_the_words_of_the_file_are_kept_in_the_project(
     assert entry.provenance["prompt"] == "a red cat on the snow"
 
 
+def test_weights_and_tags_are_said_and_taken_out_on_demand(
+    panel: Any, tmp_path: Path
+) -> None:
+    written = "a (red cat:1.3) BREAK snow, <lora:fur:0.8>"
+    first = load(panel, a1111(tmp_path, **{"a red cat on the snow": written}))
+    assert first.prompt == written  # as the file has it, until someone says otherwise
+    assert "<lora:fur:0.8>" in panel.status
+    panel.press("plain_prompt_button")
+    panel.wait()
+    assert panel.session.current is not first
+    assert panel.session.current.prompt == "a red cat, snow"
+    assert panel.find("prompt").text() == "a red cat, snow"
+    assert not panel.find("plain_prompt_button").isVisible()
+    load(panel, a1111(tmp_path))
+    assert not panel.find("plain_prompt_button").isVisible()
+
+
 def test_lies_are_named_and_left_out(panel: Any, tmp_path: Path) -> None:
     load(panel, a1111(tmp_path, **{"Steps: 7": "Steps: 9999999"}))
     assert "9999999" in panel.status

@@ -7,18 +7,12 @@ import re
 import unicodedata
 from typing import TYPE_CHECKING
 
+from napari_ovam.base.prompt_syntax import plain_prompt
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-# Weights and emphasis of image tools: (cat:1.3), ((cat)), [cat], {cat}, cat++, cat::2
-_LORA = re.compile(r"<[^<>]*>")
-_BREAK = re.compile(r"\b(?:BREAK|AND)\b")
-_WEIGHT = re.compile(
-    r":+\s*[+-]?\d*\.?\d+(?=\s*[)\]}]|\s*$)"
-    r"|(?<=[)\]}])\s*\d*\.?\d+"
-    r"|(?<=[)\w])[+-]+(?=\s|$)"
-)
-_BRACKETS = re.compile(r"(?<!\\)[()\[\]{}]")
+_SCALED = re.compile(r"(?<=\w)(?::+\s*[+-]?\d*\.?\d+|[+-]+)(?=\s|$)")  # cat:1.3, cat++
 _SEPARATORS = re.compile(r"[,;\n，、；]")
 _QUOTES = "\"'`´“”„‟«»‹›‘’‚「」『』"
 _ENDS = f"{_QUOTES}.,:;!?…·•*_~^|/\\-–—=+<>。，、：；！？（）【】《》 "
@@ -93,15 +87,13 @@ def read_phrases(text: str) -> tuple[list[str], list[str]]:
 def plain_phrase(text: str) -> str:
     """Return a phrase without what is not meant: punctuation, quotes and weights.
 
-    "(cat:1.3)", '"cat"' and "cat," are "cat"; an apostrophe or hyphen in a word stays,
-    and so do brackets behind a backslash.
+    "(cat:1.3)", '"cat"' and "cat," are "cat"; an apostrophe or hyphen in a word stays.
     """
-    text = unicodedata.normalize("NFC", text)
-    text = _WEIGHT.sub("", _BREAK.sub(" ", _LORA.sub(" ", text)))
-    text = _BRACKETS.sub(" ", text)
-    while _WEIGHT.search(text.strip()):  # of several brackets
-        text = _WEIGHT.sub("", text.strip())
-    text = re.sub(r"\\([()\[\]{}])", r"\1", text)
+    text, before = unicodedata.normalize("NFC", text), ""
+    while text != before:  # weights within weights, brackets of which one is missing
+        before = text
+        text = re.sub(r"(?<!\\)[()\[\]{}]", " ", plain_prompt(text)[0])
+        text = _SCALED.sub("", text).strip(" ,")
     words = (word.strip('"`“”„‟«»') for word in text.split())
     return " ".join(" ".join(filter(None, words)).strip(_ENDS).split())
 

@@ -91,7 +91,17 @@ def generate(
 def trace(
     images: Annotated[list[Path], typer.Argument(help="Image files of any size.")],
     out: Out,
-    prompt: Annotated[str, typer.Option(help="What they show, if known.")] = "",
+    prompt: Annotated[
+        str | None,
+        typer.Option(help="What they show. By default what the file says, if it does."),
+    ] = None,
+    plain_prompts: Annotated[
+        bool,
+        typer.Option(
+            "--plain-prompts",
+            help="Take weights and tags of other programs out of the prompts.",
+        ),
+    ] = False,
     seed: Annotated[int, typer.Option(help="Of the noise.")] = 0,
     model: Model = "tiny",
     device: Device = "auto",
@@ -101,20 +111,26 @@ def trace(
     Adds images/NAME.png and traces/NAME.safetensors to a project.
     """
     with reported(), show_progress("trace") as progress:
-        from napari_ovam.images.files import page_count, read
+        from napari_ovam.base.prompt_syntax import plain_prompt
+        from napari_ovam.images.files import read
+        from napari_ovam.images.metadata import read_metadata
 
-        for path in images:
-            page_count(path)  # a mistake is found before the model is loaded
+        # A mistake is found before the model is loaded.
+        told = [read_metadata(path) for path in images]
         import napari_ovam as ovam
 
         pipe = ovam.load_pipeline(model, device=device)
         with working_in(out, create=True) as project:
-            for number, path in enumerate(images):
+            for number, (path, said) in enumerate(zip(images, told, strict=True)):
                 image = read(path)
+                words = said.prompt if prompt is None else prompt
+                words = plain_prompt(words)[0] if plain_prompts else words
+                if said.prompt:
+                    typer.echo(f"{path.name}: {said.describe()}", err=True)
                 found = ovam.trace_image(
                     pipe,
                     image,
-                    prompt=prompt,
+                    prompt=words,
                     seed=seed,
                     progress=part_of(progress, number, len(images)),
                 )
@@ -123,10 +139,10 @@ def trace(
                     name=project.reserve(path.stem),
                     provenance={
                         "title": path.stem,
-                        "source": path.name,
+                        "source": said.as_source(path.name) if said.raw else path.name,
                         "model": model,
                         "text_encoder": found.trace.model,
-                        "prompt": prompt,
+                        "prompt": words,
                         "seed": seed,
                     },
                 )

@@ -125,10 +125,17 @@ class ImageSection(Section):
         self.make_again.hide()
         self.box.addWidget(self.make_again)
         self._again: tuple[str, Callable[[], None]] | None = None
+        self.plain_prompt = button(
+            "Trace it with the plain words", "plain_prompt_button", self._load_plain
+        )
+        self.plain_prompt.hide()
+        self.box.addWidget(self.plain_prompt)
+        self._plain: Callable[[], None] = lambda: None
         self.setAcceptDrops(True)
         images = self.session.images
         listen(self, images.reproducible, self._offer_again)
         listen(self, images.reproduced, self._show_model)
+        listen(self, images.syntax_found, self._offer_plain)
         listen(self, images.pages_found, self._ask_page)
         listen(self, self.session.reproduction_differs, self._offer_trace)
         listen(self, self.session.settings_restored, self._restore)
@@ -269,6 +276,7 @@ class ImageSection(Section):
         self._choose()
         self.trace_anyway.hide()
         self.make_again.hide()
+        self.plain_prompt.hide()
         self.session.images.load(read, name, prompt=prompt, look=self._look())
 
     def _look(self) -> dict[str, Any]:
@@ -355,6 +363,15 @@ class ImageSection(Section):
             self.model.setCurrentText(model)
             self._choose()
             load()
+
+    def _offer_plain(self, taken: str, load: Callable[[], None]) -> None:
+        self._plain = load
+        self.plain_prompt.setToolTip(f"Without what the model reads as words: {taken}")
+        self.plain_prompt.show()
+
+    def _load_plain(self) -> None:
+        self.plain_prompt.hide()
+        self._plain()
 
     def _offer_trace(self, load: Callable[[], None]) -> None:
         self._differs = load

@@ -21,8 +21,7 @@ from napari_ovam.datasets.importers.sources import (
     open_indexed,
     open_voc,
 )
-from napari_ovam.images.files import read
-from napari_ovam.images.png import png_size
+from napari_ovam.images.files import image_size, read
 from napari_ovam.segmentation.instances import Instances
 from napari_ovam.segmentation.instances.files import instances_path, save_instances
 
@@ -191,7 +190,7 @@ def _import_one(
     new = name is None
     image = None
     if name is not None:
-        size = png_size(project.files.image(name))
+        size = image_size(project.files.image(name))
     elif item.image is None:
         raise ImportSourceError("its image is neither in the data set nor here")
     else:
