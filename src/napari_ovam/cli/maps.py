@@ -133,18 +133,16 @@ def optimized(
     entry: ProjectClass,
     names: Sequence[str],
     *,
-    model: str,
-    device: str,
+    pipe: Any,
     recipe: str,
     iterations: int | None,
     progress: Progress,
 ) -> Optimized:
     """Optimize the token of a class on labelled samples, and use it from now on."""
-    from napari_ovam import OptimizationSettings, load_pipeline, optimize_token
+    from napari_ovam import OptimizationSettings, optimize_token
     from napari_ovam.diffusion.phrases import encode_phrase
     from napari_ovam.project.class_tokens import give_token
 
-    pipe = load_pipeline(model, device=device)
     images = [project.load_image(name) for name in names]
     traces = [seen(sample_trace(project, name, pipe, keep=True)) for name in names]
     targets = [labels_to_target(_labels(project, name), entry.id) for name in names]

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from napari_ovam.base.known_files import hash_file
+from napari_ovam.base.hashing import hash_file
 from napari_ovam.base.names import check_name
 from napari_ovam.base.progress import no_progress
 from napari_ovam.images.files import ImageFileError, image_size, read

@@ -26,6 +26,7 @@ from napari_ovam.datasets.classes import (
     ClassTable,
     ProjectClass,
     default_thresholds,
+    one_form,
 )
 from napari_ovam.project.index import (
     BACKUP,
@@ -284,7 +285,8 @@ class _Reader:
         if not name:
             name = f"class {number}"
             self.note(where, f"it has no name and is called {name!r}")
-        taken = {entry.name for entry in others.values()}
+        taken = {one_form(entry.name) for entry in others.values()}
+        name = one_form(name)
         if name in taken:
             free = next(n for i in range(2, 10**6) if (n := f"{name} {i}") not in taken)
             self.note(where, f"another class has that name: it is called {free!r}")

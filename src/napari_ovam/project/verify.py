@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from napari_ovam.base.hashing import hash_file
 from napari_ovam.base.ids import BACKGROUND, IGNORE
-from napari_ovam.base.known_files import hash_file
 from napari_ovam.base.progress import Progress, no_progress
 from napari_ovam.datasets.exporters.report import INDEX as EXPORT_INDEX
 from napari_ovam.images.files import image_size, read
