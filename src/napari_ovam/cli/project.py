@@ -115,7 +115,7 @@ def trace(
         failed: dict[str, str] = {}
         for path in images:  # mistakes are found before the model is loaded
             try:
-                found = ImageFile.read(path, page, prompt, plain=plain_prompts)
+                found = ImageFile.look(path, page, prompt, plain=plain_prompts)
             except (ValueError, OSError) as error:
                 failed[str(path)] = str(error)
                 continue
@@ -142,8 +142,9 @@ def trace(
 
 
 def _say_added(project: Project, name: str, *, new: bool) -> None:
-    path = project.files.image(name)
-    say(path if new else f"{path} is there already")
+    say(project.files.image(name))
+    if not new:
+        say(f"{name} is there already", err=True)
 
 
 def maps(

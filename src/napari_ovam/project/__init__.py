@@ -152,18 +152,19 @@ class Project(ProjectClasses):
         OSError
             If it cannot be written.
         """
-        if name is None:
-            name = self.reserve(str((settings or {}).get("prompt") or "image"))
-        check_name(name)
+        if name is not None:
+            check_name(name)
         if image.ndim != 3:
             raise ProjectError(f"{name}: the image is {image.shape}; use (H, W, 3)")
         version = program_version()
         made = {"added": now(), "version": version, **(provenance or {})}
         text = None if settings is None else {"version": version, **settings}
-        path = self.files.image(name)
         with self.writing():
+            if name is None:  # when all that others added is known
+                name = self.reserve(str((settings or {}).get("prompt") or "image"))
+            path = self.files.image(name)
             if name in self._samples or (path.is_file() and self._foreign(name, image)):
-                raise ProjectError(f"{self.path} has an image {name!r} already")
+                raise ConflictError(f"{self.path} has an image {name!r} already")
             write_png(path, image, text)
             digest = hash_file(path)
             with self._memory:  # what was changed since it was announced counts

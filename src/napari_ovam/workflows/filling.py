@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -12,10 +11,12 @@ from napari_ovam.base.progress import Progress, no_progress
 from napari_ovam.base.prompt_syntax import plain_prompt
 from napari_ovam.diffusion.generation import generate
 from napari_ovam.diffusion.image_traces import trace_image
-from napari_ovam.images.files import read
+from napari_ovam.images.files import page_count, read
 from napari_ovam.images.metadata import ImageMetadata, read_metadata
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from numpy.typing import NDArray
 
     from napari_ovam.base.generation_settings import GenerationSettings
@@ -69,20 +70,20 @@ def generate_sample(
     return sample.name, True
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True)
 class ImageFile:
-    """An image file: its pixels (H, W, 3), what it tells, and what it shows."""
+    """An image file: which of its pages, what it tells, and what it shows."""
 
     path: Path
-    image: NDArray[np.uint8]
+    page: int | None
     told: ImageMetadata
     prompt: str
 
     @classmethod
-    def read(
+    def look(
         cls, path: Path, page: int | None, prompt: str | None, *, plain: bool
     ) -> Self:
-        """Read a file.
+        """Look at a file, without its pixels.
 
         Parameters
         ----------
@@ -96,12 +97,12 @@ class ImageFile:
         Raises
         ------
         ImageFileError
-            If it is no image, or holds several pages and none was chosen.
+            If it is no image.
         """
+        page_count(path)
         told = read_metadata(path)
         words = told.prompt if prompt is None else prompt
-        words = plain_prompt(words)[0] if plain else words
-        return cls(path, read(path, page=page), told, words)
+        return cls(path, page, told, plain_prompt(words)[0] if plain else words)
 
 
 def trace_file(
@@ -121,23 +122,29 @@ def trace_file(
     -------
     str, bool
         The name of its sample, and whether it is new.
+
+    Raises
+    ------
+    ImageFileError
+        If it is broken, or holds several pages and none was chosen.
     """
+    image = read(file.path, page=file.page)
     source = file.told.as_source(file.path.name) if file.told.raw else file.path.name
     about = {"model": model, "prompt": file.prompt, "seed": seed}
-    name = _find(project, file)
+    name = _find(project, file.path.name, image)
     if name is not None:
         known = project.sample(name).provenance
         same = all(known.get(key) == value for key, value in about.items())
         if same and project.trace_path(name).is_file():
             return name, False
     found = trace_image(
-        pipe, file.image, prompt=file.prompt, seed=seed, progress=progress
+        pipe, image, prompt=file.prompt, seed=seed, progress=progress
     )
     about = {**about, "source": source, "text_encoder": found.trace.model}
     if name is None:
         title = {"title": file.path.stem}
         name = project.add_sample(
-            file.image,
+            image,
             name=project.reserve(file.path.stem),
             provenance={**title, **about},
         ).name
@@ -149,15 +156,14 @@ def trace_file(
     return name, new
 
 
-def _find(project: Project, file: ImageFile) -> str | None:
-    """Return the sample of an image file: of its name, and with its pixels."""
+def _find(project: Project, file: str, image: NDArray[np.uint8]) -> str | None:
+    """Return the sample that came from a file of that name and has these pixels."""
     for sample in project.samples:
         source = sample.provenance.get("source")
-        named = source.get("file") if isinstance(source, dict) else source
-        if named != file.path.name:
+        if file != (source.get("file") if isinstance(source, dict) else source):
             continue
         try:
-            if np.array_equal(project.load_image(sample.name), file.image):
+            if np.array_equal(project.load_image(sample.name), image):
                 return sample.name
         except (ValueError, OSError):
             continue  # it is missing or broken there
