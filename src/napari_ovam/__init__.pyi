@@ -38,7 +38,7 @@ from .segmentation.class_maps import class_maps as class_maps
 from .segmentation.labels import LabelSettings as LabelSettings
 from .segmentation.labels import maps_to_labels as maps_to_labels
 from .workflows.improving import improve_tokens as improve_tokens
-from .workflows.overview import overlay as overlay
+from .images.overlay import overlay as overlay
 from .workflows.proposals import ProposalSettings as ProposalSettings
 from .workflows.proposals import propose as propose
 
