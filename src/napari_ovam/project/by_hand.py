@@ -214,6 +214,14 @@ class _Reader:
                 number = same.id
             self.note(where, f"its id {values.get('id')!r} is {number} now")
             entries[number] = self._class(number, values, where, entries)
+        for entry in known:
+            if entry.id not in entries and entry.id not in retired:
+                self.note(
+                    INDEX,
+                    f"class {entry.id} ({entry.name!r}) is not in it any more: its "
+                    "pixels stay, as an id without a class",
+                )
+                last = max(last, entry.id)
         return ClassTable.of(entries.values(), last, retired)
 
     @staticmethod
@@ -309,8 +317,8 @@ class _Reader:
                 values = {"name": values}
             name: Any = values.get("name") if isinstance(values, dict) else values
             try:
-                check_name(name)
-            except (ValueError, TypeError):
+                check_name(name if isinstance(name, str) else "")
+            except ValueError:
                 self.note(where, f"{name!r} is no name of a sample: it is left out")
                 continue
             where += f" ({name!r})"
