@@ -262,13 +262,13 @@ def _why_kept(project: Project, name: str, settings: ProposalSettings) -> str:
     """Return why labels of an image are not to be replaced; empty if they are."""
     if settings.overwrite:
         return ""
-    if project.labels_changed(name) or project.labels_are_foreign(name):
-        return "changed by another program"
     status: Status = project.sample(name).status
     if status not in ("new", "proposed"):
         return status
     if status == "proposed" and not settings.redo:
         return "proposed already"
+    if project.labels_changed(name) or project.labels_are_foreign(name):
+        return "changed by another program"
     painted = project.load_painted(name)
     # A kill may have come between a person's strokes and their status.
     return "painted" if painted is not None and painted.any() else ""
