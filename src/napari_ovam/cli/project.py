@@ -33,6 +33,26 @@ Out = Annotated[
     Path, typer.Option(help="A project to add to; a new one if there is none.")
 ]
 
+Threshold = Annotated[
+    str | None,
+    typer.Option(
+        help="From 0 to 1, or 'auto': each map's own (Otsu). It stays with the "
+        "class; by default each class keeps what it has, new ones 'auto'."
+    ),
+]
+Tokens = Annotated[
+    bool | None,
+    typer.Option(
+        help="Use the tokens that 'optimize' has made, or the words alone. By "
+        "default what each class uses."
+    ),
+]
+Refine = Annotated[
+    str,
+    typer.Option(help="Borders follow it: walk, guided, superpixels or none."),
+]
+Layers = Annotated[str, typer.Option(help="What maps are made of: fine or all.")]
+
 
 def register(app: typer.Typer) -> None:
     """Add the commands to the program's."""
@@ -156,27 +176,10 @@ def maps(
         ),
     ],
     image: Images = None,
-    threshold: Annotated[
-        str | None,
-        typer.Option(
-            help="From 0 to 1, or 'auto': each map's own (Otsu). It stays with the "
-            "class; by default each class keeps what it has, new ones 'auto'."
-        ),
-    ] = None,
-    layers: Annotated[
-        str, typer.Option(help="What maps are made of: fine or all.")
-    ] = "fine",
-    refine: Annotated[
-        str,
-        typer.Option(help="Borders follow it: walk, guided, superpixels or none."),
-    ] = "walk",
-    tokens: Annotated[
-        bool | None,
-        typer.Option(
-            help="Use the tokens that 'optimize' has made, or the words alone. By "
-            "default what each class uses."
-        ),
-    ] = None,
+    threshold: Threshold = None,
+    layers: Layers = "fine",
+    refine: Refine = "walk",
+    tokens: Tokens = None,
     save_maps: Annotated[bool, typer.Option(help="Write maps/*.png, too.")] = True,
     overwrite: Annotated[
         bool, typer.Option(help="Replace labels that were edited or accepted, too.")
@@ -200,37 +203,28 @@ def maps(
 
         _one_of("--layers", layers, LAYERS)
         _one_of("--refine", refine, ("walk", "guided", "superpixels", "none"))
+        for note in notes:
+            say(note, err=True)
         with working_in(folder) as project:
             names = _names(project, image)
             from napari_ovam import load_pipeline
-            from napari_ovam.cli.maps import choose_classes
-            from napari_ovam.cli.maps import save_maps as write_maps
-            from napari_ovam.workflows import proposals
+            from napari_ovam.cli.maps import choose_classes, propose_classes
 
-            for name in names:
-                proposed = project.sample(name).status in ("new", "proposed")
-                if proposed and project.labels_are_foreign(name):
-                    project.change_sample(name, status="edited")
-            for note in notes:
-                say(note, err=True)
             ids = choose_classes(project, phrases, tokens=tokens)
-            pipe = load_pipeline(model, device=device, dtype=dtype)
-            settings = proposals.ProposalSettings(
-                redo=True,
-                overwrite=overwrite,
-                layers=layers,
-                refine="" if refine == "none" else refine,
-                keep_traces=True,
-                by_prompt=False,  # it was said what to look for
-            )
-            if save_maps:
-                write_maps(project, pipe, names, ids, settings)
             if threshold is not None:
                 for number in ids:
                     _set_threshold(project, number, limit)
             project.save()
-            report = proposals.propose(
-                project, pipe, names, classes=ids, settings=settings, progress=progress
+            report = propose_classes(
+                project,
+                load_pipeline(model, device=device, dtype=dtype),
+                names,
+                ids,
+                layers=layers,
+                refine="" if refine == "none" else refine,
+                overwrite=overwrite,
+                maps=save_maps,
+                progress=progress,
             )
             for name, reason in report.kept.items():
                 say(

@@ -7,8 +7,6 @@ the last good copy where that knows better.
 
 from __future__ import annotations
 
-import json
-import re
 import shutil
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
@@ -18,6 +16,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from PIL import ImageColor
 
+from napari_ovam.base.loose_json import DamagedError, load_table
 from napari_ovam.base.names import check_name
 from napari_ovam.datasets.classes import (
     KEYS,
@@ -44,14 +43,6 @@ if TYPE_CHECKING:
 
 _TRUE, _FALSE = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
 _STATUSES = get_args(Status)
-# Texts are matched so that what looks like a comment in one stays.
-_LOOSE = re.compile(
-    r'("(?:\\.|[^"\\])*")|//[^\n]*|/\*.*?\*/|^\s*#[^\n]*|,(?=\s*[}\]])', re.S | re.M
-)
-
-
-class DamagedError(ValueError):
-    """A text that is no index, whatever one makes of it; the message says where."""
 
 
 def read_index(folder: Path, *, mend: bool = True) -> Index:
@@ -134,25 +125,10 @@ class _Reader:
     def note(self, where: str, what: str) -> None:
         self.notes.append(f"{where}: {what}.")
 
-    # -- the text ------------------------------------------------------------------
-
     def content(self, data: bytes) -> Mapping[str, Any]:
         """Return the table that the file holds."""
-        text = self._text(data)
-        try:
-            content = json.loads(text, object_pairs_hook=self._pairs)
-        except (ValueError, RecursionError) as error:
-            strict = error
-            loose = _LOOSE.sub(lambda found: found[1] or "", text)
-            try:
-                content = json.loads(loose, object_pairs_hook=self._pairs)
-            except (ValueError, RecursionError):
-                raise DamagedError(str(strict)) from None
-            self.note(INDEX, f"comments or commas too many are left out ({strict})")
-        except MemoryError as error:
-            raise DamagedError("it is too large") from error
-        if not isinstance(content, dict):
-            raise DamagedError("it holds no table {...}")
+        content, said = load_table(data)
+        self.notes += [f"{INDEX}: {each}." for each in said]
         if not {"classes", "samples"} & set(content):
             raise DamagedError("it has neither 'classes' nor 'samples'")
         version = self.number(content.get("format", FORMAT))
@@ -164,22 +140,6 @@ class _Reader:
                 "newer than this version: update napari-ovam to open it"
             )
         return content
-
-    def _text(self, data: bytes) -> str:
-        wide = data[:2] in (b"\xff\xfe", b"\xfe\xff")  # as an editor may save it
-        try:
-            return data.decode("utf-16" if wide else "utf-8-sig")
-        except UnicodeDecodeError as error:
-            self.note(INDEX, f"it is not in UTF-8 ({error}): look at the names")
-            return data.decode("cp1252", errors="replace")
-
-    def _pairs(self, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        found = dict(pairs)
-        if len(found) < len(pairs):
-            keys = [key for key, _ in pairs]
-            twice = sorted({key for key in keys if keys.count(key) > 1})
-            self.note(INDEX, f"{twice} stand twice in one entry: the last counts")
-        return found
 
     # -- classes -------------------------------------------------------------------
 
@@ -331,7 +291,8 @@ class _Reader:
     def _sample(
         self, name: str, values: Mapping[str, Any], where: str, classes: ClassTable
     ) -> Sample:
-        old = self.copy.samples.get(name, Sample(name, self._likely_status(name)))
+        labelled = (self.folder / "labels" / f"{name}.png").is_file()
+        old = self.copy.samples.get(name, Sample(name, "edited" if labelled else "new"))
         status = str(values.get("status", old.status)).strip().lower()
         if status not in _STATUSES:
             self.note(
@@ -351,10 +312,6 @@ class _Reader:
             provenance,
             str(values.get("sha256") or ""),
         )
-
-    def _likely_status(self, name: str) -> Status:
-        labels = self.folder / "labels" / f"{name}.png"
-        return "edited" if labels.is_file() else "new"
 
     def _absent(self, values: Any, where: str, classes: ClassTable) -> tuple[int, ...]:
         found = set()
