@@ -194,7 +194,8 @@ class _Graph:
             return _first(of(chosen))
         sides = self._sided(inputs)
         if any(sides.values()):
-            return _together(of(self._of_side(link, side, sides)))
+            side = self._side(link, side, sides)
+            return _together(of(sides[side]))
         if side == "negative" and "guider" in kind.lower():
             return None  # it has none
         if output in inputs and len(self._outputs[node]) > 1:
@@ -234,10 +235,8 @@ class _Graph:
             found["positive"] = [n for n in texts if known.CONDITIONING.fullmatch(n)]
         return found
 
-    def _of_side(
-        self, link: Link, side: str, sides: Mapping[str, list[str]]
-    ) -> list[str]:
-        """Return the inputs that an output of such a node hands on.
+    def _side(self, link: Link, side: str, sides: Mapping[str, list[str]]) -> str:
+        """Return which side an output of a node with such inputs hands on.
 
         Where it is not named, the prompt's output comes before the negative one's; and
         where one alone is used, it is the side that was asked for.
@@ -248,8 +247,8 @@ class _Graph:
             if len(used) == 2 and slot in used and all(sides.values()):
                 side = ("positive", "negative")[used.index(slot)]
         if slot >= 0 and not sides[side] and "guider" not in self._kinds[node].lower():
-            return next(filter(None, sides.values()))  # texts for one side alone
-        return sides[side]
+            return next(side for side, names in sides.items() if names)  # it has one
+        return side
 
     def _chosen(self, node: str) -> list[str] | None:
         """Return the inputs that a switch hands on, None if the node is none."""

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image, ImageOps
 
-from napari_ovam.images import tiff
 from napari_ovam.images.faults import (
     BROKEN,
     MAX_PIXELS,
@@ -31,8 +30,10 @@ if TYPE_CHECKING:
 
 __all__ = [
     "MAX_PIXELS",
+    "PICTURE_SUFFIXES",
     "ImageFileError",
     "image_size",
+    "is_tiff",
     "opened",
     "page_count",
     "read",
@@ -41,6 +42,12 @@ __all__ = [
 FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "TIFF", "BMP", "GIF", "PPM", "JPEG2000")
 """What is opened, where Pillow has it, and AVIF. Others run programs or decode badly
 tested formats: Pillow hands EPS to Ghostscript."""
+
+PICTURE_SUFFIXES = (
+    *(".png", ".jpg", ".jpeg", ".webp", ".avif", ".tif", ".tiff", ".bmp", ".gif"),
+    *(".ppm", ".pgm", ".jp2"),
+)
+"""How files of these formats usually end, in lower case."""
 
 # Wide modes that are shown by stretching 0 (or the least) to the largest value.
 _WIDE = ("I", "F", "I;16", "I;16B", "I;16L", "I;16N")
@@ -81,7 +88,9 @@ def read(path: str | Path, *, page: int | None = None) -> NDArray[np.uint8]:
         raise ImageFileError(
             f"page is {page}, and {path.name} holds {count}: give 0 to {count - 1}"
         )
-    if tiff.is_tiff(path):
+    if is_tiff(path):
+        from napari_ovam.images import tiff
+
         with named_faults(path):
             pixels = tiff.read_page(path, page or 0)
         if pixels is not None:
@@ -114,7 +123,9 @@ def image_size(path: str | Path) -> tuple[int, int]:
         As from `read`, for what its head says.
     """
     path = Path(path)
-    if tiff.is_tiff(path):
+    if is_tiff(path):
+        from napari_ovam.images import tiff
+
         with named_faults(path):
             return tiff.page_size(path)
     with opened(path) as picture:
@@ -126,6 +137,15 @@ def image_size(path: str | Path) -> tuple[int, int]:
         with suppress(*BROKEN):
             turned = picture.getexif().get(_ORIENTATION) in (5, 6, 7, 8)
         return size[::-1] if turned else size
+
+
+def is_tiff(path: Path) -> bool:
+    """Whether a file begins as a TIFF does; what cannot be read does not."""
+    try:
+        with path.open("rb") as file:
+            return file.read(4) in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+    except (OSError, ValueError):
+        return False
 
 
 @contextmanager
@@ -148,7 +168,9 @@ def opened(path: str | Path) -> Iterator[Image.Image]:
 
 def _count_pages(path: Path) -> tuple[int, str]:
     """Return how many pages or frames there are, and which of the two."""
-    if tiff.is_tiff(path):
+    if is_tiff(path):
+        from napari_ovam.images import tiff
+
         with named_faults(path):
             return tiff.count_pages(path), "pages"
     with opened(path) as picture:

@@ -15,14 +15,13 @@ from typing import TYPE_CHECKING, Any
 
 from napari_ovam.base.prompt_syntax import plain_prompt
 from napari_ovam.images import metadata_formats as formats
-from napari_ovam.images.files import MAX_PIXELS, opened, page_count
+from napari_ovam.images.files import MAX_PIXELS, is_tiff, opened, page_count
 from napari_ovam.images.metadata_texts import (
     XMP,
     read_texts,
     read_tiff_texts,
     texts_inside,
 )
-from napari_ovam.images.tiff import is_tiff
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -161,7 +160,7 @@ def _found(raw: Mapping[str, str]) -> dict[str, Any]:
     """
     drawn = {name: text for name, text in raw.items() if _is_workflow(name, text)}
     first = {name: raw[name] for name in _FIRST if name in raw}
-    rest = {name: text for name, text in raw.items() if name not in drawn}
+    rest = {n: text for n, text in raw.items() if n not in drawn and n not in XMP}
     workflow = next(iter(drawn.values()), "")
     texts = [*{**first, **rest}.items()]
     texts += [("XMP", text) for text in texts_inside(raw)]

@@ -59,7 +59,7 @@ def read_tiff_texts(path: Path) -> dict[str, str]:
     """Return the texts of a TIFF's first page, of kinds that Pillow opens or not."""
     exif, raw = Image.Exif(), dict[str, str]()
     with suppress(*BROKEN), path.open("rb") as file:
-        exif.load_from_fp(file)  # type: ignore[no-untyped-call]
+        exif.load_from_fp(file)
         raw = _exif_texts(exif)
         if isinstance(xmp := exif.get(0x02BC), bytes):
             raw["xmp"] = _decoded(xmp)

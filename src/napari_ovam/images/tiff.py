@@ -36,15 +36,6 @@ _MULTIPLIED, _OPACITY = EXTRASAMPLE.ASSOCALPHA, EXTRASAMPLE.UNASSALPHA
 _TURNS = ((1, 1), (1, -1), (-1, -1), (-1, 1))
 
 
-def is_tiff(path: Path) -> bool:
-    """Whether a file begins as a TIFF does; what cannot be read does not."""
-    try:
-        with path.open("rb") as file:
-            return file.read(4) in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-    except (OSError, ValueError):
-        return False
-
-
 def count_pages(path: Path) -> int:
     """Return how many pages a TIFF has."""
     with _opened(path) as file:
@@ -178,6 +169,7 @@ def _rgb(
 ) -> NDArray[np.uint8]:
     """Return (H, W, 3) of the numbers (H, W, channels) of a page."""
     bits, kind = page.bitspersample, page.photometric
+    rgb: NDArray[np.uint8]
     if kind == PHOTOMETRIC.PALETTE:
         table = np.asarray(page.colormap)
         table = (table >> 8 if table.max() > 255 else table).astype(np.uint8)

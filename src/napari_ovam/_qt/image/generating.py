@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from psygnal import Signal
 
+from napari_ovam._qt.layers.placement import PLACEMENT
 from napari_ovam._qt.session import tasks
 from napari_ovam._qt.session.edits import Edits
 from napari_ovam._qt.session.state import LiveSample
@@ -162,6 +163,7 @@ class Images:
         look: Mapping[str, Any] | None = None,
         reproduce: bool | None = None,
         plain: bool = False,
+        placement: Mapping[str, Any] | None = None,
     ) -> None:
         """Load an image and trace it.
 
@@ -181,6 +183,8 @@ class Images:
             and offers it where another tool names a model that is on this machine.
         plain
             Take weights and tags of other tools out of the prompt that the file names.
+        placement
+            Where the image lies in the world, as of `placement_of`.
         """
         wanted, labels = self.session.maps.wanted()
         choice = self.session.choice
@@ -216,6 +220,8 @@ class Images:
             about: dict[str, Any] = {}
             if not found.again:
                 about = {"prompt": found.prompt or prompt, **(look or {})}
+            if placement:
+                about[PLACEMENT] = dict(placement)
             if found.metadata is not None and found.metadata.raw:
                 about["source"] = found.metadata.as_source(name)
             self._add_made(made, name, loaded=not found.again, about=about)

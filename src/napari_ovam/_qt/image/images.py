@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from napari_ovam._qt.layers.placement import PLACEMENT
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
@@ -20,7 +22,7 @@ if TYPE_CHECKING:
 
 LOOK = ("noise_level", "noise_seeds", "flip", "max_tiles")
 """How the model looks at a loaded image: what `trace_image` takes."""
-ABOUT = ("prompt", "source", *LOOK)
+ABOUT = ("prompt", "source", PLACEMENT, *LOOK)
 """What a loaded sample's provenance says."""
 
 

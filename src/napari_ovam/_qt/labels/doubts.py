@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_ovam._qt.session.edits import UNTOUCHED
 from napari_ovam._qt.session.worker import Job
 
 if TYPE_CHECKING:
@@ -94,7 +93,7 @@ class Doubts:
             if self._going:
                 self._go(sample, [])
             return
-        settled = sample.edits.override != UNTOUCHED
+        now = sample.edits.now
 
         def make(_: Job) -> Found:
             from napari_ovam.segmentation.uncertainty import (
@@ -106,7 +105,7 @@ class Doubts:
             doubt = uncertainty(np.stack(maps), np.minimum(found, 1e6).tolist())
             # Of much of an image another label is close: what is worth a look glows.
             dark = min(float(np.quantile(doubt, 1 - _GLOWING)), 0.99)
-            return doubt, dark, doubtful_places(doubt, settled=settled)
+            return doubt, dark, doubtful_places(doubt, settled=now.painted)
 
         def ended(found: Found | None = None) -> None:
             self._job = None
@@ -168,8 +167,10 @@ class Doubts:
         if layer is not None:
             row, column = layer.data_to_world((row, column))
         camera.center = (0.0, row, column)
-        height, width = self.session.viewer.window._qt_viewer.canvas.size
-        whole = min(height / sample.shape[0], width / sample.shape[1])
+        canvas, size = self.session.viewer.window._qt_viewer.canvas.size, sample.shape
+        if layer is not None:
+            size = layer.extent.world[1] - layer.extent.world[0]
+        whole = min(c / s for c, s in zip(canvas, size, strict=True))
         camera.zoom = max(camera.zoom, whole * _CLOSE)
         more = f"{len(left) - 1} more" if len(left) > 1 else "the last one"
         self.session.say(

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from psygnal import Signal
-from qtpy.QtCore import QTimer
 
 from napari_ovam._qt.image.images import as_settings
 from napari_ovam._qt.image.loading import Loader
@@ -122,8 +121,7 @@ class Projects:
         session = self.session
         if session.refused():
             return
-        if session.current is not None:
-            session.labels.take_edits(session.current)
+        session.labels.take_all()
 
         def run(_: Job) -> Opened | None:
             session.saving.flush()
@@ -131,8 +129,7 @@ class Projects:
             return found
 
         def returned(opened: Opened | None) -> None:
-            if session.current is not None:  # painted on meanwhile
-                session.labels.take_edits(session.current)
+            session.labels.take_all()  # painted on meanwhile
             self._clear()
             self._use(opened)
             session.classes = ClassTable()
@@ -330,9 +327,6 @@ class Projects:
         session = self.session
         if session.closed or session.sample(sample.key) is not sample:
             return
-        if session.layers.painting(sample.key):
-            QTimer.singleShot(100, partial(self._renew, sample, found))
-            return
         session.labels.take_edits(sample)
         sample.extra[_VERSION] = found.extra[_VERSION]
         if not session.saving.written(sample.key):
@@ -340,8 +334,7 @@ class Projects:
         sample.edits = found.edits or Edits(np.zeros(sample.shape, np.uint8))
         sample.status, sample.absent = found.status, found.absent
         session.saving.known(sample, self._names[sample.key])
-        if sample is session.current:
-            session.layers.show_labels(sample, session.classes)
+        session.labels.show(sample)
         self.status_changed.emit(sample.key)
         session.labels_changed.emit()
 
