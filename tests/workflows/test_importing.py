@@ -10,8 +10,7 @@ from pycocotools import mask as rle
 
 from napari_ovam import ExportItem, LabelClass, export_dataset
 from napari_ovam.datasets.exporters import Split
-from napari_ovam.datasets.importers import open_source
-from napari_ovam.datasets.importers import ImportSourceError
+from napari_ovam.datasets.importers import ImportSourceError, open_source
 from napari_ovam.project import Project
 from napari_ovam.segmentation.instances.files import load_instances
 from napari_ovam.workflows.importing import import_masks

@@ -26,9 +26,9 @@ from napari_ovam.diffusion.generation import generate
 from napari_ovam.diffusion.image_traces import trace_image
 from napari_ovam.diffusion.phrases import encode_phrase
 from napari_ovam.diffusion.pipelines import load_pipeline
+from napari_ovam.images.overlay import heat, overlay, sheet
 from napari_ovam.scenes import Scene, load_scenes
 from napari_ovam.segmentation.class_maps import class_labels, class_map, class_maps
-from napari_ovam.images.overlay import heat, overlay, sheet
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -137,9 +137,7 @@ def trace_file(
         same = all(known.get(key) == value for key, value in about.items())
         if same and project.trace_path(name).is_file():
             return name, False
-    found = trace_image(
-        pipe, image, prompt=file.prompt, seed=seed, progress=progress
-    )
+    found = trace_image(pipe, image, prompt=file.prompt, seed=seed, progress=progress)
     about = {**about, "source": source, "text_encoder": found.trace.model}
     if name is None:
         title = {"title": file.path.stem}
