@@ -23,6 +23,7 @@ from napari_ovam.attention.tokens import TokenError, check_token
 from napari_ovam.attention.trace import ModelMismatchError, TraceSettings
 from napari_ovam.base.progress import Cancelled, Progress, no_progress
 from napari_ovam.diffusion.phrases import encode_phrase, text_space
+from napari_ovam.project.class_tokens import give_token
 from napari_ovam.segmentation.class_maps import class_iou
 from napari_ovam.workflows.accepted import (
     FEW,
@@ -224,7 +225,8 @@ def improve_tokens(
                 continue
             better = found.after > found.before
             if settings.store == "always" or (settings.store == "better" and better):
-                found = replace(found, stored=_store(project, found, library))
+                given = give_token(project, found.id, found.token, library=library)
+                found = replace(found, stored=given)
             results.append(found)
     progress(report.total, report.total)
     return ImproveReport(tuple(results), skipped, failed)
@@ -359,32 +361,3 @@ def _score(
         threshold=threshold,
         layers="all",  # the layers were chosen before
     )
-
-
-def _store(project: Project, found: Improvement, library: TokenLibrary | None) -> bool:
-    """Give a class its new token; return False where the class is gone by now."""
-    with project.lock:
-        if found.id not in project.classes:
-            return False
-        old = project.classes[found.id]
-        if library is not None and old.token is not None:
-            _keep(project, old.id, library)
-        # With the token, so that the index never speaks of one without the other.
-        project.classes.change(
-            old.id, source="token", thresholds={**old.thresholds, "token": None}
-        )
-        try:
-            project.save_token(old.id, found.token)
-        except BaseException:
-            project.classes.change(old.id, source=old.source, thresholds=old.thresholds)
-            raise
-    return True
-
-
-def _keep(project: Project, number: int, library: TokenLibrary) -> None:
-    try:
-        token = project.load_token(number)
-    except (TokenFileError, FileNotFoundError):
-        return  # damaged or gone: there is nothing to keep
-    if token is not None:
-        library.add(replace(token, name=project.classes[number].name))

@@ -27,6 +27,7 @@ class _Run:
     cancelled: bool = False
     kept: Mapping[str, str] = field(default_factory=dict)
     failed: Mapping[str, str] = field(default_factory=dict)
+    notes: Sequence[str] = ()
 
 
 class Proposing:
@@ -92,6 +93,7 @@ class Proposing:
                 found.cancelled = True
             else:
                 found.kept, found.failed = report.kept, report.failed
+                found.notes = report.notes()
             return found
 
         session.start(
@@ -121,6 +123,7 @@ class Proposing:
             text += f" {_images(len(found.failed))} failed, such as {name}: {reason}."
         elif found.done:
             text += " Go through them, correct and accept."
+        text = " ".join([text, *found.notes])
         self.session.say(text, "warning" if found.failed else "info")
 
     # -- tokens --------------------------------------------------------------------

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 from napari_ovam.base.ids import IGNORE
+from napari_ovam.base.words import read_phrases
 from napari_ovam.datasets.classes import (
     PALETTE,
     ClassError,
@@ -191,10 +191,8 @@ class ClassTable:
 
 
 def split_phrases(text: str) -> list[str]:
-    """Split typed phrases at commas, semicolons and line ends; each once."""
-    parts = (" ".join(part.split()) for part in re.split(r"[,;\n]", text))
-    unique = {part.casefold(): part for part in parts if part}
-    return list(unique.values())
+    """Split typed phrases, as `read_phrases`, which also says what was left out."""
+    return read_phrases(text)[0]
 
 
 @dataclass(eq=False)
