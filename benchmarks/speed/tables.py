@@ -162,8 +162,8 @@ def _growth(row: Row, _part: dict[str, Any]) -> str:
     )
 
 
-def _time(row: Row, _part: dict[str, Any]) -> str:
-    return f"| {row['what']} | {_seconds(row['seconds'])} |"
+def _taken(row: Row, _part: dict[str, Any]) -> str:
+    return f"| {row['what']} | {_time(row['seconds'])} |"
 
 
 def _piece(row: Row, _part: dict[str, Any]) -> str:
@@ -260,7 +260,7 @@ _TABLES: dict[str, Any] = {
     ),
     "hooks": _HOOKS,
     "hooks-sd15": _HOOKS,
-    "labels": ("| what | time |", _time),
+    "labels": ("| what | time |", _taken),
     "start": (
         "| | napari alone | with the panel docked | ratio |",
         _start,
