@@ -313,7 +313,8 @@ class Projects:
             if self._is_old(found):
                 self._read(self.opened, key)
             elif sample is not None:
-                self._renew(sample, found)
+                if self._is_old(sample):  # else it was read twice, and is newer here
+                    self._renew(sample, found)
             elif key == self.wanted:
                 self._take(found)
             else:
