@@ -68,7 +68,7 @@ class Proposing:
             )
             return
         choice, layers = session.choice, session.maps.layers
-        refine, options = session.labels.refine, dict(session.labels.options)
+        options = dict(session.labels.options)
 
         def run(job: Job) -> _Run:
             from napari_ovam.workflows.proposals import ProposalSettings, propose
@@ -85,9 +85,7 @@ class Proposing:
                     opened.project,
                     session.models.get(choice, job),
                     names,
-                    settings=ProposalSettings(
-                        redo=redo, layers=layers, refine=refine, labels=options
-                    ),
+                    settings=ProposalSettings(redo=redo, layers=layers, labels=options),
                     progress=_counting(job),
                     written=written,
                 )
@@ -152,14 +150,13 @@ class Proposing:
             )
             return
         choice, layers = session.choice, session.maps.layers
-        refine = session.labels.refine
 
         def run(job: Job) -> ImproveReport:
             from napari_ovam.workflows.improving import ImproveSettings, improve_tokens
 
             session.saving.flush()
             pipe = session.models.get(choice, job)
-            settings = ImproveSettings(store="never", layers=layers, refine=refine)
+            settings = ImproveSettings(store="never", layers=layers)
             return improve_tokens(
                 opened.project, pipe, settings=settings, progress=job.progress
             )
