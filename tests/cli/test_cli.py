@@ -131,12 +131,11 @@ def test_an_image_of_another_tool_is_traced_with_its_words(run: Run) -> None:
     written = "a (red cat:1.3), <lora:fur:0.8>"
     info.add_text("parameters", f"{written}\nSteps: 7, Seed: 12, Size: 64x32")
     Image.new("RGB", (64, 32)).save("theirs.png", pnginfo=info)
-    result = _ok(run("trace", "theirs.png", "--out", "work"))
-    _ok(run("trace", "theirs.png", "--out", "work", "--plain-prompts"))
-    _ok(run("trace", "theirs.png", "--out", "work", "--prompt", "mine"))
+    result = _ok(run("trace", "theirs.png", "--out", "a"))
+    _ok(run("trace", "theirs.png", "--out", "b", "--plain-prompts"))
+    _ok(run("trace", "theirs.png", "--out", "c", "--prompt", "mine"))
     assert "<lora:fur:0.8>" in result.stderr
-    project = Project.open("work")
-    made = [project.provenance(sample.name) for sample in project.samples]
+    made = [Project.open(out).provenance("theirs") for out in "abc"]
     assert [each["prompt"] for each in made] == [written, "a red cat", "mine"]
     settings = made[0]["source"]["settings"]
     assert (settings["prompt"], settings["seed"]) == (written, 12)

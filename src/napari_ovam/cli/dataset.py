@@ -11,6 +11,8 @@ from napari_ovam.cli.common import (
     Folder,
     Images,
     reported,
+    say,
+    say_failed,
     show_progress,
     working_in,
 )
@@ -65,7 +67,7 @@ def export(
         shares = None if split is None else parse_split(split, seed)
         project = Project.open(folder)
         for note in project.notes:
-            typer.echo(note, err=True)
+            say(note, err=True)
         chosen = _statuses(status)
         items = project.items(image, chosen or ("proposed", "edited", "accepted"))
         if not items:
@@ -82,13 +84,13 @@ def export(
         )
         untouched = sum(project.sample(n).status == "proposed" for n in items.names)
         if untouched:
-            typer.echo(f"{untouched} of {len(items)} images are untouched proposals")
+            say(f"{untouched} of {len(items)} images are untouched proposals")
         for name, lowest in done.lowest_iou.items():
-            typer.echo(
+            say(
                 f"{name}: lowest IoU of the polygons {lowest.iou:.4f} "
                 f"({lowest.image}, {lowest.class_name!r})"
             )
-        typer.echo(out)
+        say(out)
 
 
 def import_(
@@ -129,19 +131,17 @@ def import_(
                 project, found, overwrite=overwrite, progress=progress
             )
         for note in report.notes:
-            typer.echo(note)
+            say(note)
         partly = {path: "; ".join(said) for path, said in report.skipped.items()}
-        for said in (report.kept, report.failed, partly):
-            for what, why in said.items():
-                typer.echo(f"{what}: {why}", err=True)
-        typer.echo(
+        for what, why in report.kept.items():
+            say(f"{what}: {why}", err=True)
+        say(
             f"{len(report.labelled)} labelled ({len(report.added)} new images), "
             f"{len(report.kept)} left as they were, {len(report.failed)} failed; "
             f"{len(report.new_classes)} new classes"
             + (f"; {len(partly)} not understood in all" if partly else "")
         )
-    if report.failed or partly:
-        raise typer.Exit(2)
+    say_failed({**report.failed, **partly})
 
 
 def verify(
@@ -156,11 +156,11 @@ def verify(
 
         report = check(folder, progress=progress)
         for note in report.notes:
-            typer.echo(f"note: {note}")
+            say(f"note: {note}")
         for problem in report.problems:
-            typer.echo(problem, err=True)
+            say(problem, err=True)
         count = len(report.problems)
-        typer.echo(f"{report.checked} files checked, {count or 'no'} problems")
+        say(f"{report.checked} files checked, {count or 'no'} problems")
     if report.problems:
         raise typer.Exit(1)
 

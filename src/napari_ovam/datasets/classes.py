@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import threading
 import unicodedata
 from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, Literal
@@ -102,11 +104,12 @@ class ClassTable:
     """Classes in the order of their ids.
 
     An id belongs to its class for good: when that is removed, no other class gets it.
-    0 (background) and 255 ("unsure") are never given. Each change puts a new table in
-    the place of the old one, so that another thread can read while it happens.
+    0 (background) and 255 ("unsure") are never given. Several threads may read and
+    change it: each change puts a new table in the place of the old one.
     """
 
     def __init__(self) -> None:
+        self._changing = threading.RLock()
         self._entries: dict[int, ProjectClass] = {}
         self._last = 0  # the largest id ever given
         self._retired: dict[int, int | None] = {}
@@ -128,6 +131,26 @@ class ClassTable:
             raise ClassError(
                 f"no class has the id {number}: there are {known}"
             ) from None
+
+    def get(self, number: int) -> ProjectClass | None:
+        """Return the class with an id, if there is one."""
+        return self._entries.get(number)
+
+    def knows(self, number: int) -> bool:
+        """Whether an id belongs to a class, or belonged to one that was removed."""
+        return number in self._entries or number in self._retired
+
+    @property
+    def active(self) -> list[ProjectClass]:
+        """The classes whose phrases are looked for."""
+        return [entry for entry in self if entry.active]
+
+    def find(self, phrase: str) -> ProjectClass | None:
+        """Return the class of a phrase, or else of that name, in any case."""
+        wanted, entries = phrase.casefold(), list(self)
+        same = [e for e in entries if e.phrase.casefold() == wanted]
+        same += [e for e in entries if e.name.casefold() == wanted]
+        return next(iter(same), None)
 
     def by_name(self, name: str) -> ProjectClass | None:
         """Return the class of that name, if there is one."""
@@ -167,26 +190,28 @@ class ClassTable:
         ClassError
             If the name or id is taken or reserved, or the id was a removed class's.
         """
-        if number is None:
-            number = self._free_id()
-        if number in self._retired:
-            raise ClassError(
-                f"the id {number} belonged to a class that was removed: choose another "
-                "id, as masks may still hold it"
-            )
-        if number in self._entries:
-            raise ClassError(
-                f"the id {number} belongs to {self._entries[number].name!r}: choose "
-                "another id"
-            )
-        name = one_form(name)
-        if not alike:
-            self._check_alike(number, name)
-        if color is None:
-            color = PALETTE[(number - 1) % len(PALETTE)]
-        self._put(ProjectClass(number, name, color, phrase or name, thing=thing))
-        self._last = max(self._last, number)
-        return self._entries[number]
+        with self._changing:
+            if number is None:
+                number = self._free_id()
+            if number in self._retired:
+                raise ClassError(
+                    f"the id {number} belonged to a class that was removed: choose "
+                    "another id, as masks may still hold it"
+                )
+            if number in self._entries:
+                raise ClassError(
+                    f"the id {number} belongs to {self._entries[number].name!r}: "
+                    "choose another id"
+                )
+            name = one_form(name)
+            if not alike:
+                self._check_alike(number, name)
+            if color is None:
+                color = PALETTE[(number - 1) % len(PALETTE)]
+            phrase = plain_phrase(phrase or name)
+            self._put(ProjectClass(number, name, color, phrase, thing=thing))
+            self._last = max(self._last, number)
+            return self._entries[number]
 
     def _free_id(self) -> int:
         """Return the id after the largest ever given, at the end the least free one."""
@@ -210,8 +235,16 @@ class ClassTable:
         if "name" in values:
             values["name"] = one_form(str(values["name"]))
             self._check_alike(number, values["name"])
-        self._put(replace(self[number], **values))
-        return self._entries[number]
+        if "phrase" in values:
+            values["phrase"] = phrase = str(values["phrase"]).strip()
+            if phrase != plain_phrase(phrase):
+                raise ClassError(
+                    f"{phrase[:40]!r} is several phrases: give one without commas, "
+                    "semicolons or line ends"
+                )
+        with self._changing:
+            self._put(replace(self[number], **values))
+            return self._entries[number]
 
     def rename(self, number: int, name: str) -> ProjectClass:
         """Give a class another name; its id and phrase stay."""
@@ -231,9 +264,10 @@ class ClassTable:
         becomes
             What its pixels turn into: 0, or another class. None leaves them.
         """
-        entry = self[number]
-        self._retired = self._retired | {number: becomes}
-        self._entries = {i: e for i, e in self._entries.items() if i != entry.id}
+        with self._changing:
+            entry = self[number]
+            self._retired = self._retired | {number: becomes}
+            self._entries = {i: e for i, e in self._entries.items() if i != entry.id}
 
     def merge(self, number: int, into: int) -> dict[int, int]:
         """Remove a class whose pixels belong to another from now on.
@@ -269,6 +303,17 @@ class ClassTable:
             if becomes is not None:
                 found[number] = becomes
         return found
+
+    @property
+    def changing(self) -> threading.RLock:
+        """Held while the table changes: hold it to look and change in one go."""
+        return self._changing
+
+    def take_over(self, other: ClassTable) -> None:
+        """Become another table; who holds this one sees its classes."""
+        with self._changing:
+            self._entries = other._entries
+            self._last, self._retired = other._last, other._retired
 
     def label_classes(self) -> list[LabelClass]:
         """Return the classes as exports take them."""
@@ -371,6 +416,11 @@ class ClassTable:
                 if other.key == entry.key and other.id != entry.id:
                     entries[other.id] = replace(other, key=None)
         self._entries = dict(sorted(entries.items()))
+
+
+def plain_phrase(name: str) -> str:
+    """Return a name as one phrase, which has no comma and no line of its own."""
+    return " ".join(re.split(r"[,;\s]+", name)).strip()
 
 
 def _same_name(name: str, number: int) -> ClassError:

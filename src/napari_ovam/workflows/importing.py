@@ -14,11 +14,10 @@ import numpy as np
 
 from napari_ovam.base.hashing import hash_file
 from napari_ovam.base.ids import IGNORE
+from napari_ovam.base.names import safe_name
 from napari_ovam.base.progress import Progress, no_progress
 from napari_ovam.datasets.class_lists import add_classes
 from napari_ovam.datasets.importers import UNSURE, ImportSourceError
-from napari_ovam.images.files import image_size
-from napari_ovam.project.store import plain_name
 from napari_ovam.segmentation.instances import Instances
 from napari_ovam.segmentation.instances.files import instances_path, save_instances
 
@@ -99,7 +98,7 @@ def import_masks(
     OSError
         If the project cannot be written.
     """
-    with project.lock:
+    with project.writing():
         listed = add_classes(project.classes, source.classes)
         project.save()
     table = np.zeros(len(source.classes) + 2, np.uint16)
@@ -170,9 +169,9 @@ def sample_names(paths: Iterable[str]) -> dict[str, str]:
         within = PurePosixPath(
             unicodedata.normalize("NFC", os.path.relpath(path, common or "."))
         )
-        stem = plain_name(place.stem)
+        stem = safe_name(place.stem)
         cut = stem.encode()[:60].decode(errors="ignore")
-        whole = (plain_name(str(within.with_suffix(""))), plain_name(str(within)))
+        whole = (safe_name(str(within.with_suffix(""))), safe_name(str(within)))
         wanted[path] = [stem, *whole, f"{cut}-{digest}"]
     count = Counter(name for names in wanted.values() for name in set(map(_key, names)))
     return {
@@ -265,7 +264,9 @@ def _of_name(
         stem = PurePosixPath(path).stem
         found = [stem] if stem in names else titles.get(stem, [])
         if not found and picture.file is not None:
-            found = [name for name in (plain_name(stem),) if name in names]
+            plain = unicodedata.normalize("NFC", stem)
+            tried = dict.fromkeys((plain, safe_name(plain)))
+            found = [name for name in tried if name in names][:1]
         for name in found:
             yield path, name
 
@@ -278,7 +279,7 @@ def _is_same(project: Project, sample: Sample, picture: Picture, by_name: bool) 
     """
     file = picture.file
     try:
-        size = image_size(project.files.image(sample.name))
+        size = project.image_size(sample.name)
         if file is None:
             sizes = (picture.mask_size, (picture.mask_size or ())[::-1])
             return size in sizes
@@ -352,7 +353,7 @@ def _label(
     about: dict[str, str],
 ) -> list[str]:
     """Write the labels of a sample; return what of the masks is not in them."""
-    _check_size(image_size(project.files.image(name)), masks)
+    _check_size(project.image_size(name), masks)
     ids = table[masks.places]
     # What was painted before is not what a person decided now: all of it is.
     painted = project.files.painted(name).is_file()

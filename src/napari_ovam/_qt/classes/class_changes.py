@@ -13,7 +13,7 @@ from qtpy.QtCore import QTimer
 
 from napari_ovam._qt.session.merging import as_project_classes, renumbered
 from napari_ovam.datasets.class_lists import add_classes, preset, read_class_list
-from napari_ovam.project.classes import absent_after, images_with
+from napari_ovam.project.class_changes import absent_after
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -201,7 +201,7 @@ class ClassChanges:
 
         def run(job: Job) -> int:
             session.saving.flush()
-            return len(images_with(project, numbers, job.progress))
+            return len(project.images_with(numbers, progress=job.progress))
 
         def returned(count: int) -> None:
             session.say("Answer below the class table; nothing is changed yet.")
@@ -360,8 +360,7 @@ class ClassChanges:
         for sample in session.samples:
             for number in numbers:
                 sample.maps.pop(number, None)
-                sample.refined.pop(number, None)
-                sample.levels.pop(number, None)
+                sample.probabilities.pop(number, None)
             keep = {entry.id for entry in session.classes} - set(numbers)
             session.layers.remove_maps(sample.key, keep)
 

@@ -36,9 +36,6 @@ class Labelling:
         Whether new samples get labels by themselves: once a person asked for some.
     options
         Further fields of `napari_ovam.LabelSettings`.
-    refine
-        How borders follow the image: a name in
-        `napari_ovam.segmentation.refine.REFINEMENTS`, or empty.
     job
         What computes a proposal now.
     """
@@ -47,7 +44,6 @@ class Labelling:
         self.session = session
         self.automatic = False
         self.options: dict[str, Any] = {}
-        self.refine = "walk"
         self.job: Job | None = None
         self._queue: list[LiveSample] = []
         self._labeller = tasks.Labeller()
@@ -106,11 +102,10 @@ class Labelling:
             then()
             self._next_job()
 
-        known = sample.refined  # by one job at a time
-
         def make(_: Job) -> NDArray[Any]:
-            labels, levels = self._labeller.labels(maps, request, sample.image, known)
-            sample.levels = sample.levels | levels
+            labels, sample.probabilities = self._labeller.labels(
+                maps, request, sample.image
+            )
             return labels
 
         job = Job(make, "Labels")
@@ -173,14 +168,13 @@ class Labelling:
         return tasks.LabelRequest(
             {e.id: e.threshold for e in self.session.classes.active},
             frozenset(sample.absent if sample else ()),
-            self.refine,
             dict(self.options),
         )
 
     def set_threshold(
         self, number: int, value: float | None, *, live: bool = True
     ) -> None:
-        """Set a class's threshold for the source in use, 0 to 1; None: automatic."""
+        """Set a class's threshold for the source in use, 0 to 1; None: 0.5."""
         entry = self.session.classes[number]
         entry.thresholds[entry.source] = value
         if (
@@ -195,11 +189,6 @@ class Labelling:
         self.options = options
         if self.session.current is not None and self.session.current.edits is not None:
             self.propose(self.session.current)
-
-    def set_refine(self, method: str) -> None:
-        """Set how borders follow the image, and propose labels anew."""
-        self.refine = method
-        self.set_options(**self.options)
 
     def set_absent(self, number: int, absent: bool) -> None:
         """Say that a class is not in the image that is shown."""

@@ -366,18 +366,14 @@ class Projects:
 
         Called in a job's thread.
         """
-        from napari_ovam import load_trace, trace_image
+        from napari_ovam.workflows.sample_trace import sample_trace, saved_trace
 
         if self.opened is None:
             raise ProjectError(f"the project of {sample.name} was closed")
         project, name = self.opened.project, self._names[sample.key]
-        settings = project.settings(name)
-        path = project.trace_path(name)
-        if path.is_file():
-            sample.settings = as_settings(settings)
-            return load_trace(path)
+        sample.settings = as_settings(project.settings(name))
+        if (found := saved_trace(project, name)) is not None:
+            return found
         pipe = self.session.models.get(sample.choice, job)
-        job.describe("Looking at the image")
-        prompt = str((settings or {}).get("prompt") or sample.prompt)
-        made = trace_image(pipe, sample.image, prompt=prompt, progress=job.progress)
-        return made.trace
+        job.describe("Getting the trace of the image")
+        return sample_trace(project, name, pipe, progress=job.progress)

@@ -6,9 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from hashlib import sha256
 from pathlib import Path
-from typing import IO
 
-from napari_ovam.base.folder_lock import LOCK, lock_folder
+from napari_ovam.base.folder_lock import LOCK, FolderLock, lock_folder
 from napari_ovam.base.hashing import hash_file
 
 from .report import INDEX, listed_files
@@ -95,7 +94,7 @@ def staging_for(out: Path) -> Iterator[Path]:
         _release(staging, lock)
 
 
-def _lock(out: Path) -> tuple[Path, IO[bytes]]:
+def _lock(out: Path) -> tuple[Path, FolderLock]:
     for _ in range(_TRIES):
         existed = out.is_dir()
         if existed:
@@ -114,7 +113,7 @@ def _lock(out: Path) -> tuple[Path, IO[bytes]]:
         if lock is None:
             break
         # Nor may the lock have been deleted, or `out` have been made, meanwhile.
-        if _same(staging / LOCK, lock.fileno()) and out.is_dir() == existed:
+        if lock.in_place() and out.is_dir() == existed:
             return staging, lock
         _release(staging, lock)
     msg = (
@@ -124,9 +123,9 @@ def _lock(out: Path) -> tuple[Path, IO[bytes]]:
     raise FolderInUseError(msg)
 
 
-def _release(staging: Path, lock: IO[bytes]) -> None:
+def _release(staging: Path, lock: FolderLock) -> None:
     """Delete a staging folder and its lock; a folder that holds files stays."""
-    mine = _same(staging / LOCK, lock.fileno())
+    mine = lock.in_place()
     if mine:
         with suppress(OSError):  # Windows keeps a file that is open
             (staging / LOCK).unlink()
@@ -190,11 +189,3 @@ def _clear(staging: Path, out: Path) -> None:
                 continue  # it is the only one, even where that failed
         if path.name != LOCK:
             shutil.rmtree(path, ignore_errors=True)
-
-
-def _same(path: Path, file: int) -> bool:
-    """Whether an open file is the one of that name."""
-    try:
-        return os.path.samestat(path.stat(), os.fstat(file))
-    except OSError:
-        return False
