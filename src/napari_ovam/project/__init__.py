@@ -115,7 +115,7 @@ class Project(ProjectStore):
             self.make_folders()
             write_png(self.files.image(name), image, text)
             digest = hash_file(self.files.image(name))
-            with self._known:  # what was changed since it was announced counts
+            with self._memory:  # what was changed since it was announced counts
                 old = self._coming.pop(name, Sample(name))
                 made = {**made, **old.provenance}
                 sample = replace(old, provenance=made, sha256=digest)

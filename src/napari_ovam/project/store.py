@@ -53,7 +53,9 @@ class ProjectStore:
         self._coming: dict[str, Sample] = {}  # their images are not written yet
         self._pending = False  # labels are to be rewritten for removed classes
         self._lock = threading.RLock()  # held while files are written
-        self._known = threading.RLock()  # never held for long: the GUI asks and changes
+        self._memory = (
+            threading.RLock()
+        )  # never held for long: the GUI asks and changes
         self._there = False  # whether the folder was ever written or read
 
     @classmethod
@@ -113,7 +115,7 @@ class ProjectStore:
     @property
     def samples(self) -> list[Sample]:
         """The samples in the order in which they came."""
-        with self._known:
+        with self._memory:
             return [*self._samples.values(), *self._coming.values()]
 
     @property
@@ -129,7 +131,7 @@ class ProjectStore:
         ProjectError
             If there is none of that name.
         """
-        with self._known:
+        with self._memory:
             found = self._samples.get(name) or self._coming.get(name)
         if found is None:
             raise ProjectError(f"{self.path} has no image {name!r}")
@@ -145,14 +147,14 @@ class ProjectStore:
         """
         name = self.reserve(wanted)
         sample = Sample(name, provenance=provenance or {})
-        with self._known:
+        with self._memory:
             self._coming[name] = sample
         return sample
 
     def reserve(self, wanted: str) -> str:
         """Return a file name like `wanted` that no sample has or gets."""
         plain = plain_name(wanted)
-        with self._known:
+        with self._memory:
             taken = {name.casefold() for name in (*self._samples, *self._reserved)}
             name, number = plain, 1
             while name.casefold() in taken or self.files.image(name).exists():
@@ -178,7 +180,7 @@ class ProjectStore:
             raise ProjectError(
                 f"{name}: the status {status!r} is none of {get_args(Status)}"
             )
-        with self._known:
+        with self._memory:
             old = self.sample(name)
             added = dict(provenance or {})
             if status is not None and status != old.status:
@@ -291,12 +293,16 @@ class ProjectStore:
         with self._lock:
             self.make_folders()
             program = f"napari-ovam {program_version()}"
-            with self._known:
+            with self._memory:
                 written = list(self._samples.values())
             write_index(
                 self.path, self.classes, written, program, pending=self._pending
             )
             self._there = True
+
+    def move(self, folder: Path) -> None:
+        """Go on in another folder, into which everything was copied; see `lock`."""
+        self.path, self.files = folder, ProjectFiles(folder)
 
     def make_folders(self) -> None:
         """Make the folder and those in it, where they are missing.

@@ -28,8 +28,8 @@ from qtpy.QtWidgets import (
     QVBoxLayout,
 )
 
-from napari_ovam._qt.tokens.token_drop import accept_tokens
-from napari_ovam._qt.widgets.section import Section, button, listen
+from napari_ovam._qt.widgets.section import Section, button, listen, short
+from napari_ovam._qt.widgets.token_drop import accept_tokens
 from napari_ovam.datasets.classes import KEYS
 
 from .class_table import ID, KEY, NAME, PHRASE, THRESHOLD, TOKEN, ClassModel
@@ -37,9 +37,9 @@ from .class_table import ID, KEY, NAME, PHRASE, THRESHOLD, TOKEN, ClassModel
 if TYPE_CHECKING:
     from qtpy.QtCore import QModelIndex
 
-    from napari_ovam._qt.session.state import ClassEntry
-
-    from .class_changes import Removal
+    from napari_ovam._qt.session.class_changes import Removal
+    from napari_ovam._qt.session.session import Session
+    from napari_ovam.datasets.classes import ProjectClass
 
 _WIDTHS = {ID: 38, THRESHOLD: 40, TOKEN: 44, KEY: 30}
 _PRESETS = {"voc": "Pascal VOC, 20 classes", "coco": "COCO, 80 classes"}
@@ -51,6 +51,7 @@ class ClassSection(Section):
     """The class table of the session, with a filter and a legend."""
 
     title: ClassVar[str] = "Classes"
+    session: Session
 
     def build(self) -> None:
         """Make the widgets."""
@@ -133,7 +134,8 @@ class ClassSection(Section):
             selection.selectionChanged.connect(lambda *_: self._show_selected())
         self.model.modelAboutToBeReset.connect(self._remember)
         self.model.modelReset.connect(self._restore)
-        accept_tokens(view, self.session, self.model.entry)
+        sources = self.session.sources
+        accept_tokens(view, lambda n, file: sources.give({n: file}), self.model.entry)
         return view
 
     def _add_row(self) -> None:
@@ -182,7 +184,7 @@ class ClassSection(Section):
 
     # -- selection -------------------------------------------------------------------
 
-    def selected(self) -> list[ClassEntry]:
+    def selected(self) -> list[ProjectClass]:
         """Return the selected classes, in their order."""
         selection = self.view.selectionModel()
         rows = [] if selection is None else selection.selectedRows()
@@ -246,12 +248,12 @@ class ClassSection(Section):
     def _double_clicked(self, index: QModelIndex) -> None:
         entry = self.model.entry(index.row())
         if entry is not None and index.column() == ID:
-            self._recolour(entry)
+            self._recolor(entry)
 
-    def _recolour(self, entry: ClassEntry) -> None:
-        colour = QColorDialog.getColor(QColor(*entry.color), self)
-        if colour.isValid():
-            rgb = (colour.red(), colour.green(), colour.blue())
+    def _recolor(self, entry: ProjectClass) -> None:
+        color = QColorDialog.getColor(QColor(*entry.color), self)
+        if color.isValid():
+            rgb = (color.red(), color.green(), color.blue())
             self._changes.change(entry.id, color=rgb)
 
     def _set_thing(self, thing: bool) -> None:
@@ -279,7 +281,7 @@ class ClassSection(Section):
             return
         chosen = [e.id for e in self.selected()] or [entry.id]
         menu = QMenu(self)
-        self._entry(menu, "Colour…", partial(self._recolour, entry))
+        self._entry(menu, "Colour…", partial(self._recolor, entry))
         keys = menu.addMenu("Key")
         if keys is not None:
             for key in ("", *KEYS):
@@ -358,12 +360,12 @@ class _Question(QFrame):
         listen(self, self._session.classes_changed, self._still)
         self.hide()
 
-    def choose(self, entry: ClassEntry) -> None:
+    def choose(self, entry: ProjectClass) -> None:
         """Ask which class another becomes part of."""
         self._removal, self._number = None, entry.id
         self.into.clear()
         for other in self._session.classes:
-            if other is not entry:
+            if other.id != entry.id:
                 self.into.addItem(f"{other.id}: {short(other.name, 60)}", other.id)
         self.into.show()
         self.text.setText(f"Make {short(entry.name, 40)} part of:")
@@ -412,8 +414,3 @@ class _Question(QFrame):
             gone = gone or (into != 0 and into not in classes)
         if gone:
             self.hide()
-
-
-def short(text: str, length: int) -> str:
-    """Return a text that is cut to a length."""
-    return text if len(text) <= length else f"{text[: length - 1]}…"

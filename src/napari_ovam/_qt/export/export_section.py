@@ -28,8 +28,10 @@ from napari_ovam._qt.widgets.section import (
     small_button,
 )
 
+from .exporting import Exports
+
 if TYPE_CHECKING:
-    from napari_ovam._qt.session.state import LiveSample
+    from napari_ovam._qt.session.session import Session
 
 _SCOPES = (
     "all images",
@@ -44,6 +46,7 @@ class ExportSection(Section):
     """Format, images, folder; Export."""
 
     title: ClassVar[str] = "Export"
+    session: Session
 
     def build(self) -> None:
         """Make the widgets."""
@@ -72,7 +75,7 @@ class ExportSection(Section):
         self.chosen.hide()
         self.box.addWidget(self.chosen)
         self.scope.currentTextChanged.connect(self._show_chosen)
-        listen(self, self.session.projects.changed, self._fill_chosen)
+        listen(self, self.session.samples_changed, self._fill_chosen)
         self._fill_chosen()
         self.folder = QLineEdit(preferences().folder or str(_free_folder()))
         self.folder.setObjectName("folder")
@@ -115,14 +118,10 @@ class ExportSection(Section):
             "overwrite": self.overwrite.isChecked(),
             "split": self.split.value,
         }
-        exports = self.session.exports
-        if self.session.projects.opened is not None:
-            exports.export_project(*where, self._keys(), **how)
-        else:
-            exports.export(*where, self._samples(), **how)
+        self.session.feature(Exports).export(*where, self._keys(), **how)
 
     def _keys(self) -> list[str]:
-        """Return the samples of the project that are to be exported."""
+        """Return the samples that are to be exported."""
         session, projects = self.session, self.session.projects
         scope = self.scope.currentText()
         if scope == "this image":
@@ -133,20 +132,6 @@ class ExportSection(Section):
             edited = ("edited", "accepted")
             return [key for key in projects.keys if projects.status(key) in edited]
         return self._ticked() if scope == _SCOPES[-1] else list(projects.keys)
-
-    def _samples(self) -> list[LiveSample]:
-        session = self.session
-        scope = self.scope.currentText()
-        if scope == "this image":
-            return [session.current] if session.current else []
-        if scope == "accepted images":
-            return [s for s in session.samples if s.status == "accepted"]
-        if scope == "edited images":
-            return [s for s in session.samples if s.edits and s.edits.count]
-        if scope == _SCOPES[-1]:
-            ticked = set(self._ticked())
-            return [s for s in session.samples if s.key in ticked]
-        return list(session.samples)
 
     def _show_chosen(self, scope: str) -> None:
         self.chosen.setVisible(scope == _SCOPES[-1])

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from psygnal import Signal
 
+from napari_ovam._qt.layers.layers import SampleLayers
 from napari_ovam._qt.session import tasks
 from napari_ovam._qt.session.edits import Edits
-from napari_ovam._qt.session.state import LiveSample
 
 from .images import LOOK, SeveralPages, model_here, source_of, what_is_told
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from napari_ovam._qt.session.session import Session
+    from napari_ovam._qt.session.state import LiveSample
     from napari_ovam._qt.session.worker import Job
     from napari_ovam.diffusion.generation import GenerationSettings
     from napari_ovam.images.metadata import ImageMetadata
@@ -83,9 +84,12 @@ class Images:
     reproducible = Signal(str, object)  # model, what makes a loaded image with it again
     reproduced = Signal(str)  # the model that did
     pages_found = Signal(object)  # SeveralPages: one of them is to be chosen
+    differs = Signal(object)  # what loads the picture in spite of other pixels
 
     def __init__(self, session: Session) -> None:
         self.session = session
+        self._layers = session.feature(SampleLayers)
+        session.actions["exact"] = self.exact
 
     def generate(
         self,
@@ -106,7 +110,8 @@ class Images:
         """
         if self.session.refused():
             return
-        wanted, labels = self.session.maps.wanted()
+        wanted = self.session.map_requests()
+        labels = self.session.automatic_labels()
         choice = self.session.choice
         size: list[tuple[int, int]] = []
 
@@ -132,9 +137,9 @@ class Images:
             if isinstance(value, tasks.Preview):
                 if self.session.job is None or self.session.job.cancelled:
                     return
-                self.session.layers.show_preview(value.picture, size[0])
+                self._layers.show_preview(value.picture, size[0])
             else:
-                self.session.layers.remove_preview()
+                self._layers.remove_preview()
                 made = self._add_made(value, value.generation.settings.prompt)
                 made.exact = _is_exact(trace)
 
@@ -143,7 +148,7 @@ class Images:
             run,
             returned=lambda _: self._after_images(),
             previewed=arrived,
-            ended=self.session.layers.remove_preview,
+            ended=self._layers.remove_preview,
             kept="Nothing was changed: correct the values and generate again.",
         )
 
@@ -173,7 +178,8 @@ class Images:
             Generate it again, for its exact trace. None does so with images of ours,
             and offers it where another tool names a model that is on this machine.
         """
-        wanted, labels = self.session.maps.wanted()
+        wanted = self.session.map_requests()
+        labels = self.session.automatic_labels()
         choice = self.session.choice
         told: list[_Told] = []
         pages: list[SeveralPages] = []
@@ -234,7 +240,7 @@ class Images:
                 "warning",
             )
             if reproduce is None:
-                self.session.reproduction_differs.emit(partial(again, reproduce=False))
+                self.differs.emit(partial(again, reproduce=False))
 
         self.session.start(
             "Loading the image",
@@ -255,7 +261,8 @@ class Images:
             return
         if self.session.refused():
             return
-        wanted, labels = self.session.maps.wanted()
+        wanted = self.session.map_requests()
+        labels = self.session.automatic_labels()
         branch = sample.trace.branch
         found: list[tasks.Made] = []
 
@@ -266,7 +273,8 @@ class Images:
             shared = trace, wanted, labels, job
             models, choice = self.session.models, sample.choice
             if sample.settings is None:
-                pairs = [(sample.image, sample.prompt)]
+                prompt = str(sample.about.get("prompt") or "")
+                pairs = [(sample.image, prompt)]
                 look = {k: v for k, v in sample.about.items() if k in LOOK}
                 tasks.trace_images(models, choice, pairs, *shared, look)
                 return True
@@ -288,11 +296,10 @@ class Images:
             sample.trace, sample.exact = made.generation.trace, True
             sample.seconds = made.seconds
             if made.maps is not None:
-                self.session.maps.take(sample, made.maps)
+                self.session.take_maps(sample, made.maps)
             if sample is self.session.current:
                 self.session.show(sample)
-            if sample.edits is not None:
-                self.session.labels.propose(sample)
+            self.session.maps_changed.emit(sample)
             self.session.current_changed.emit()
             self.session.say("The maps are exact now: everything was recorded.")
 
@@ -314,24 +321,21 @@ class Images:
         about: Mapping[str, Any] | None = None,
     ) -> LiveSample:
         generation = made.generation
-        sample = LiveSample(
-            self._free_name(name or "image"),
+        maps = made.maps.maps if made.maps is not None else {}
+        sample = self.session.projects.add(
             generation.image,
-            made.choice,
-            trace=generation.trace,
+            self._free_name(name or "image"),
+            about=about,
             # How a loaded image was traced does not say how it was made.
             settings=None if loaded else generation.settings,
-            prompt=generation.settings.prompt if loaded else "",
+            trace=generation.trace,
+            choice=made.choice,
             seconds=made.seconds,
-            about=dict(about or {}),
+            maps=dict(maps),
+            edits=None if made.labels is None else Edits(made.labels),
         )
         if made.maps is not None:
-            self.session.maps.take(sample, made.maps)
-        if made.labels is not None:
-            sample.edits = Edits(made.labels)
-        self.session.samples.append(sample)
-        self.session.samples_changed.emit()
-        self.session.select(sample.key)
+            self.session.take_maps(sample, made.maps)
         sample.extra["notes"] = made.notes
         return sample
 
@@ -347,7 +351,8 @@ class Images:
             self.session.say(f"{told} {text}")
 
     def _free_name(self, name: str) -> str:
-        names = {sample.name for sample in self.session.samples}
+        projects = self.session.projects
+        names = {projects.title(key) for key in projects.keys}
         number, free = 2, name
         while free in names:
             free, number = f"{name} ({number})", number + 1

@@ -36,6 +36,7 @@ from napari_ovam._qt.widgets.section import (
 )
 from napari_ovam.hub.recent import recent_models
 
+from .generating import Images
 from .images import read_image, reader_of_layer
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
     from qtpy.QtGui import QDragEnterEvent, QDropEvent
 
     from napari_ovam import GenerationSettings
+    from napari_ovam._qt.session.session import Session
     from napari_ovam.images.metadata import ImageMetadata
 
     from .images import SeveralPages
@@ -64,6 +66,7 @@ class ImageSection(Section):
     """Model, prompt and settings; Generate and Load."""
 
     title: ClassVar[str] = "Image"
+    session: Session
 
     def build(self) -> None:
         """Make the widgets."""
@@ -126,11 +129,11 @@ class ImageSection(Section):
         self.box.addWidget(self.make_again)
         self._again: tuple[str, Callable[[], None]] | None = None
         self.setAcceptDrops(True)
-        images = self.session.images
+        images = self.session.feature(Images)
         listen(self, images.reproducible, self._offer_again)
         listen(self, images.reproduced, self._show_model)
         listen(self, images.pages_found, self._ask_page)
-        listen(self, self.session.reproduction_differs, self._offer_trace)
+        listen(self, images.differs, self._offer_trace)
         listen(self, self.session.settings_restored, self._restore)
         self.at_key("generate", self.generate)
 
@@ -231,7 +234,9 @@ class ImageSection(Section):
         trace: dict[str, Any] = {"branch": _BRANCHES[self.branch.value]}
         if self.exact.value:
             trace |= {"layers": None, "calls": None, "dtype": None}
-        self.session.images.generate(values, count=int(self.count.value), trace=trace)
+        self.session.feature(Images).generate(
+            values, count=int(self.count.value), trace=trace
+        )
 
     # -- loading ---------------------------------------------------------------
 
@@ -269,7 +274,7 @@ class ImageSection(Section):
         self._choose()
         self.trace_anyway.hide()
         self.make_again.hide()
-        self.session.images.load(read, name, prompt=prompt, look=self._look())
+        self.session.feature(Images).load(read, name, prompt=prompt, look=self._look())
 
     def _look(self) -> dict[str, Any]:
         fields = (self.noise_level, self.noise_seeds, self.flip, self.max_tiles)
@@ -285,19 +290,11 @@ class ImageSection(Section):
         dialog.setInputMode(QInputDialog.InputMode.IntInput)
         dialog.setIntRange(1, several.count)
         dialog.intValueSelected.connect(
-            lambda number: self._in_turn(
+            lambda number: self.session.in_turn(
                 partial(self.load_path, several.path, number - 1)
             )
         )
         dialog.show()
-
-    def _in_turn(self, load: Callable[[], None]) -> None:
-        """Load now, or after what runs."""
-        from napari_ovam._qt.io.opening import (
-            Opening,  # which imports the annotator, and that this
-        )
-
-        Opening.of(self.session.viewer).image(load)
 
     def dragEnterEvent(self, event: QDragEnterEvent | None) -> None:
         """Take image files; napari shows others, such as tokens, in its own way."""
@@ -309,7 +306,7 @@ class ImageSection(Section):
         if event is not None and (paths := _dropped(event.mimeData())):
             event.acceptProposedAction()
             for path in paths:
-                self._in_turn(partial(self.load_path, path))
+                self.session.in_turn(partial(self.load_path, path))
 
     def _load_layer(self, layer: Image, *_: Any) -> None:
         self.load_layer(layer)

@@ -3,25 +3,21 @@
 from __future__ import annotations
 
 import re
-from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
     from pathlib import Path
 
     from napari.layers import Image
     from numpy.typing import NDArray
 
-    from napari_ovam.diffusion.generation import GenerationSettings
     from napari_ovam.images.metadata import ImageMetadata
 
 LOOK = ("noise_level", "noise_seeds", "flip", "max_tiles")
 """How the model looks at a loaded image: what `trace_image` takes."""
-ABOUT = ("prompt", "source", *LOOK)
-"""What a loaded sample's provenance says."""
 
 
 def reader_of_layer(layer: Image) -> Callable[[], NDArray[np.uint8]]:
@@ -191,13 +187,3 @@ def source_of(file: str, metadata: ImageMetadata) -> dict[str, Any]:
         "raw": dict(metadata.raw),
     }
     return {name: value for name, value in told.items() if value}
-
-
-def as_settings(found: Mapping[str, Any] | None) -> GenerationSettings | None:
-    """Return how napari-ovam made an image, of what its PNG says, if it does."""
-    if found is None:
-        return None
-    from napari_ovam.diffusion.generation import GenerationSettings
-
-    known = {field.name for field in fields(GenerationSettings)}
-    return GenerationSettings(**{k: v for k, v in found.items() if k in known})

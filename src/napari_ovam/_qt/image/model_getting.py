@@ -16,8 +16,9 @@ from qtpy.QtWidgets import (
     QVBoxLayout,
 )
 
-from napari_ovam._qt.session import model_jobs
 from napari_ovam._qt.widgets.section import COLOURS, button, listen
+
+from . import model_jobs
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -19,23 +19,24 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from napari_ovam._qt.session import model_jobs
 from napari_ovam._qt.session.jobs import JobRunner
 from napari_ovam._qt.session.state import ModelChoice
 from napari_ovam._qt.session.worker import Job
 from napari_ovam._qt.widgets.section import button, clear
 from napari_ovam.base.progress import Cancelled
 
+from . import model_jobs
 from .model_getting import HubBox
 from .trace_cache_box import TraceCacheBox
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from napari_ovam._qt.session.model_jobs import Fit
     from napari_ovam._qt.session.session import Session
     from napari_ovam.hub.memory import MemoryPlan
     from napari_ovam.hub.store import LocalModel
+
+    from .model_jobs import Fit
 
 _PICKLES = (".ckpt", ".pt", ".pth", ".bin")
 _SOURCES = {"embedded": "built in", "hub": "hub", "folder": "folder", "file": "file"}

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from qtpy.QtWidgets import QCheckBox, QLabel, QSizePolicy
 
-from napari_ovam._qt.classes.class_section import short
-from napari_ovam._qt.widgets.section import Section, button, listen
+from napari_ovam._qt.widgets.section import Section, button, listen, short
 
-from .instancing import TOOLS, Tool
+from .instancing import TOOLS, InstanceEdits, Tool
+
+if TYPE_CHECKING:
+    from napari_ovam._qt.session.session import Session
 
 _BUTTONS: dict[Tool, str] = {"cut": "Cut", "split": "Split", "merge": "Merge"}
 _NAMED = 8  # classes whose objects are counted by name
@@ -20,10 +22,11 @@ class InstancesSection(Section):
     """The instances of the image that is shown, and the tools for them."""
 
     title: ClassVar[str] = "Instances"
+    session: Session
 
     def build(self) -> None:
         """Make the widgets."""
-        edits = self.session.instances
+        edits = self.session.feature(InstanceEdits)
         self.shown = QCheckBox("Show instances")
         self.shown.setObjectName("show_instances")
         self.shown.setToolTip(
@@ -50,12 +53,12 @@ class InstancesSection(Section):
         self._show()
 
     def _use(self, tool: Tool) -> None:
-        edits = self.session.instances
+        edits = self.session.feature(InstanceEdits)
         edits.set_tool("" if edits.tool == tool else tool)
         self._show()
 
     def _show(self) -> None:
-        edits, classes = self.session.instances, self.session.classes
+        edits, classes = self.session.feature(InstanceEdits), self.session.classes
         self.shown.setChecked(edits.shown)
         for tool, made in self._tools.items():
             made.setChecked(edits.tool == tool)

@@ -10,42 +10,40 @@ from qtpy.QtCore import QTimer
 
 from napari_ovam._qt.session import tasks
 from napari_ovam._qt.session.edits import Edits
-from napari_ovam._qt.session.state import DECIDED, UNSURE, ClassEntry, LiveSample
-from napari_ovam._qt.session.worker import Job
+from napari_ovam._qt.session.jobs import Background
+from napari_ovam._qt.session.state import DECIDED
+from napari_ovam.project.files import replace_ids
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from napari.layers import Labels, Layer
     from numpy.typing import NDArray
 
+    from napari_ovam._qt.session.jobs import Work
     from napari_ovam._qt.session.session import Session
+    from napari_ovam._qt.session.state import LiveSample
+    from napari_ovam._qt.session.worker import Job
 
 
 class Labelling:
-    """Proposes labels and keeps strokes.
-
-    Attributes
-    ----------
-    automatic
-        Whether new samples get labels by themselves: once a person asked for some.
-    options
-        Further fields of `napari_ovam.LabelSettings`.
-    refine
-        How borders follow the image: a name in
-        `napari_ovam.segmentation.refine.REFINEMENTS`, or empty.
-    job
-        What computes a proposal now.
-    """
+    """Proposes labels and keeps strokes."""
 
     def __init__(self, session: Session) -> None:
         self.session = session
-        self.automatic = False
-        self.options: dict[str, Any] = {}
-        self.refine = "walk"
-        self.job: Job | None = None
-        self._queue: list[LiveSample] = []
         self._labeller = tasks.Labeller()
+        self._background = Background(session, "Labels")
+        session.edits_wanted.connect(self.take_edits)
+        session.maps_changed.connect(self._maps_changed)
+        session.rules_changed.connect(self._propose_shown)
+        session.actions["labels"] = self.labels_from_maps
+
+    @property
+    def job(self) -> Job | None:
+        """What computes a proposal now."""
+        return self._background.job
+
+    def close(self) -> None:
+        """Stop what runs."""
+        self._background.close()
 
     def labels_from_maps(self) -> None:
         """Propose labels for the sample that is shown."""
@@ -59,7 +57,7 @@ class Labelling:
                 "work on them again"
             )
             return
-        self.automatic = True
+        self.session.label_rules.automatic = True
         self.propose(sample)
 
     def propose(self, sample: LiveSample) -> None:
@@ -68,25 +66,23 @@ class Labelling:
         A sample that was never mapped, such as one that came back from the disk,
         keeps the labels that it has, and so does one that was accepted or rejected.
         """
-        if sample.maps and sample not in self._queue and sample.status not in DECIDED:
-            self._queue.append(sample)
-        self._next_job()
+        self._background.ask(sample, partial(self._prepare, sample))
 
-    def _next_job(self) -> None:
-        if self.job is not None or not self._queue or self.session.closed:
-            return
-        sample = self._queue.pop(0)
-        request = self.request(sample)
+    def _maps_changed(self, sample: LiveSample) -> None:
+        if sample.edits is not None and sample.status != "new":
+            self.propose(sample)
+
+    def _propose_shown(self) -> None:
+        sample = self.session.current
+        if sample is not None and sample.edits is not None:
+            self.propose(sample)
+
+    def _prepare(self, sample: LiveSample) -> Work | None:
+        if not sample.maps or sample.status in DECIDED:
+            return None
+        request = self.session.label_request(sample)
         active = {entry.id for entry in self.session.classes.active}
         maps = {i: values for i, values in sample.maps.items() if i in active}
-
-        def finish(then: Callable[[], object]) -> None:
-            if self.session.closed:
-                return
-            self.job = None
-            then()
-            self._next_job()
-
         known = sample.refined  # by one job at a time
 
         def make(_: Job) -> NDArray[Any]:
@@ -94,16 +90,7 @@ class Labelling:
             sample.levels = sample.levels | levels
             return labels
 
-        job = Job(make, "Labels")
-        job.returned.connect(
-            lambda labels: finish(
-                lambda: self.session.guarded(partial(self._proposed, sample), labels)
-            )
-        )
-        job.errored.connect(lambda error: finish(lambda: self.session.complain(error)))
-        job.aborted.connect(lambda: finish(lambda: None))
-        self.job = job
-        job.start()
+        return make, partial(self._proposed, sample)
 
     def _proposed(self, sample: LiveSample, labels: NDArray[Any]) -> None:
         layer = self.session.layers.find(sample.key, "labels")
@@ -113,6 +100,7 @@ class Labelling:
             return
         if sample.status in DECIDED:  # in the meantime
             return
+        labels = replace_ids(labels, self.session.classes.replaced())
         first = sample.status == "new"
         if sample.edits is None:
             sample.edits = Edits(labels)
@@ -125,58 +113,32 @@ class Labelling:
                 self.session.viewer.layers.selection.active = shown
                 # The labels are what is looked at and painted on from here on.
                 for entry in self.session.classes.active:
-                    self.session.maps.show_map(entry.id, False)
+                    self.session.show_map(entry.id, False)
                 self.session.classes_changed.emit()
         if first and not self.session.busy:
             self.session.hint()
         self.session.labels_changed.emit()
 
-    def close(self) -> None:
-        """Stop what runs."""
-        self._queue.clear()
-        if self.job is not None:
-            self.job.quit()
-
-    def request(self, sample: LiveSample | None = None) -> tasks.LabelRequest:
-        return tasks.LabelRequest(
-            {e.id: e.threshold for e in self.session.classes.active},
-            frozenset(sample.absent if sample else ()),
-            self.refine,
-            dict(self.options),
-        )
-
-    def set_threshold(
-        self, number: int, value: float | None, *, live: bool = True
-    ) -> None:
-        """Set a class's threshold for the source in use, 0 to 1; None: automatic."""
-        entry = self.session.classes[number]
-        entry.thresholds[entry.source] = value
-        if (
-            live
-            and self.session.current is not None
-            and self.session.current.edits is not None
-        ):
-            self.propose(self.session.current)
-
     def set_options(self, **options: Any) -> None:
         """Set further fields of `LabelSettings` and propose labels anew."""
-        self.options = options
-        if self.session.current is not None and self.session.current.edits is not None:
-            self.propose(self.session.current)
+        self.session.label_rules.options = options
+        self._propose_shown()
 
     def set_refine(self, method: str) -> None:
         """Set how borders follow the image, and propose labels anew."""
-        self.refine = method
-        self.set_options(**self.options)
+        self.session.label_rules.refine = method
+        self._propose_shown()
 
     def set_absent(self, number: int, absent: bool) -> None:
         """Say that a class is not in the image that is shown."""
-        sample = self.session.current
+        session, sample = self.session, self.session.current
         if sample is None:
             return
-        (sample.absent.add if absent else sample.absent.discard)(number)
-        if sample.edits is not None:
-            self.propose(sample)
+        gone = sample.absent | {number} if absent else sample.absent - {number}
+        session.project.change_sample(sample.key, absent=gone, write=False)
+        session.saving.save_index()
+        session.sample_changed.emit(sample.key)
+        self._propose_shown()
 
     def discard_edits(self) -> None:
         """Forget the strokes on the sample that is shown."""
@@ -190,50 +152,6 @@ class Labelling:
         self.session.layers.show_labels(sample, self.session.classes)
         self.session.labels_changed.emit()
         self.session.say(f"{count} painted pixels were given back to the maps.")
-
-    def unknown_ids(self, sample: LiveSample | None = None) -> list[int]:
-        """Return painted ids that have no class."""
-        sample = sample or self.session.current
-        if sample is None or sample.edits is None:
-            return []
-        # Four times as quick as `unique`, at each move of a slider.
-        ids = np.flatnonzero(np.bincount(sample.edits.labels.ravel())).tolist()
-        return [
-            i for i in ids if i not in (0, UNSURE) and i not in self.session.classes
-        ]
-
-    def add_class(self, name: str, number: int | None = None) -> ClassEntry:
-        """Add a class that can be painted."""
-        entry = self.session.classes.add(name, number)
-        entry.active = False
-        self.session.layers.show_classes(self.session.classes)
-        self.session.classes_changed.emit()
-        self.session.labels_changed.emit()
-        return entry
-
-    def change_class(
-        self,
-        number: int,
-        *,
-        name: str | None = None,
-        color: tuple[int, int, int] | None = None,
-    ) -> None:
-        """Rename or recolour a class; its id stays."""
-        entry = self.session.classes[number]
-        if name is not None:
-            if not name.strip():
-                self.session.complain("A class needs a name")
-                return
-            name = name.strip()
-            if any(e.name == name and e is not entry for e in self.session.classes):
-                self.session.complain(f"Another class is named {name!r} already")
-                self.session.classes_changed.emit()  # the field goes back
-                return
-            entry.name = name
-        if color is not None:
-            entry.color = color
-        self.session.layers.show_classes(self.session.classes)
-        self.session.classes_changed.emit()
 
     def edited(self, key: str, layer: Labels, undone: bool) -> None:
         sample = self.session.sample(key)
@@ -262,7 +180,7 @@ class Labelling:
             return
         if changed:
             self.session.labels_changed.emit()
-            unknown = self.unknown_ids(sample)
+            unknown = self.session.unknown_ids(sample)
             if unknown:
                 self.session.say(
                     f"Label {unknown[0]} has no class: create it under Labels.",

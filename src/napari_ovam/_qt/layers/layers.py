@@ -5,23 +5,29 @@ Only for the GUI thread.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from napari.layers import Image, Labels, Layer
 from napari.utils.colormaps import Colormap, DirectLabelColormap
 
-from napari_ovam._qt.session.state import UNSURE, ClassEntry, ClassTable, LiveSample
+from napari_ovam._qt.session.state import UNSURE
+
+from .keys import add_actions, bind_keys
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
-    from napari.viewer import Viewer
     from numpy.typing import NDArray
 
+    from napari_ovam._qt.session.session import Session
+    from napari_ovam._qt.session.state import LiveSample
+    from napari_ovam.datasets.classes import ClassTable, ProjectClass
+
 KEY = "napari_ovam"
-# Roles of maps of no class: of the special tokens, of what is typed, and doubt.
-_EXTRA = ("special", "typed", "doubt")
+# Roles of maps of no class: of the special tokens, of what is typed, and uncertainty.
+_EXTRA = ("special", "typed", "uncertainty")
 _INSTANCES = "instances"
 _UNSURE_COLOUR = (0.62, 0.62, 0.62, 1.0)
 _UNKNOWN_COLOUR = (1.0, 0.0, 1.0, 1.0)
@@ -38,28 +44,27 @@ class SampleLayers:
 
     Parameters
     ----------
-    viewer
-        The napari viewer.
+    session
+        Whose samples they are.
+
+    Attributes
+    ----------
     on_edit
         Called as (sample key, layer, undone) after a person changed labels.
     on_confirm
         Called as (sample key, mask) with pixels that a person painted over with the
         label that they had.
-    bind
-        Called with each new Labels layer, to bind keys.
     """
 
-    def __init__(
-        self,
-        viewer: Viewer,
-        on_edit: Callable[[str, Labels, bool], None],
-        on_confirm: Callable[[str, NDArray[np.bool_]], None],
-        bind: Callable[[Layer], None],
-    ) -> None:
-        self.viewer = viewer
-        self._on_edit = on_edit
-        self._on_confirm = on_confirm
-        self._bind = bind
+    on_edit: Callable[[str, Labels, bool], None]
+    on_confirm: Callable[[str, NDArray[np.bool_]], None]
+
+    def __init__(self, session: Session) -> None:
+        self.session = session
+        self.viewer = viewer = session.viewer
+        session.layers = self
+        add_actions(session)
+        self._bind = partial(bind_keys, session)
         self._writing = False
         self._hidden: dict[str, dict[Layer, bool]] = {}
         self._history: dict[str, tuple[Any, Any]] = {}  # labels, what can be undone
@@ -163,12 +168,10 @@ class SampleLayers:
         self._bind(layer)
         return layer
 
-    def show_map(
-        self, sample: LiveSample, entry: ClassEntry, opacity: float
-    ) -> Image | None:
+    def show_map(self, sample: LiveSample, number: int) -> Image | None:
         """Make or update the map layer of a class, in place."""
-        values = sample.maps.get(entry.id)
-        if values is None:
+        values, entry = sample.maps.get(number), self.session.classes.get(number)
+        if values is None or entry is None:
             return None
         layer = self.find(sample.key, "map", entry.id)
         if layer is None:
@@ -178,8 +181,8 @@ class SampleLayers:
                 colormap=map_colormap(entry),
                 blending="additive",
                 contrast_limits=_limits(values),
-                opacity=opacity,
-                visible=entry.shown,
+                opacity=self.session.map_opacity,
+                visible=self.session.view(number).shown,
                 metadata={
                     KEY: {"sample": sample.key, "role": "map", "class": entry.id}
                 },
@@ -380,7 +383,15 @@ class SampleLayers:
 
     def _insert(self, layer: Layer, sample: str) -> None:
         """Add a layer in the order image, maps, labels; keep what is selected."""
-        order = ("image", "special", "map", "typed", "labels", _INSTANCES, "doubt")
+        order = (
+            "image",
+            "special",
+            "map",
+            "typed",
+            "labels",
+            _INSTANCES,
+            "uncertainty",
+        )
         rank = order.index(role_of(layer)[1])
         later = [
             i
@@ -398,12 +409,12 @@ class SampleLayers:
     def _watch(self, layer: Labels) -> None:
         def painted(_: Any = None) -> None:
             if not self._writing:
-                self._on_edit(role_of(layer)[0], layer, False)
+                self.on_edit(role_of(layer)[0], layer, False)
 
         def replaced(_: Any = None) -> None:
             # undo, redo and `layer.data = ...`; strokes come as `paint` instead
             if not self._writing and not layer._block_history:
-                self._on_edit(role_of(layer)[0], layer, True)
+                self.on_edit(role_of(layer)[0], layer, True)
 
         def stroke(layer: Labels, event: Any) -> Iterator[None]:
             """Remember what the brush went over, also where it changed nothing."""
@@ -416,7 +427,7 @@ class SampleLayers:
                 yield
             value = layer.selected_label if layer.mode == "paint" else 0
             under = brushed(places, layer.brush_size, layer.data.shape)
-            self._on_confirm(role_of(layer)[0], under & (layer.data == value))
+            self.on_confirm(role_of(layer)[0], under & (layer.data == value))
 
         layer.events.paint.connect(painted)
         layer.events.set_data.connect(replaced)
@@ -453,7 +464,7 @@ def _limits(values: NDArray[np.float32]) -> tuple[float, float]:
     return (low, 1.0) if low < 1 else (0.0, 1.0)
 
 
-def map_colormap(entry: ClassEntry) -> Colormap:
+def map_colormap(entry: ProjectClass) -> Colormap:
     """Return black to the class's colour."""
     colour = [c / 255 for c in entry.color]
     return Colormap([[0, 0, 0, 1], [*colour, 1]], name=f"ovam {entry.id}")

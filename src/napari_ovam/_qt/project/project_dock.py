@@ -16,7 +16,6 @@ from qtpy.QtWidgets import (
     QHeaderView,
     QLabel,
     QLineEdit,
-    QMainWindow,
     QMenu,
     QSizePolicy,
     QTableView,
@@ -25,20 +24,22 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from napari_ovam._qt.layers.keys import ACTIONS, action_of, keys
-from napari_ovam._qt.session.session import Session
+from napari_ovam._qt.layers.keys import ACTIONS, keys
 from napari_ovam._qt.widgets.compact import compact
+from napari_ovam._qt.widgets.docks import place_below
 from napari_ovam._qt.widgets.said import SaidLine
-from napari_ovam._qt.widgets.section import dock_of, listen
+from napari_ovam._qt.widgets.section import listen
+from napari_ovam._qt.widgets.thumbnails import SIZE
 from napari_ovam.project.index import Status
 
 from .project_table import SampleTable, dot
 from .proposing_row import ProposingRow
-from .thumbnails import SIZE
+from .review import Review
 
 if TYPE_CHECKING:
-    from napari.viewer import Viewer
     from qtpy.QtGui import QKeyEvent, QShowEvent
+
+    from napari_ovam._qt.session.session import Session
 
 _BUTTONS = (
     ("previous", "<"),
@@ -54,14 +55,15 @@ class ProjectWidget(QWidget):
 
     Parameters
     ----------
-    napari_viewer
-        The viewer to annotate in.
+    session
+        Whose project it is.
     """
 
-    def __init__(self, napari_viewer: Viewer) -> None:
+    def __init__(self, session: Session) -> None:
         super().__init__()
         self.setObjectName("ovam_project")
-        self.session = session = Session.of(napari_viewer)
+        self.session = session
+        self._reviewing = session.feature(Review)
         self._placed = False
         layout = QVBoxLayout(self)
         layout.setContentsMargins(4, 2, 4, 2)
@@ -74,9 +76,10 @@ class ProjectWidget(QWidget):
         layout.addLayout(self._review_row())
         layout.addWidget(ProposingRow(session, self.selected))
         layout.addWidget(SaidLine(session))
-        listen(self, session.projects.changed, self._show_project)
-        listen(self, session.review.filter_changed, self._show_count)
-        listen(self, session.projects.status_changed, lambda _: self._show_count())
+        for changed in (session.project_changed, session.samples_changed):
+            listen(self, changed, self._show_project)
+        listen(self, self._reviewing.filter_changed, self._show_count)
+        listen(self, session.sample_changed, lambda _: self._show_count())
         listen(self, session.current_changed, self._show_current)
         listen(self, session.job_changed, self._show_busy)
         self.destroyed.connect(self.table.thumbnails.close)
@@ -116,9 +119,7 @@ class ProjectWidget(QWidget):
         for status in get_args(Status):
             self.status.addItem(dot(status), status, status)
         self.status.activated.connect(
-            lambda index: self.session.review.set_filter(
-                status=self.status.itemData(index)
-            )
+            lambda index: self._reviewing.set_filter(status=self.status.itemData(index))
         )
         self.text = QLineEdit()
         self.text.setObjectName("text_filter")
@@ -128,7 +129,7 @@ class ProjectWidget(QWidget):
         self._typing.setSingleShot(True)
         self._typing.setInterval(150)
         self._typing.timeout.connect(
-            lambda: self.session.review.set_filter(text=self.text.text())
+            lambda: self._reviewing.set_filter(text=self.text.text())
         )
         self.text.textEdited.connect(lambda _: self._typing.start())
         self.count = QLabel()
@@ -183,7 +184,7 @@ class ProjectWidget(QWidget):
         row = QHBoxLayout()
         self._review = {}
         for name, text in _BUTTONS:
-            call = action_of(self.session, name)
+            call = partial(self.session.do, name)
             made = compact(text, f"{name}_button", call)
             self._review[name] = made
             row.addWidget(made)
@@ -204,7 +205,7 @@ class ProjectWidget(QWidget):
         for action in ACTIONS:
             entry = menu.addAction(f"{action.text}\t{chosen[action.name]}")
             if entry is not None:
-                call = action_of(self.session, action.name)
+                call = partial(self.session.do, action.name)
                 entry.triggered.connect(lambda *_, call=call: call())
 
     # -- showing -----------------------------------------------------------------
@@ -219,19 +220,19 @@ class ProjectWidget(QWidget):
     def _show_project(self) -> None:
         projects = self.session.projects
         opened = projects.opened
-        if opened is not None:
+        if opened.chosen:
             name = opened.path.name + " (read only)" * opened.read_only
             self.name.setText(f"<b>{_escaped(name)}</b>")
             self.name.setToolTip(str(opened.path))
         else:
             self.name.setText("Not in a project yet" if projects.keys else "No project")
             self.name.setToolTip("Work is kept safe, and offered at the next start")
-        self.save_button.setVisible(opened is None)
-        self.close_button.setVisible(opened is not None)
+        self.save_button.setVisible(not opened.chosen)
+        self.close_button.setVisible(opened.chosen)
         self.status.setCurrentIndex(
-            max(0, self.status.findData(self.session.review.status))
+            max(0, self.status.findData(self._reviewing.status))
         )
-        self.text.setText(self.session.review.text)
+        self.text.setText(self._reviewing.text)
         self._show_count()
         self._show_busy()
         self._show_current()
@@ -276,13 +277,13 @@ class ProjectWidget(QWidget):
         key = self.table.key(index.row())
         current = self.session.current
         if key and (current is None or key != current.key):
-            self.session.review.show(key)
+            self._reviewing.show(key)
 
     # -- folders -----------------------------------------------------------------
 
     def _ask(self, text: str) -> Path | None:
         opened = self.session.projects.opened
-        start = Path.home() if opened is None else opened.path.parent
+        start = opened.path.parent if opened.chosen else Path.home()
         folder = QFileDialog.getExistingDirectory(self, text, str(start))
         return Path(folder) if folder else None
 
@@ -314,7 +315,7 @@ class _Table(QTableView):
         pressed = "" if event is None else _written(event)
         for name, key in keys().items():
             if key and key == pressed:
-                action_of(self._session, name)()
+                self._session.do(name)
                 return
         super().keyPressEvent(event)
 
@@ -333,21 +334,6 @@ def _written(event: QKeyEvent) -> str:
         if event.modifiers() & modifier
     ]
     return "-".join([*parts, QKeySequence(event.key()).toString()])
-
-
-def place_below(widget: QWidget) -> None:
-    """Dock a widget below the image, where it leaves the panel its height."""
-    dock = dock_of(widget)
-    window = None if dock is None or dock.isFloating() else dock.parent()
-    if dock is None or not isinstance(window, QMainWindow):
-        return
-    for corner, area in (
-        (Qt.Corner.BottomRightCorner, Qt.DockWidgetArea.RightDockWidgetArea),
-        (Qt.Corner.BottomLeftCorner, Qt.DockWidgetArea.LeftDockWidgetArea),
-    ):
-        window.setCorner(corner, area)
-    window.addDockWidget(Qt.DockWidgetArea.BottomDockWidgetArea, dock)
-    window.resizeDocks([dock], [window.height() // 3], Qt.Orientation.Vertical)
 
 
 def _escaped(text: str) -> str:

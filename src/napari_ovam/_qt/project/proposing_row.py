@@ -23,6 +23,9 @@ from qtpy.QtWidgets import (
 from napari_ovam._qt.widgets.compact import compact, menu_button
 from napari_ovam._qt.widgets.section import button, listen
 
+from .proposing import Proposing
+from .review import Review
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -44,6 +47,7 @@ class ProposingRow(QWidget):
     def __init__(self, session: Session, selected: Callable[[], list[str]]) -> None:
         super().__init__()
         self._session, self._selected = session, selected
+        self._proposing = session.feature(Proposing)
         self.propose = menu_button("Propose labels", "propose_button", self._fill)
         self.propose.setToolTip(
             "Look for the phrases and tokens of all classes. Images that you edited, "
@@ -52,7 +56,7 @@ class ProposingRow(QWidget):
         self.improve = compact(
             "Improve tokens…",
             "improve_button",
-            session.proposing.improve,
+            self._proposing.improve,
         )
         self.improve.setToolTip(
             "Optimize a token for each class on the accepted images, and compare it "
@@ -70,7 +74,7 @@ class ProposingRow(QWidget):
         row.addStretch(0)
         listen(self, session.job_changed, self._show_job)
         listen(self, session.progressed, self._show_progress)
-        listen(self, session.proposing.improved, self._show_report)
+        listen(self, self._proposing.improved, self._show_report)
         self._show_job()
 
     def scopes(self) -> list[tuple[str, list[str], bool]]:
@@ -78,7 +82,7 @@ class ProposingRow(QWidget):
         session = self._session
         current = [session.current.key] if session.current is not None else []
         chosen, every = self._selected(), session.projects.keys
-        listed = session.review.shown()
+        listed = session.feature(Review).shown()
         found = [
             ("This image, also anew", current, True),
             (f"Selected images ({len(chosen)})", chosen, False),
@@ -97,7 +101,7 @@ class ProposingRow(QWidget):
             entry.setEnabled(bool(keys))
             if redo:
                 entry.setToolTip("Labels that were proposed before are made anew")
-            call = partial(self._session.proposing.propose, keys, redo=redo)
+            call = partial(self._proposing.propose, keys, redo=redo)
             entry.triggered.connect(lambda *_, call=call: call())
 
     def _show_job(self) -> None:
@@ -180,7 +184,7 @@ class ImprovedTokens(QDialog):
         """Use the chosen tokens; stay open while a job keeps them from being used."""
         if self._session.refused():
             return
-        self._session.proposing.use(self.chosen)
+        self._session.feature(Proposing).use(self.chosen)
         super().accept()
 
 

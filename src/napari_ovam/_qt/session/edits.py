@@ -25,6 +25,8 @@ class Edits:
     ----------
     labels
         (H, W) class ids: the override where there is one, else the proposal.
+    version
+        Another number after each change of what is to be saved.
     """
 
     def __init__(
@@ -35,6 +37,7 @@ class Edits:
             override = np.full(proposal.shape, UNTOUCHED, np.int32)
         self.override = override
         self.labels: Labels = self._composed()
+        self.version = 0
         # of each stroke that napari can undo: the places that it confirmed
         self._confirmed: list[NDArray[np.intp]] = []
         self._changed = False  # since the last stroke ended
@@ -56,7 +59,10 @@ class Edits:
                 f"a proposal of {proposal.shape} for labels of {self.override.shape}"
             )
         self.proposal = proposal.astype(np.uint16)
-        self.labels = self._composed()
+        labels = self._composed()
+        if not np.array_equal(labels, self.labels):
+            self.labels = labels
+            self.version += 1
         self._confirmed.clear()  # as napari's history then
 
     def take(self, labels: NDArray[Any], *, undone: bool = False) -> bool:
@@ -92,6 +98,7 @@ class Edits:
         else:
             self._changed = True
         self.labels = labels.astype(np.uint16)
+        self.version += 1
         return True
 
     def confirm(self, where: NDArray[np.bool_]) -> None:
@@ -102,6 +109,7 @@ class Edits:
         """
         new = where & (self.override == UNTOUCHED)
         self.override[new] = self.labels[new]
+        self.version += int(new.any())
         if self._changed:
             self._confirmed.append(np.flatnonzero(new))
         self._changed = False
@@ -109,6 +117,7 @@ class Edits:
     def discard(self) -> None:
         """Forget every stroke."""
         self.override[:] = UNTOUCHED
+        self.version += 1
         self.labels = self._composed()
 
     def _composed(self) -> Labels:

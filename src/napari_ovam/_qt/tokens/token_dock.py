@@ -24,23 +24,24 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from napari_ovam._qt.project.project_dock import ProjectWidget, place_below
-from napari_ovam._qt.session.session import Session
 from napari_ovam._qt.widgets.compact import compact, menu_button
+from napari_ovam._qt.widgets.docks import NAMES, dock_of, place_below
 from napari_ovam._qt.widgets.said import SaidLine
-from napari_ovam._qt.widgets.section import dock_of, listen
+from napari_ovam._qt.widgets.section import listen
 
+from .library import Library
 from .token_table import PREVIEW, TokenTable
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from napari.viewer import Viewer
     from qtpy.QtGui import QShowEvent
 
-    from napari_ovam._qt.session.library_tasks import Compared
-    from napari_ovam._qt.session.state import ClassEntry
+    from napari_ovam._qt.session.session import Session
+    from napari_ovam.datasets.classes import ProjectClass
     from napari_ovam.project.token_library.entry import TokenEntry
+
+    from .library_tasks import Compared
 
 _SORTS = ("name", "iou", "date", "images", "phrase", "model")
 
@@ -50,14 +51,15 @@ class TokenLibraryWidget(QWidget):
 
     Parameters
     ----------
-    napari_viewer
-        The viewer to annotate in.
+    session
+        Gives classes their tokens.
     """
 
-    def __init__(self, napari_viewer: Viewer) -> None:
+    def __init__(self, session: Session) -> None:
         super().__init__()
         self.setObjectName("ovam_tokens")
-        self.session = session = Session.of(napari_viewer)
+        self.session = session
+        self._library = session.feature(Library)
         self._placed = False
         layout = QVBoxLayout(self)
         layout.setContentsMargins(4, 2, 4, 2)
@@ -69,13 +71,13 @@ class TokenLibraryWidget(QWidget):
         layout.addLayout(self._use_row())
         layout.addLayout(self._file_row())
         layout.addWidget(SaidLine(session))
-        listen(self, session.library.changed, self._show)
-        listen(self, session.library.compared, self._show_compared)
+        listen(self, self._library.changed, self._show)
+        listen(self, self._library.compared, self._show_compared)
         listen(self, session.classes_changed, self._show)
         listen(self, session.job_changed, self._job_changed)
         self.destroyed.connect(self.table.thumbnails.close)
         self._show()
-        session.library.reload()
+        self._library.reload()
 
     # -- making ------------------------------------------------------------------
 
@@ -142,7 +144,7 @@ class TokenLibraryWidget(QWidget):
         self.export_button.setToolTip("As .safetensors, or the reference's .npy")
         self.remove_button = compact("Remove…", "remove_token_button", self._remove)
         self.restore_button = compact(
-            "Put back", "restore_token_button", self.session.library.restore
+            "Put back", "restore_token_button", self._library.restore
         )
         self.restore_button.setToolTip("Put back every token that was removed")
         row = QHBoxLayout()
@@ -161,14 +163,16 @@ class TokenLibraryWidget(QWidget):
     def showEvent(self, event: QShowEvent | None) -> None:
         """Go below the image, and list what other programs added."""
         super().showEvent(event)
-        self.session.library.reload()
+        self._library.reload()
         if not self._placed:
             self._placed = True
             QTimer.singleShot(0, self._place)
 
     def _place(self) -> None:
         dock, window = dock_of(self), self.window()
-        project = None if window is None else window.findChild(ProjectWidget)
+        project = (
+            None if window is None else window.findChild(QWidget, NAMES["OVAM project"])
+        )
         other = None if project is None else dock_of(project)
         place_below(self)
         if dock is None or other is None or not isinstance(window, QMainWindow):
@@ -185,19 +189,19 @@ class TokenLibraryWidget(QWidget):
 
     def _filter(self) -> None:
         sort = self.sort.currentData()
-        self.session.library.set_filter(
+        self._library.set_filter(
             self.text.text().strip(), sort, descending=sort in ("iou", "date", "images")
         )
 
     def _job_changed(self) -> None:
         self._show()
-        if not self.session.busy and not self.session.library.model:
-            self.session.library.reload()  # a model may have been loaded
+        if not self.session.busy and not self._library.model:
+            self._library.reload()  # a model may have been loaded
 
     def _show(self) -> None:
         session, chosen = self.session, self.selected()
         free = not session.busy
-        why = session.library.why_not(chosen[0]) if len(chosen) == 1 else ""
+        why = self._library.why_not(chosen[0]) if len(chosen) == 1 else ""
         one = free and len(chosen) == 1
         self.use_button.setEnabled(one and not why and len(session.classes) > 0)
         self.use_button.setToolTip(
@@ -213,8 +217,9 @@ class TokenLibraryWidget(QWidget):
         self.remove_button.setEnabled(free and bool(chosen))
         self.restore_button.setEnabled(free)
 
-    def _with_token(self) -> list[ClassEntry]:
-        return [entry for entry in self.session.classes if entry.token is not None]
+    def _with_token(self) -> list[ProjectClass]:
+        session = self.session
+        return [e for e in session.classes if session.view(e.id).token is not None]
 
     def _show_compared(self, found: Compared) -> None:
         ComparedTokens(found, self.window()).show()
@@ -225,25 +230,25 @@ class TokenLibraryWidget(QWidget):
         chosen = self.selected()
         menu.clear()
         for entry in self.session.classes if len(chosen) == 1 else ():
-            call = partial(self.session.use_token, entry.id, chosen[0].path)
+            call = partial(self.session.sources.give, {entry.id: chosen[0].path})
             _add(menu, entry.name, call)
 
     def _fill_save(self, menu: QMenu) -> None:
         menu.clear()
         for entry in self._with_token():
-            call = partial(self.session.library.save, entry.id)
+            call = partial(self._library.save, entry.id)
             _add(menu, f"The token of {entry.name}", call)
 
     def _compare(self) -> None:
         first, second = self.selected()
-        self.session.library.compare(first.path, second.path)
+        self._library.compare(first.path, second.path)
 
     def _import(self) -> None:
         path, _ = QFileDialog.getOpenFileName(
             self, "Import tokens", "", "Tokens (*.safetensors *.npy)"
         )
         if path:
-            self.session.library.import_file(Path(path))
+            self._library.import_file(Path(path))
 
     def _export(self) -> None:
         (entry,) = self.selected()
@@ -257,7 +262,7 @@ class TokenLibraryWidget(QWidget):
         if path:
             if not Path(path).suffix:
                 path += ".npy" if "npy" in kind else ".safetensors"
-            self.session.library.export(entry.path, Path(path))
+            self._library.export(entry.path, Path(path))
 
     def _remove(self) -> None:
         chosen = self.selected()
@@ -269,7 +274,7 @@ class TokenLibraryWidget(QWidget):
             "it back.",
         )
         if answer == QMessageBox.StandardButton.Yes:
-            self.session.library.remove([entry.path for entry in chosen])
+            self._library.remove([entry.path for entry in chosen])
 
 
 class ComparedTokens(QDialog):

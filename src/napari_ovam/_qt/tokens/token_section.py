@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from magicgui.widgets import ComboBox, SpinBox
@@ -10,7 +11,10 @@ from qtpy.QtWidgets import QComboBox, QFileDialog, QHBoxLayout, QLabel, QWidget
 from napari_ovam._qt.widgets.plot import LossPlot
 from napari_ovam._qt.widgets.section import More, Section, button, form, listen
 
+from .optimizing import Tokens
+
 if TYPE_CHECKING:
+    from napari_ovam._qt.session.session import Session
     from napari_ovam._qt.session.state import LiveSample
 
 _BY_MINIMUM = QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon
@@ -20,6 +24,7 @@ class TokenSection(Section):
     """Class, images, Optimize; what came out and what to do with it."""
 
     title: ClassVar[str] = "Token"
+    session: Session
 
     def build(self) -> None:
         """Make the widgets."""
@@ -97,7 +102,7 @@ class TokenSection(Section):
             return OptimizationSettings(recipe=recipe, iterations=iterations)
 
         self.plot.clear()
-        self.session.tokens.optimize(self.number, self._samples(), settings)
+        self.session.feature(Tokens).optimize(self.number, self._samples(), settings)
 
     def _samples(self) -> list[LiveSample]:
         session = self.session
@@ -118,14 +123,15 @@ class TokenSection(Section):
     def _show(self) -> None:
         classes = self.session.classes
         entry = classes.get(self.number)
-        token = entry.token if entry is not None else None
-        if entry is None or token is None:
+        view = self.session.view(entry.id) if entry is not None else None
+        token = view.token if view is not None else None
+        if entry is None or view is None or token is None:
             text = "No token yet"
         else:
             used = "in use" if entry.source == "token" else "not in use"
             figures = ""
-            if entry.scores is not None:
-                figures = f": IoU {entry.scores[0]:.2f} → {entry.scores[1]:.2f}"
+            if view.scores is not None:
+                figures = f": IoU {view.scores[0]:.2f} → {view.scores[1]:.2f}"
             text = f"Token of {entry.name}{figures}, {used}"
         self.scores.setText(text)
         has = entry is not None and token is not None
@@ -135,7 +141,9 @@ class TokenSection(Section):
         self.load_button.setEnabled(entry is not None)
 
     def _use(self, source: str) -> None:
-        self.session.tokens.use(self.number, "token" if source == "token" else "phrase")
+        self.session.sources.use(
+            self.number, "token" if source == "token" else "phrase"
+        )
 
     def _save(self) -> None:
         entry = self.session.classes[self.number]
@@ -143,11 +151,11 @@ class TokenSection(Section):
             self, "Save token", f"{entry.name}.safetensors", "Token (*.safetensors)"
         )
         if path:
-            self.session.tokens.save_token(entry.id, path)
+            self.session.feature(Tokens).save_token(entry.id, path)
 
     def _load(self) -> None:
         path, _ = QFileDialog.getOpenFileName(
             self, "Load token", "", "Tokens (*.safetensors *.npy)"
         )
         if path:
-            self.session.tokens.load_token(self.number, path)
+            self.session.sources.give({self.number: Path(path).absolute()})

@@ -11,10 +11,12 @@ from PIL import Image
 from qtpy.QtCore import QAbstractListModel, QByteArray, QMimeData, QModelIndex, Qt
 from qtpy.QtGui import QColor, QPixmap
 
-from napari_ovam._qt.project.thumbnails import Thumbnails
+from napari_ovam._qt.session.loading import Loader
 from napari_ovam._qt.widgets.section import listen
+from napari_ovam._qt.widgets.thumbnails import Thumbnails
+from napari_ovam._qt.widgets.token_drop import MIME
 
-from .library import MIME
+from .library import Library
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -41,12 +43,12 @@ class TokenTable(QAbstractListModel):
 
     def __init__(self, session: Session) -> None:
         super().__init__()
-        self._library = session.library
+        self._library = session.feature(Library)
         self._entries: list[TokenEntry] = []
-        self.thumbnails = Thumbnails(_preview, PREVIEW)
+        self.thumbnails = Thumbnails(Loader(), _preview, PREVIEW)
         self.thumbnails.made.connect(lambda _: self._redraw())
         owner: Any = self
-        listen(owner, session.library.changed, self._fill)
+        listen(owner, self._library.changed, self._fill)
         self._fill()
 
     def entry(self, row: int) -> TokenEntry:

@@ -7,12 +7,10 @@ from typing import TYPE_CHECKING
 from qtpy.QtCore import Qt, QTimer
 from qtpy.QtWidgets import QLabel, QSizePolicy
 
-from .section import COLOURS, StatusLine, listen
+from .section import COLOURS, Speaker, StatusLine, listen
 
 if TYPE_CHECKING:
     from qtpy.QtGui import QResizeEvent
-
-    from napari_ovam._qt.session.session import Session
 
 
 class SaidLine(QLabel):
@@ -24,7 +22,7 @@ class SaidLine(QLabel):
         The session.
     """
 
-    def __init__(self, session: Session) -> None:
+    def __init__(self, session: Speaker) -> None:
         super().__init__()
         self.setObjectName("said_line")
         self.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)

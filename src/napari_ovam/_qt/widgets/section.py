@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from magicgui.widgets import CheckBox
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import (
-    QDockWidget,
     QFormLayout,
     QHBoxLayout,
     QLabel,
@@ -20,21 +19,37 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from napari_ovam._qt.session.session import Session
-
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-    from napari.viewer import Viewer
 
 MAX_WIDTH = 360
 COLOURS = {"info": "", "warning": "color: #d9a300;", "error": "color: #ff6b5e;"}
 
 
+class Speaker(Protocol):
+    """What a status line shows: a session."""
+
+    said: Any
+    job_changed: Any
+    progressed: Any
+    asked: Any
+
+    @property
+    def message(self) -> tuple[str, str]:
+        """The last sentence, and its kind."""
+
+    @property
+    def busy(self) -> bool:
+        """Whether a long task runs."""
+
+    def cancel(self) -> None:
+        """Ask it to stop."""
+
+
 class StatusLine(QWidget):
     """What can be done next, or what is running, with progress and Cancel."""
 
-    def __init__(self, session: Session) -> None:
+    def __init__(self, session: Speaker) -> None:
         super().__init__()
         self._session = session
         self._since = 0.0
@@ -96,29 +111,24 @@ class StatusLine(QWidget):
 
 
 class Section(QWidget):
-    """One section of the panel; on its own it brings its own status line.
+    """One section of the panel.
 
     Parameters
     ----------
-    napari_viewer
-        The viewer that the section works in.
-    inside
-        The section is part of the annotator, which has the status line.
+    session
+        What it shows, and asks for changes.
     """
 
     title: ClassVar[str] = ""
+    session: Any  # a session; each section says so for its own
 
-    def __init__(self, napari_viewer: Viewer, *, inside: bool = False) -> None:
+    def __init__(self, session: Speaker) -> None:
         super().__init__()
-        self.session = Session.of(napari_viewer)
+        self.session = session
         self.box = QVBoxLayout(self)
         self.box.setContentsMargins(4, 2, 4, 4)
         self.box.setSpacing(4)
         self.build()
-        if not inside:
-            self.setMaximumWidth(MAX_WIDTH)
-            self.box.addStretch(1)
-            self.box.addWidget(StatusLine(self.session))
 
     def build(self) -> None:
         """Make the widgets and connect them to the session."""
@@ -235,10 +245,6 @@ def clear(layout: Any) -> None:
             clear(item.layout())
 
 
-def dock_of(widget: QWidget) -> QDockWidget | None:
-    """Return the dock that a widget is in."""
-    parent: Any = widget.parent()
-    while parent is not None and not isinstance(parent, QDockWidget):
-        parent = parent.parent()
-    found: QDockWidget | None = parent
-    return found
+def short(text: str, length: int) -> str:
+    """Return a text that is cut to a length."""
+    return text if len(text) <= length else f"{text[: length - 1]}…"

@@ -15,12 +15,11 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from napari_ovam import Token
+    from napari_ovam._qt.session.models import Models
+    from napari_ovam._qt.session.state import LiveSample, ModelChoice
     from napari_ovam.attention.trace import Trace
     from napari_ovam.project.token_library.compare import Comparison
     from napari_ovam.project.token_library.entry import TokenEntry
-
-    from . import tasks
-    from .state import LiveSample, ModelChoice
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,7 +95,7 @@ def compared(
 
 
 def read_entries(
-    models: tasks.Models,
+    models: Models,
     choice: ModelChoice,
     trace: Trace | None,
     wanted: Mapping[str, Any],
@@ -107,27 +106,6 @@ def read_entries(
     from napari_ovam.attention.trace import text_encoder_hash
 
     return entries, text_encoder_hash(pipe)
-
-
-def check_all(tokens: Mapping[int, Token], pipe: Any) -> None:
-    from napari_ovam.attention.tokens import check_token
-
-    for token in tokens.values():
-        check_token(token, pipe)
-
-
-def keep(library: TokenLibrary, token: Token) -> None:
-    """Put a token into the library, unless it is there already."""
-    import torch
-
-    for entry in library.entries():
-        if (entry.rows, entry.text_dim) == tuple(token.embedding.shape):
-            known = library.load(entry.path)
-            if known.model == token.model and torch.equal(
-                known.embedding, token.embedding
-            ):
-                return
-    library.add(token)
 
 
 def picture_of(
