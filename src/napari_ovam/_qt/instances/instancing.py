@@ -86,7 +86,7 @@ class InstanceEdits:
         session.current_changed.connect(self._switched)
         session.classes_changed.connect(self._show)
         session.classes_replaced.connect(self.replace)
-        session.project_changed.connect(self._known.clear)
+        session.project_changed.connect(lambda: self._known.clear())
         session.viewer.layers.events.removed.connect(self._layer_removed)
 
     def close(self) -> None:

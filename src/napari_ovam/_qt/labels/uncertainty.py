@@ -48,7 +48,7 @@ class UncertainPlaces:
         self._going = False  # to the next place, once it is found
         self._visited: dict[str, set[tuple[int, int]]] = {}
         session.current_changed.connect(self._stay)
-        session.project_changed.connect(self._visited.clear)
+        session.project_changed.connect(lambda: self._visited.clear())
         session.actions["uncertain"] = self.next
         for signal in (session.labels_changed, session.current_changed):
             signal.connect(self._refresh)

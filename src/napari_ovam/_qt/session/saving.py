@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from napari_ovam.diffusion.generation import GenerationSettings
     from napari_ovam.project.index import Status
 
-    from .session import Session
     from .state import LiveSample
+    from .workspace import Workspace
 
 _LARGEST_TRACE = 200_000_000  # bytes; a larger one is made anew from the settings
 _CLOSING = 10.0  # seconds that closing waits for a slow disk at most
@@ -45,7 +45,7 @@ class Saving:
         Why something is not written; empty if all is.
     """
 
-    def __init__(self, session: Session) -> None:
+    def __init__(self, session: Workspace) -> None:
         self.session = session
         self.autosave: Autosave | None = None
         self.trouble = ""

@@ -77,6 +77,10 @@ class Session(Workspace):
         else:
             call()
 
+    def step(self, by: int) -> None:
+        """Show the next (1) or the previous (-1) sample."""
+        self.do("next" if by > 0 else "previous")
+
     def select(self, key: str) -> None:
         """Show a sample; see `Projects.select`."""
         self.projects.select(key)
