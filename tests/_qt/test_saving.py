@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
+from napari_ovam.base.user_folders import scratch_folder
 from napari_ovam.project import Project
-from napari_ovam.project.scratch import scratch_folder, unfinished
+from napari_ovam.project.scratch import unfinished
 
 if TYPE_CHECKING:
     from collections.abc import Callable

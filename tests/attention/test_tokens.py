@@ -11,7 +11,8 @@ import torch
 
 from napari_ovam import Token, encode_phrase, load_token, load_tokens, save_token
 from napari_ovam.attention.tokens import TokenError, check_token
-from napari_ovam.attention.trace import ModelMismatchError, text_encoder_hash
+from napari_ovam.attention.trace import ModelMismatchError
+from napari_ovam.diffusion.phrases import text_encoder_hash, text_space
 
 
 def padded(pipe, text):
@@ -142,7 +143,7 @@ def test_the_references_dictionary(tmp_path, pipe, protocol):
         expected = np.atleast_2d(arrays[name])[-1]
         np.testing.assert_allclose(token.embedding[start:stop][0], expected, rtol=1e-6)
     with pytest.warns(UserWarning, match="does not say"):
-        joined = load_tokens(path, pipe=pipe)
+        joined = load_tokens(path, target=text_space(pipe))
     start_token = encode_phrase(pipe, "cat").embedding[0]
     torch.testing.assert_close(joined["cat"].embedding[0], start_token)
     assert joined["cat"].span == (1, 2)
@@ -232,13 +233,13 @@ def test_what_a_format_cannot_hold(token, tmp_path):
 
 def test_tokens_of_other_models(pipe, make_pipe, tmp_path):
     own = encode_phrase(pipe, "cat")
-    assert check_token(own, pipe) is own
+    assert check_token(own, text_space(pipe)) is own
     path = save_token(own, tmp_path / "cat.safetensors")
     other = make_pipe(seed=1)
     with pytest.raises(ModelMismatchError, match=own.model):
-        load_token(path, other)
-    assert load_token(path, other, confirm=True).model == ""
+        load_token(path, text_space(other))
+    assert load_token(path, text_space(other), confirm=True).model == ""
     with pytest.raises(ModelMismatchError, match=r"rows of 8 .* reads 32"):
-        check_token(Token("cat", "", torch.zeros(2, 8)), pipe, confirm=True)
+        check_token(Token("cat", "", torch.zeros(2, 8)), text_space(pipe), confirm=True)
     unknown = Token("cat", "", torch.zeros(2, 32))
-    assert check_token(unknown, pipe) is unknown
+    assert check_token(unknown, text_space(pipe)) is unknown

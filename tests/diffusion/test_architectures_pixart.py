@@ -25,8 +25,7 @@ from napari_ovam import (
     save_trace,
     trace_image,
 )
-from napari_ovam.attention.tokens import start_row
-from napari_ovam.attention.trace import text_encoder_hash
+from napari_ovam.diffusion.phrases import text_encoder_hash, text_space
 from napari_ovam.diffusion.pipelines import ModelError, alignment, model_defaults
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__:DeprecationWarning")
@@ -66,7 +65,7 @@ def test_a_phrase_alone_has_its_end_as_the_background(alpha):
     assert "".join(token.pieces) == "catfish"
     assert token.span == (0, len(token.embedding) - 1)
     assert torch.equal(token.background, token.embedding[-1])
-    assert start_row(alpha).shape == (24,)
+    assert text_space(alpha).start().shape == (24,)
 
 
 def test_the_projection_tells_a_model_from_another(alpha):

@@ -25,7 +25,7 @@ from napari_ovam import (
     phrase_map,
     trace_image,
 )
-from napari_ovam.attention.trace import text_encoder_hash
+from napari_ovam.diffusion.phrases import text_encoder_hash
 from napari_ovam.diffusion.pipelines import model_defaults
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__:DeprecationWarning")

@@ -17,16 +17,13 @@ from napari_ovam import (
     phrase_map,
     save_trace,
 )
-from napari_ovam.attention.tokens import encode_phrase
 from napari_ovam.attention.trace import TraceSettings
+from napari_ovam.base.generation_settings import GenerationSettings
 from napari_ovam.base.progress import Cancelled
 from napari_ovam.diffusion import image_traces as tracing
-from napari_ovam.diffusion.generation import (
-    GenerationError,
-    GenerationSettings,
-    generate,
-)
+from napari_ovam.diffusion.generation import GenerationError, generate
 from napari_ovam.diffusion.image_traces import trace_image
+from napari_ovam.diffusion.phrases import encode_phrase
 from napari_ovam.diffusion.pipelines import alignment, load_pipeline, model_defaults
 from napari_ovam.diffusion.tiling import TILE_FROM, plan_tiles
 from napari_ovam.segmentation.refine import propagate

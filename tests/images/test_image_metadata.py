@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from PIL import Image
 
-from napari_ovam.diffusion.generation import GenerationSettings
+from napari_ovam.base.generation_settings import GenerationSettings
 from napari_ovam.images import metadata_formats
 from napari_ovam.images.files import ImageFileError
 from napari_ovam.images.metadata import ImageMetadata, read_metadata

@@ -20,7 +20,7 @@ SEED = int(os.environ.get("NAPARI_OVAM_KILL_SEED", "0"))
 
 def killed(what: str, folder: Path, lives: int) -> list[dict[str, int]]:
     """Live and be killed; return what was checked after each kill."""
-    driver = Path(__file__).with_name("kill_driver.py")
+    driver = Path(__file__).parents[1] / "kill_driver.py"
     environment = os.environ | {"OMP_NUM_THREADS": "1"}  # no threads before a fork
     done = subprocess.run(
         [sys.executable, str(driver), what, str(folder), str(SEED), str(lives)],

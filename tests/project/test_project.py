@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from napari_ovam.base.user_folders import scratch_folder
 from napari_ovam.datasets.classes import PALETTE, ClassError, ClassTable
 from napari_ovam.datasets.exporters import export_dataset
 from napari_ovam.project import Project, ProjectError
@@ -25,7 +26,6 @@ from napari_ovam.project.scratch import (
     clean,
     mark_done,
     remove,
-    scratch_folder,
     unfinished,
 )
 

@@ -14,6 +14,7 @@ from reference import random_trace
 import napari_ovam
 from napari_ovam import Token, encode_phrase, load_token, load_tokens, save_token
 from napari_ovam.attention.trace import ModelMismatchError
+from napari_ovam.diffusion.phrases import text_space
 from napari_ovam.project.token_library import (
     TokenLibrary,
     TokenLibraryError,
@@ -196,7 +197,7 @@ def test_the_references_dictionary_comes_in_without_unpickling(library, tmp_path
         library.import_file(path)
     assert library.entries() == []
     with pytest.warns(UserWarning, match="text encoder"):
-        entries = library.import_file(path, pipe=pipe)
+        entries = library.import_file(path, target=text_space(pipe))
     assert [e.name for e in entries] == ["a", "b", "c"]
     start = encode_phrase(pipe, "cat").embedding[0]
     rows = library.load("c").embedding
@@ -208,7 +209,7 @@ def test_the_references_dictionary_comes_in_without_unpickling(library, tmp_path
 
     np.save(path, {"a": Evil()})
     with pytest.raises(ValueError, match=r"only arrays are read"):
-        library.import_file(path, pipe=pipe)
+        library.import_file(path, target=text_space(pipe))
     assert len(library.entries()) == 3
 
 

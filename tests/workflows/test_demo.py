@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from napari_ovam.segmentation.labels import iou
+from napari_ovam.attention.targets import iou
 from napari_ovam.workflows.demo import colour_mask, run_demo
 
 

@@ -20,10 +20,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from napari_ovam.attention.maps import phrase_map
+from napari_ovam.attention.targets import best_threshold, split_mask
 from napari_ovam.attention.tokens import Token, check_token
 from napari_ovam.attention.trace import ModelMismatchError, Trace
 from napari_ovam.base.progress import Cancelled, Progress, no_progress
-from napari_ovam.segmentation.labels import best_threshold, split_mask
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

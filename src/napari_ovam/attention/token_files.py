@@ -17,11 +17,13 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_safetensors
 
-from napari_ovam.attention.tokens import Token, check_token, start_row
+from napari_ovam.attention.tokens import TextSpace, Token, check_token
 from napari_ovam.base.atomic import replacing
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+    from napari_ovam.attention.trace import Trace
 
 _FORMAT = "napari-ovam token 1"
 _OWN_KEYS = ("format", "name", "model", "text_dim", "span", "pieces")
@@ -90,7 +92,12 @@ def save_token(token: Token, path: str | Path) -> Path:
     return path
 
 
-def load_token(path: str | Path, target: Any = None, *, confirm: bool = False) -> Token:
+def load_token(
+    path: str | Path,
+    target: Trace | TextSpace | None = None,
+    *,
+    confirm: bool = False,
+) -> Token:
     """Read one token.
 
     Parameters
@@ -99,7 +106,7 @@ def load_token(path: str | Path, target: Any = None, *, confirm: bool = False) -
         A `.safetensors` file of ours, or a `.npy` of shape (2, text_dim), whose text
         encoder is unknown: a warning says so.
     target
-        A `Trace` or a pipeline that the token has to fit; see `check_token`.
+        What the token has to fit; see `check_token`.
     confirm
         Accept a token of another text encoder of the same size.
 
@@ -121,7 +128,9 @@ def load_token(path: str | Path, target: Any = None, *, confirm: bool = False) -
     return token if target is None else check_token(token, target, confirm=confirm)
 
 
-def load_tokens(path: str | Path, *, pipe: Any = None) -> dict[str, Token]:
+def load_tokens(
+    path: str | Path, *, target: TextSpace | None = None
+) -> dict[str, Token]:
     """Read all tokens of a file by their names.
 
     Parameters
@@ -129,10 +138,10 @@ def load_tokens(path: str | Path, *, pipe: Any = None) -> dict[str, Token]:
     path
         As for `load_token`, or the reference's dictionary in a `.npy`: class name ->
         (text_dim,), or (2, text_dim).
-    pipe
-        A dictionary's (text_dim,) rows have no background. With the pipeline that they
-        belong to, its start token becomes that. Without, such a token has one row,
-        which has to be joined with a background before it can make maps.
+    target
+        A dictionary's (text_dim,) rows have no background. With the space of the model
+        that they belong to, its start row becomes that. Without, such a token has one
+        row, which has to be joined with a background before it can make maps.
 
     Raises
     ------
@@ -157,10 +166,10 @@ def load_tokens(path: str | Path, *, pipe: Any = None) -> dict[str, Token]:
         tokens = {name: _from_array(name, rows) for name, rows in arrays.items()}
     except _READ_ERRORS as error:
         raise TokenFileError(f"{path} is not a whole token file: {error}") from error
-    if pipe is not None:
-        background = start_row(pipe)
+    if target is not None:
+        background = target.start()
         tokens = {name: _with_start(t, background) for name, t in tokens.items()}
-        tokens = {name: check_token(token, pipe) for name, token in tokens.items()}
+        tokens = {name: check_token(token, target) for name, token in tokens.items()}
     warnings.warn(
         f"{path} does not say which text encoder its tokens belong to: only their size "
         "can be checked",

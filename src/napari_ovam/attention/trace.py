@@ -6,17 +6,12 @@ without the pipeline that it came from.
 
 from __future__ import annotations
 
-import hashlib
 import operator
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal, get_args
-from weakref import WeakKeyDictionary
+from typing import TYPE_CHECKING, Literal, get_args
 
-import numpy as np
 import torch
 from torch import Tensor
-
-from napari_ovam.diffusion.architectures import pipeline_architecture
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -25,9 +20,6 @@ Branch = Literal["uncond", "cond"]
 # What is kept by default, by a word as it depends on the model: see `TraceSettings`.
 Layers = Literal["fine"]
 Calls = Literal["quarters"]
-
-_hashes: WeakKeyDictionary[torch.nn.Module, tuple[Any, str]] = WeakKeyDictionary()
-
 
 _FINE = 16  # cells along a side
 
@@ -137,7 +129,7 @@ class Trace:
     image_size
         (H, W) in pixels.
     model
-        `text_encoder_hash` of the pipeline: which tokens fit; "" if unknown.
+        The hash of the text encoder's weights: which tokens fit; "" if unknown.
     branch
         Which half of the guidance batch was kept; "cond" where there was no guidance.
     calls
@@ -373,40 +365,6 @@ def choose_layers(
     if not names:
         raise ValueError("layers is empty: name at least one, or give None for all")
     return names
-
-
-def text_encoder_hash(pipe: Any) -> str:
-    """Return a fingerprint of a pipeline's text encoder, "" if it has none at hand.
-
-    Of several encoders (Stable Diffusion XL) all count, and of PixArt the projection
-    behind its encoder. It is taken of the signs of all weights, which neither half
-    precision, bfloat16 nor the device changes, while any training flips many. It is
-    kept per module and taken anew when weights were replaced or changed in place.
-    """
-    modules = pipeline_architecture(pipe).text_modules(pipe)
-    if any(p.is_meta for module in modules for p in module.parameters()):
-        return ""
-    hashes = [_weights_hash(module) for module in modules]
-    if len(hashes) < 2:
-        return "".join(hashes)
-    return hashlib.blake2b("".join(hashes).encode(), digest_size=16).hexdigest()
-
-
-def _weights_hash(module: torch.nn.Module) -> str:
-    state = tuple((p.data_ptr(), p._version) for p in module.parameters())
-    known = _hashes.get(module)
-    if known is None or known[0] != state:
-        # Sorted, as libraries rename and reorder the parts of a model.
-        digests = sorted(_signs(p.detach()) for p in module.parameters())
-        known = state, hashlib.blake2b(b"".join(digests), digest_size=16).hexdigest()
-        _hashes[module] = known
-    return known[1]
-
-
-def _signs(weight: Tensor) -> bytes:
-    bits = np.packbits(torch.signbit(weight).cpu().numpy())
-    shape = repr(tuple(weight.shape)).encode()
-    return hashlib.blake2b(shape + bits.tobytes(), digest_size=16).digest()
 
 
 def _as_slice(places: list[int]) -> slice | list[int]:

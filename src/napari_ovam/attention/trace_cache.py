@@ -22,6 +22,7 @@ from napari_ovam import GenerationSettings, generate, trace_image
 from napari_ovam.attention.trace import TraceSettings, quarter_calls
 from napari_ovam.attention.trace_files import TraceFileError, load_trace, save_trace
 from napari_ovam.base.atomic import replacing
+from napari_ovam.base.user_folders import cache_folder
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
 
 Keep = Literal["all", "few", "none"]
 
-FOLDER_VARIABLE = "NAPARI_OVAM_CACHE"
 DEFAULT_LIMIT = 5_000_000_000  # bytes
 _LIMIT = "limit.json"
 # What `trace_image` takes, and a sample's provenance may say.
@@ -54,18 +54,6 @@ class CacheUsage:
     traces: int
     size: int
     limit: int
-
-
-def cache_folder() -> Path:
-    """Return the user's folder of cached traces, which need not exist.
-
-    The variable NAPARI_OVAM_CACHE names another one.
-    """
-    if chosen := os.environ.get(FOLDER_VARIABLE):
-        return Path(chosen)
-    from platformdirs import user_cache_path
-
-    return Path(user_cache_path("napari-ovam", appauthor=False)) / "traces"
 
 
 class TraceCache:

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from napari_ovam.attention.targets import labels_to_target
 from napari_ovam.images.png import write_png
 from napari_ovam.project import ProjectError
 from napari_ovam.segmentation.class_maps import class_iou, class_maps, seen
-from napari_ovam.segmentation.labels import labels_to_target
 from napari_ovam.workflows.proposals import ProposalSettings, class_sources, trace_of
 
 if TYPE_CHECKING:
@@ -141,7 +141,7 @@ def optimized(
 ) -> Optimized:
     """Optimize the token of a class on labelled samples, and use it from now on."""
     from napari_ovam import OptimizationSettings, load_pipeline, optimize_token
-    from napari_ovam.attention.tokens import encode_phrase
+    from napari_ovam.diffusion.phrases import encode_phrase
     from napari_ovam.project.class_tokens import give_token
 
     pipe = load_pipeline(model, device=device)

@@ -206,12 +206,15 @@ def import_tokens(
         import warnings
 
         from napari_ovam import load_pipeline
+        from napari_ovam.diffusion.phrases import text_space
         from napari_ovam.project.token_library import TokenLibrary
 
-        pipe = None if model is None else load_pipeline(model, device="cpu")
+        target = None
+        if model is not None:
+            target = text_space(load_pipeline(model, device="cpu"))
         with warnings.catch_warnings(record=True) as notes:
             warnings.simplefilter("always")
-            entries = TokenLibrary(library).import_file(file, pipe=pipe)
+            entries = TokenLibrary(library).import_file(file, target=target)
         for note in notes:
             if issubclass(note.category, UserWarning):
                 typer.echo(note.message, err=True)

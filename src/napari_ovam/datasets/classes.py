@@ -7,7 +7,9 @@ import threading
 from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, Literal
 
-from napari_ovam.datasets.exporters import BACKGROUND, IGNORE, LabelClass, check_name
+from napari_ovam.base.ids import BACKGROUND, IGNORE
+from napari_ovam.base.names import check_name
+from napari_ovam.datasets.exporters import LabelClass
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping

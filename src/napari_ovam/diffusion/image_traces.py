@@ -11,9 +11,9 @@ import torch
 from PIL import Image
 
 from napari_ovam.attention.trace import Trace, TraceSettings
+from napari_ovam.base.generation_settings import GenerationSettings
 from napari_ovam.diffusion.generation import (
     Generation,
-    GenerationSettings,
     check_finite,
     check_prompt,
     check_range,

@@ -23,7 +23,6 @@ from napari_ovam.attention.trace import (
     choose_layers,
     fine_layers,
     quarter_calls,
-    text_encoder_hash,
 )
 from napari_ovam.diffusion.architectures import pipeline_architecture
 from napari_ovam.diffusion.architectures.attention_layers import (
@@ -32,6 +31,7 @@ from napari_ovam.diffusion.architectures.attention_layers import (
     find_layers,
     key_weight,
 )
+from napari_ovam.diffusion.phrases import text_encoder_hash
 
 if TYPE_CHECKING:
     from napari_ovam.diffusion.architectures.base import Architecture

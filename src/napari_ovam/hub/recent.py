@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 from napari_ovam.base.atomic import replacing
-from napari_ovam.project.scratch import scratch_folder
+from napari_ovam.base.user_folders import scratch_folder
 
 _MODELS = "recent-models.json"
 _FOLDERS = "model-folders.json"

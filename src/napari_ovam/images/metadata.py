@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from PIL import Image
 
-    from napari_ovam.diffusion.generation import GenerationSettings
+    from napari_ovam.base.generation_settings import GenerationSettings
 
     Reader = Callable[[str], dict[str, Any]]
 
@@ -84,7 +84,7 @@ class ImageMetadata:
         What is not known is the model's default, and an unknown seed 0. Whether a
         model takes them is checked by `generate`.
         """
-        from napari_ovam.diffusion.generation import GenerationSettings
+        from napari_ovam.base.generation_settings import GenerationSettings
 
         if not self.prompt.strip():
             return None

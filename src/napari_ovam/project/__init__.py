@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_ovam.datasets.exporters import LabelClass, check_name
+from napari_ovam.base.names import check_name
 from napari_ovam.images.png import (
     as_ids,
     png_size,
@@ -48,6 +48,7 @@ if TYPE_CHECKING:
 
     from napari_ovam.attention.tokens import Token
     from napari_ovam.attention.trace import Trace
+    from napari_ovam.datasets.exporters import LabelClass
 
 __all__ = ["Project", "ProjectError", "ProjectItems", "Sample", "Status"]
 

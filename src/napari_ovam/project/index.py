@@ -11,8 +11,8 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from napari_ovam.base.atomic import replacing
+from napari_ovam.base.names import check_name
 from napari_ovam.datasets.classes import ClassTable
-from napari_ovam.datasets.exporters import check_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

@@ -7,7 +7,6 @@ not locked and were not marked as done are offered at the next start.
 
 from __future__ import annotations
 
-import os
 import shutil
 import time
 import uuid
@@ -16,26 +15,13 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 from napari_ovam.base.folder_lock import LOCK, lock_folder
+from napari_ovam.base.user_folders import scratch_folder
 from napari_ovam.project import Project, ProjectError
 
 if TYPE_CHECKING:
     from os import PathLike
 
-FOLDER_VARIABLE = "NAPARI_OVAM_SCRATCH"
 _DONE = "done"
-
-
-def scratch_folder() -> Path:
-    """Return the user's folder of scratch projects, which need not exist.
-
-    The variable NAPARI_OVAM_SCRATCH names another one.
-    """
-    chosen = os.environ.get(FOLDER_VARIABLE)
-    if chosen:
-        return Path(chosen)
-    from platformdirs import user_data_path
-
-    return Path(user_data_path("napari-ovam", appauthor=False)) / "scratch"
 
 
 class Scratch:

@@ -8,9 +8,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, get_args
 
+from napari_ovam.base.names import check_name
 from napari_ovam.base.progress import Progress, no_progress
 from napari_ovam.datasets.classes import ClassTable
-from napari_ovam.datasets.exporters import check_name
 from napari_ovam.project.classes import absent_after, rewrite_labels
 from napari_ovam.project.files import ProjectFiles, now, program_version
 from napari_ovam.project.index import (

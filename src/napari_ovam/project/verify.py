@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from napari_ovam.base.ids import BACKGROUND, IGNORE
 from napari_ovam.base.progress import Progress, no_progress
-from napari_ovam.datasets.exporters import BACKGROUND, IGNORE
 from napari_ovam.datasets.exporters.report import INDEX as EXPORT_INDEX
 from napari_ovam.images.png import PngError, png_size, read_ids, read_rgb
 from napari_ovam.project.files import (

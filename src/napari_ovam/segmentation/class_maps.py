@@ -243,7 +243,7 @@ def class_iou(
     image, threshold, refine
         As for `class_labels`.
     """
-    from napari_ovam.segmentation.labels import iou
+    from napari_ovam.attention.targets import iou
 
     maps = {1: class_map(trace, tokens, layers)}
     labels = class_labels(maps, {1: threshold}, image, refine=refine)

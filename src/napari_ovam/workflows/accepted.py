@@ -10,15 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_ovam.attention.trace import (
-    ModelMismatchError,
-    TraceSettings,
-    text_encoder_hash,
-)
+from napari_ovam.attention.trace import ModelMismatchError, TraceSettings
 from napari_ovam.attention.trace_files import load_trace, save_trace
+from napari_ovam.base.ids import IGNORE
 from napari_ovam.diffusion.image_traces import trace_image
+from napari_ovam.diffusion.phrases import text_encoder_hash
 from napari_ovam.segmentation.class_maps import seen
-from napari_ovam.segmentation.labels import IGNORE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Sequence

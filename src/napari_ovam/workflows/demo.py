@@ -17,16 +17,17 @@ from skimage import color, filters, measure
 from skimage.morphology import disk, opening
 
 from napari_ovam.attention.optimize import optimize_token
+from napari_ovam.attention.targets import iou, labels_to_target
 from napari_ovam.attention.token_files import save_token
-from napari_ovam.attention.tokens import Token, encode_phrase
+from napari_ovam.base.generation_settings import GenerationSettings
 from napari_ovam.base.progress import Progress, no_progress
 from napari_ovam.datasets.exporters import ExportItem, LabelClass, export_dataset
-from napari_ovam.diffusion.generation import GenerationSettings, generate
+from napari_ovam.diffusion.generation import generate
 from napari_ovam.diffusion.image_traces import trace_image
+from napari_ovam.diffusion.phrases import encode_phrase
 from napari_ovam.diffusion.pipelines import load_pipeline
 from napari_ovam.scenes import Scene, load_scenes
 from napari_ovam.segmentation.class_maps import class_labels, class_map, class_maps
-from napari_ovam.segmentation.labels import iou, labels_to_target
 from napari_ovam.workflows.overview import heat, overlay, sheet
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from napari_ovam.attention.tokens import Token
     from napari_ovam.attention.trace import Trace
     from napari_ovam.workflows.overview import Panel
 

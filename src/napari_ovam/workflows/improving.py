@@ -17,13 +17,14 @@ from napari_ovam.attention.optimize import (
     OptimizationSettings,
     optimize_token,
 )
+from napari_ovam.attention.targets import labels_to_target
 from napari_ovam.attention.token_files import TokenFileError
-from napari_ovam.attention.tokens import TokenError, check_token, encode_phrase
+from napari_ovam.attention.tokens import TokenError, check_token
 from napari_ovam.attention.trace import ModelMismatchError, TraceSettings
 from napari_ovam.base.progress import Cancelled, Progress, no_progress
+from napari_ovam.diffusion.phrases import encode_phrase, text_space
 from napari_ovam.project.class_tokens import give_token
 from napari_ovam.segmentation.class_maps import REFINE, class_iou
-from napari_ovam.segmentation.labels import labels_to_target
 from napari_ovam.workflows.accepted import (
     FEW,
     Example,
@@ -320,7 +321,7 @@ def _token_in_use(examples: Examples, entry: ProjectClass) -> Token | None:
         return None
     try:
         token = examples.project.load_token(entry.id)
-        return None if token is None else check_token(token, examples.pipe)
+        return None if token is None else check_token(token, text_space(examples.pipe))
     except (TokenFileError, TokenError, ModelMismatchError, OSError):
         return None
 

@@ -14,16 +14,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_ovam.attention.token_files import TokenFileError
-from napari_ovam.attention.tokens import Token, TokenError, check_token, encode_phrase
-from napari_ovam.attention.trace import (
-    ModelMismatchError,
-    Trace,
-    TraceSettings,
-    text_encoder_hash,
-)
+from napari_ovam.attention.tokens import Token, TokenError, check_token
+from napari_ovam.attention.trace import ModelMismatchError, Trace, TraceSettings
 from napari_ovam.attention.trace_files import TraceFileError, load_trace
 from napari_ovam.base.progress import Progress, no_progress
 from napari_ovam.diffusion.image_traces import trace_image
+from napari_ovam.diffusion.phrases import encode_phrase, text_encoder_hash, text_space
 from napari_ovam.segmentation.class_maps import REFINE, class_labels, class_maps
 
 if TYPE_CHECKING:
@@ -271,7 +267,7 @@ def _source(project: Project, pipe: Any, entry: ProjectClass) -> tuple[Token, ..
     token = project.load_token(entry.id)
     if token is None:
         raise TokenError("it shall be found by its token and has none")
-    return check_token(token, pipe), phrase
+    return check_token(token, text_space(pipe)), phrase
 
 
 def _why_kept(project: Project, name: str, settings: ProposalSettings) -> str:

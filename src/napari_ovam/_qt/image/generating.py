@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from napari_ovam._qt.session.session import Session
     from napari_ovam._qt.session.state import LiveSample
     from napari_ovam._qt.session.worker import Job
-    from napari_ovam.diffusion.generation import GenerationSettings
+    from napari_ovam.base.generation_settings import GenerationSettings
     from napari_ovam.images.metadata import ImageMetadata
 
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from napari_ovam import Token
-    from napari_ovam.diffusion.generation import GenerationSettings
+    from napari_ovam.base.generation_settings import GenerationSettings
     from napari_ovam.project.index import Sample
 
 
@@ -168,7 +168,7 @@ def as_settings(found: Mapping[str, Any] | None) -> GenerationSettings | None:
     """Return how napari-ovam made an image, of what its PNG says, if it does."""
     if found is None:
         return None
-    from napari_ovam.diffusion.generation import GenerationSettings
+    from napari_ovam.base.generation_settings import GenerationSettings
 
     known = {field.name for field in fields(GenerationSettings)}
     return GenerationSettings(**{k: v for k, v in found.items() if k in known})

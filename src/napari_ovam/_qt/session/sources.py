@@ -121,8 +121,10 @@ class Sources:
                 found[number] = token = _read(token)
                 if token is not None:
                     from napari_ovam.attention.tokens import check_token
+                    from napari_ovam.diffusion.phrases import text_space
 
-                    check_token(token, session.models.get(choice, job))
+                    pipe = session.models.get(choice, job)
+                    check_token(token, text_space(pipe))
             wanted = [
                 MapRequest(number, phrases[number], token, layers)
                 for number, token in found.items()

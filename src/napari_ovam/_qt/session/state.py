@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from napari_ovam.datasets.exporters import IGNORE
+from napari_ovam.base.ids import IGNORE
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from napari_ovam.attention.tokens import Token
     from napari_ovam.attention.trace import Trace
-    from napari_ovam.diffusion.generation import GenerationSettings
+    from napari_ovam.base.generation_settings import GenerationSettings
     from napari_ovam.project import Project, Sample, Status
     from napari_ovam.segmentation.class_maps import RefinedMaps
 

@@ -156,7 +156,10 @@ class Library:
                 return library.import_file(path), ""
             except TokenLibraryError:  # rows alone: they take the model's start token
                 pipe = session.models.get(choice, job)
-                return library.import_file(path, pipe=pipe), choice.model
+                from napari_ovam.diffusion.phrases import text_space
+
+                space = text_space(pipe)
+                return library.import_file(path, target=space), choice.model
 
         def done(result: tuple[list[TokenEntry], str]) -> None:
             found, model = result

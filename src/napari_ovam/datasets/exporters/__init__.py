@@ -9,13 +9,13 @@ from functools import partial
 from operator import length_hint
 from pathlib import Path
 
+from napari_ovam.base.ids import BACKGROUND, IGNORE
+from napari_ovam.base.names import check_name
 from napari_ovam.base.progress import Progress
 
 from .coco import CocoWriter
 from .coco_panoptic import CocoPanopticWriter
 from .dataset import (
-    BACKGROUND,
-    IGNORE,
     ExportError,
     ExportItem,
     LabelClass,
@@ -23,7 +23,6 @@ from .dataset import (
     WriterFactory,
     check_classes,
     check_item,
-    check_name,
 )
 from .hf import HfWriter
 from .indexed import IndexedWriter

@@ -21,7 +21,9 @@ import numpy as np
 from numpy.typing import NDArray
 from pycocotools import mask as rle
 
-from .dataset import IGNORE, ExportItem, LabelClass, check_same, save_png
+from napari_ovam.base.ids import IGNORE
+
+from .dataset import ExportItem, LabelClass, check_same, save_png
 from .polygons import outlines
 from .report import LowestIou, lower
 

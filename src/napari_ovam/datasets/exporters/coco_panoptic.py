@@ -17,8 +17,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from napari_ovam.base.ids import IGNORE
+
 from .coco import json_name
-from .dataset import IGNORE, ExportItem, LabelClass, save_json, save_png
+from .dataset import ExportItem, LabelClass, save_json, save_png
 from .palette import voc_palette
 
 

@@ -1,7 +1,6 @@
 """What is exported: items and classes, checked before a file is written."""
 
 import json
-import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,12 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from napari_ovam.base.ids import BACKGROUND, IGNORE
+from napari_ovam.base.names import check_name
+
 if TYPE_CHECKING:
     from .report import LowestIou
 
-BACKGROUND = 0
-IGNORE = 255
-"""The label of pixels that nobody decided: "unsure" in the panel."""
 SPLITS = ("train", "val", "test")
 
 
@@ -199,26 +198,6 @@ def _check_instances(
     pairs = np.unique(np.stack([instances[inside], labels[inside]], 1), axis=0)
     if len(pairs) != len(np.unique(pairs[:, 0])):
         msg = f"{where}: an instance has more than one class; split it first"
-        raise ValueError(msg)
-
-
-def check_name(name: str) -> None:
-    """Raise ValueError where `name` is not a file name on every usual system."""
-    reserved = {"con", "prn", "aux", "nul"} | {
-        f"{port}{i}" for port in ("com", "lpt") for i in range(1, 10)
-    }
-    if (
-        not name
-        or name[0] == "."
-        or name[-1] in ". "
-        or any(c in '<>:"/\\|?*' or unicodedata.category(c)[0] == "C" for c in name)
-        or len(name.encode(errors="replace")) > 200
-        or name.partition(".")[0].lower() in reserved
-    ):
-        msg = (
-            f"item name {name!r} cannot be a file name; use up to 200 bytes without "
-            '/ \\ < > : " | ? * and control characters, and no dot in front'
-        )
         raise ValueError(msg)
 
 

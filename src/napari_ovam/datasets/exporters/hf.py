@@ -14,14 +14,9 @@ from pathlib import Path
 
 import numpy as np
 
-from .dataset import (
-    BACKGROUND,
-    ExportItem,
-    LabelClass,
-    save_json,
-    save_png,
-    save_text,
-)
+from napari_ovam.base.ids import BACKGROUND
+
+from .dataset import ExportItem, LabelClass, save_json, save_png, save_text
 
 _FOLDERS = {"": "train", "train": "train", "val": "validation", "test": "test"}
 

@@ -11,15 +11,9 @@ from pathlib import Path
 
 import numpy as np
 
-from .dataset import (
-    BACKGROUND,
-    IGNORE,
-    ExportItem,
-    LabelClass,
-    save_json,
-    save_png,
-    save_text,
-)
+from napari_ovam.base.ids import BACKGROUND, IGNORE
+
+from .dataset import ExportItem, LabelClass, save_json, save_png, save_text
 
 
 class IndexedWriter:

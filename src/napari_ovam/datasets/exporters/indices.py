@@ -5,7 +5,9 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from .dataset import IGNORE, LabelClass
+from napari_ovam.base.ids import IGNORE
+
+from .dataset import LabelClass
 
 _MOST = 254
 

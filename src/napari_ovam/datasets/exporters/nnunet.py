@@ -13,7 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from .dataset import BACKGROUND, IGNORE, ExportItem, LabelClass, save_json, save_png
+from napari_ovam.base.ids import BACKGROUND, IGNORE
+
+from .dataset import ExportItem, LabelClass, save_json, save_png
 from .indices import check_reserved, index_table
 
 _FORM = "nnunet"

@@ -6,7 +6,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from .dataset import IGNORE, SPLITS, ExportItem
+from napari_ovam.base.ids import IGNORE
+
+from .dataset import SPLITS, ExportItem
 
 
 @dataclass(frozen=True)

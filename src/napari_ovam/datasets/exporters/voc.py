@@ -16,15 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from .dataset import (
-    BACKGROUND,
-    IGNORE,
-    ExportItem,
-    LabelClass,
-    check_same,
-    save_png,
-    save_text,
-)
+from napari_ovam.base.ids import BACKGROUND, IGNORE
+
+from .dataset import ExportItem, LabelClass, check_same, save_png, save_text
 from .indices import check_reserved
 from .palette import voc_palette
 

@@ -16,7 +16,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .dataset import IGNORE, ExportItem, LabelClass, save_json, save_png, save_text
+from napari_ovam.base.ids import IGNORE
+
+from .dataset import ExportItem, LabelClass, save_json, save_png, save_text
 from .polygons import fill, outlines
 from .report import LowestIou, lower
 from .yolo import save_data_yaml

@@ -10,7 +10,9 @@ classes count from 1 in the order of their ids, and 255 is ignored.
 from collections.abc import Sequence
 from pathlib import Path
 
-from .dataset import IGNORE, ExportItem, LabelClass, save_png
+from napari_ovam.base.ids import IGNORE
+
+from .dataset import ExportItem, LabelClass, save_png
 from .indices import check_reserved, index_table
 from .yolo import save_data_yaml
 

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from napari_ovam.base.ids import IGNORE
 from napari_ovam.base.progress import Progress, no_progress
 from napari_ovam.datasets.class_lists import add_classes
-from napari_ovam.datasets.exporters import IGNORE
 from napari_ovam.datasets.importers.sources import (
     UNSURE,
     Entry,

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from napari_ovam.base.ids import IGNORE
 from napari_ovam.datasets.class_lists import ListedClass, preset, read_class_list
-from napari_ovam.datasets.exporters import IGNORE
 from napari_ovam.datasets.exporters.palette import voc_palette
 from napari_ovam.images.files import opened
 from napari_ovam.images.png import read_ids

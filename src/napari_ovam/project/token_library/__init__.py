@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
+from napari_ovam.base.user_folders import library_folder
 from napari_ovam.images.png import write_png
 from napari_ovam.project.token_library.entry import TokenEntry, read_entry
 
@@ -25,9 +26,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from napari_ovam.attention.tokens import Token
+    from napari_ovam.attention.tokens import TextSpace, Token
 
-FOLDER_VARIABLE = "NAPARI_OVAM_TOKENS"
 REMOVED = "removed"
 _ENDING = ".safetensors"
 
@@ -36,19 +36,6 @@ SortKey = Literal["name", "model", "phrase", "images", "iou", "date"]
 
 class TokenLibraryError(ValueError):
     """What a token library cannot do; the message names the token or file."""
-
-
-def library_folder() -> Path:
-    """Return the user's folder of tokens, which need not exist.
-
-    The variable NAPARI_OVAM_TOKENS names another one.
-    """
-    chosen = os.environ.get(FOLDER_VARIABLE)
-    if chosen:
-        return Path(chosen)
-    from platformdirs import user_data_path
-
-    return Path(user_data_path("napari-ovam", appauthor=False)) / "tokens"
 
 
 class TokenLibrary:
@@ -263,7 +250,7 @@ class TokenLibrary:
         return save_token(self.load(token), path)
 
     def import_file(
-        self, path: str | PathLike[str], *, pipe: Any = None
+        self, path: str | PathLike[str], *, target: TextSpace | None = None
     ) -> list[TokenEntry]:
         """Add all tokens of a file.
 
@@ -272,26 +259,26 @@ class TokenLibrary:
         path
             A `.safetensors` token; the reference's `.npy` of shape (2, text_dim); or
             its dictionary, of which arrays are read and nothing is unpickled.
-        pipe
-            The pipeline that a dictionary's single rows belong to: its start token
-            becomes their background.
+        target
+            The space of the model that a dictionary's single rows belong to: its start
+            row becomes their background.
 
         Raises
         ------
         TokenFileError
             If the file is damaged or holds something else.
         TokenLibraryError
-            If tokens lack a background and `pipe` is not given. Nothing is added then.
+            If tokens lack a background and `target` is None. Nothing is added then.
         ModelMismatchError
-            If they do not fit the pipeline.
+            If they do not fit the model.
         """
         from napari_ovam.attention.token_files import load_tokens
 
-        tokens = load_tokens(Path(path), pipe=pipe)
+        tokens = load_tokens(Path(path), target=target)
         if lacking := [name for name, t in tokens.items() if len(t.embedding) < 2]:
             raise TokenLibraryError(
                 f"{path}: {len(lacking)} tokens have no background row, such as "
-                f"{lacking[0]!r}: give the pipeline that they belong to"
+                f"{lacking[0]!r}: name the model that they belong to"
             )
         return [self.add(token) for token in tokens.values()]
 

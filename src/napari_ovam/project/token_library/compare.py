@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from napari_ovam.attention.targets import best_threshold
 from napari_ovam.attention.trace import ModelMismatchError
 from napari_ovam.segmentation.class_maps import class_map
-from napari_ovam.segmentation.labels import best_threshold
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -9,7 +9,7 @@ import numpy as np
 from skimage.measure import label as connected
 from skimage.segmentation import watershed
 
-from napari_ovam.datasets.exporters import IGNORE
+from napari_ovam.base.ids import IGNORE
 from napari_ovam.segmentation.instances import InstanceError, Instances, check_count
 
 if TYPE_CHECKING:

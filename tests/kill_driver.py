@@ -239,7 +239,7 @@ def model_on_and_on(folder: Path, project: Project, pipe: object) -> None:
     """Propose labels anew and anew, with tokens that change meanwhile."""
     import torch
 
-    from napari_ovam.attention.tokens import encode_phrase
+    from napari_ovam.diffusion.phrases import encode_phrase
     from napari_ovam.project.token_library import TokenLibrary
     from napari_ovam.workflows.proposals import ProposalSettings, propose
 

@@ -1,0 +1,5 @@
+"""Class ids that mean the same everywhere."""
+
+BACKGROUND = 0
+IGNORE = 255
+"""The label of pixels that nobody decided: "unsure" in the panel."""

@@ -1,0 +1,183 @@
+"""Phrases in the space that a pipeline's attention reads."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from napari_ovam.attention.tokens import TextSpace, Token, TokenError
+from napari_ovam.diffusion.architectures import pipeline_architecture
+
+if TYPE_CHECKING:
+    from napari_ovam.diffusion.architectures.base import Architecture
+
+_hashes: WeakKeyDictionary[torch.nn.Module, tuple[Any, str]] = WeakKeyDictionary()
+
+
+def encode_phrase(pipe: Any, phrase: str, *, context: str | None = None) -> Token:
+    """Encode a phrase with a pipeline's own text encoder, without padding.
+
+    Parameters
+    ----------
+    pipe
+        A pipeline with its tokenizers and text encoders. The states are those that the
+        pipeline itself takes when no `clip_skip` is given: of Stable Diffusion the
+        last ones, of XL the last but one of both encoders side by side, of PixArt the
+        last ones behind its own projection.
+    phrase
+        One word or several.
+    context
+        A longer prompt that contains the phrase; the first place in it counts. None
+        encodes the phrase alone.
+
+    Returns
+    -------
+    Token
+        Rows [start, pieces..., end] of the phrase, or of the context; `span` is the
+        phrase in them. T5 (PixArt) has no start token: [pieces..., end], and the span
+        of a phrase alone begins at 0.
+
+    Raises
+    ------
+    TokenError
+        If the phrase is empty, longer than the text encoder takes, or not in the
+        context; or the pipeline has no text encoder, or one that makes NaNs.
+    ModelError
+        If the pipeline is not supported.
+    """
+    architecture = pipeline_architecture(pipe)
+    if not architecture.text_modules(pipe):
+        raise TokenError(
+            f"{type(pipe).__name__} has no tokenizer or no text encoder: load the "
+            "model with both"
+        )
+    phrase = _tidy("phrase", phrase)
+    words = _as_read(architecture, pipe, phrase)
+    text, place = words, (0, len(words))
+    if context is not None:
+        context = _tidy("context", context)
+        text = _as_read(architecture, pipe, context)
+        found = re.search(rf"(?<!\w){re.escape(words)}(?!\w)", text, re.IGNORECASE)
+        if found is None:
+            raise TokenError(
+                f"the phrase {_short(phrase)} is not in the context "
+                f"{_short(context)}: write it as it stands there, in whole words"
+            )
+        place = found.span()
+    encoded = architecture.tokenizer(pipe)(
+        text,
+        return_offsets_mapping=True,
+        return_special_tokens_mask=True,
+        truncation=False,
+        verbose=False,
+    )
+    count, limit = len(encoded["input_ids"]), architecture.most_tokens(pipe)
+    if count > limit:
+        raise TokenError(
+            f"the {'phrase' if context is None else 'context'} {_short(text)} has "
+            f"{count} pieces with start and end, and the text encoder takes {limit}: "
+            "shorten it"
+        )
+    offsets = encoded["offset_mapping"]
+    rows = [
+        i
+        for i, (start, stop) in enumerate(offsets)
+        if not encoded["special_tokens_mask"][i]
+        and start < place[1]
+        and stop > place[0]
+    ]
+    if not rows:
+        raise TokenError(
+            f"the phrase {_short(phrase)} holds nothing that the model can read"
+        )
+    with torch.no_grad():
+        embedding = architecture.text_rows(pipe, text)
+    if not embedding.isfinite().all():
+        dtype = str(embedding.dtype).removeprefix("torch.")
+        raise TokenError(
+            f"the text encoder made NaN or infinity of {_short(text)} in {dtype}: "
+            "load the model with dtype='float32' (or 'bfloat16')"
+        )
+    return Token(
+        name=phrase,
+        model=text_encoder_hash(pipe),
+        embedding=embedding,
+        span=(rows[0], rows[-1] + 1),
+        pieces=tuple(text[slice(*offsets[i])].strip() for i in rows),
+        info={"phrase": phrase} | ({} if context is None else {"context": context}),
+    )
+
+
+def text_space(pipe: Any) -> TextSpace:
+    """Return what tokens have to fit to be read by a pipeline.
+
+    Its start row is the start token's, which is the same before every text; of T5,
+    which has none, the end token's of an empty text.
+    """
+
+    @torch.no_grad()
+    def start() -> Tensor:
+        rows = architecture.text_rows(pipe, "")
+        return rows[0].to("cpu", torch.float32)
+
+    architecture = pipeline_architecture(pipe)
+    return TextSpace(architecture.text_dim(pipe), text_encoder_hash(pipe), start)
+
+
+def text_encoder_hash(pipe: Any) -> str:
+    """Return a fingerprint of a pipeline's text encoder, "" if it has none at hand.
+
+    Of several encoders (Stable Diffusion XL) all count, and of PixArt the projection
+    behind its encoder. It is taken of the signs of all weights, which neither half
+    precision, bfloat16 nor the device changes, while any training flips many. It is
+    kept per module and taken anew when weights were replaced or changed in place.
+    """
+    modules = pipeline_architecture(pipe).text_modules(pipe)
+    if any(p.is_meta for module in modules for p in module.parameters()):
+        return ""
+    hashes = [_weights_hash(module) for module in modules]
+    if len(hashes) < 2:
+        return "".join(hashes)
+    return hashlib.blake2b("".join(hashes).encode(), digest_size=16).hexdigest()
+
+
+def _weights_hash(module: torch.nn.Module) -> str:
+    state = tuple((p.data_ptr(), p._version) for p in module.parameters())
+    known = _hashes.get(module)
+    if known is None or known[0] != state:
+        # Sorted, as libraries rename and reorder the parts of a model.
+        digests = sorted(_signs(p.detach()) for p in module.parameters())
+        known = state, hashlib.blake2b(b"".join(digests), digest_size=16).hexdigest()
+        _hashes[module] = known
+    return known[1]
+
+
+def _signs(weight: Tensor) -> bytes:
+    bits = np.packbits(torch.signbit(weight).cpu().numpy())
+    shape = repr(tuple(weight.shape)).encode()
+    return hashlib.blake2b(shape + bits.tobytes(), digest_size=16).digest()
+
+
+def _as_read(architecture: Architecture, pipe: Any, text: str) -> str:
+    """Spell a text as the pipeline does, with the tokens of textual inversions."""
+    tokenizer = architecture.tokenizer(pipe)
+    convert = getattr(pipe, "maybe_convert_prompt", None)
+    if convert is not None and any(t in text for t in tokenizer.get_added_vocab()):
+        text = convert(text, tokenizer)
+    return architecture.tidy(text)
+
+
+def _short(text: str) -> str:
+    return repr(text if len(text) <= 80 else text[:80] + "…")
+
+
+def _tidy(what: str, text: object) -> str:
+    if not isinstance(text, str) or not text.strip():
+        raise TokenError(f"the {what} is {text!r}: give at least one word")
+    return " ".join(text.split())
