@@ -147,3 +147,9 @@ def make_pipe():
 def pipe():
     """Return the small pipeline that all tests share; they leave it as it was."""
     return build_pipeline()
+
+
+@pytest.fixture(autouse=True)
+def _own_trace_cache(monkeypatch, tmp_path_factory):
+    """No test fills the cache of the person who runs it, or finds another's traces."""
+    monkeypatch.setenv("NAPARI_OVAM_CACHE", str(tmp_path_factory.mktemp("cache")))

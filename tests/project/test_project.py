@@ -259,7 +259,8 @@ def test_files_outside_the_project_are_never_touched(project: Project) -> None:
     index.write_text(json.dumps(content))
     opened = Project.open(project.path)
     assert opened.classes[1].token is None
-    assert "last good copy" in opened.notes[0]
+    assert "class 1 ('cat')" in opened.notes[0]
+    assert outside in opened.notes[0]
 
 
 @pytest.fixture

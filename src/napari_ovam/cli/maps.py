@@ -12,7 +12,8 @@ from napari_ovam.attention.targets import labels_to_target
 from napari_ovam.images.png import write_png
 from napari_ovam.project import ProjectError
 from napari_ovam.segmentation.class_maps import class_iou, class_maps, seen
-from napari_ovam.workflows.proposals import ProposalSettings, class_sources, trace_of
+from napari_ovam.workflows.proposals import ProposalSettings, class_sources
+from napari_ovam.workflows.sample_trace import sample_trace
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -82,8 +83,7 @@ def save_maps(
     """Write the maps of classes, before refinement."""
     sources = class_sources(project, pipe, ids)
     for name in names:
-        image = project.load_image(name)
-        trace = trace_of(project, pipe, name, image, settings)
+        trace = sample_trace(project, name, pipe, keep=settings.keep_traces)
         for number, values in class_maps(trace, sources, settings.layers).items():
             path = map_path(project, name, project.classes[number])
             path.parent.mkdir(exist_ok=True)
@@ -145,12 +145,8 @@ def optimized(
     from napari_ovam.project.class_tokens import give_token
 
     pipe = load_pipeline(model, device=device)
-    settings = ProposalSettings(keep_traces=True)
     images = [project.load_image(name) for name in names]
-    traces = [
-        seen(trace_of(project, pipe, name, image, settings))
-        for name, image in zip(names, images, strict=True)
-    ]
+    traces = [seen(sample_trace(project, name, pipe, keep=True)) for name in names]
     targets = [labels_to_target(_labels(project, name), entry.id) for name in names]
     phrase = encode_phrase(pipe, entry.phrase)
     token = optimize_token(

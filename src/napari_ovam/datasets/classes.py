@@ -284,6 +284,17 @@ class ClassTable:
                 found[number] = becomes
         return found
 
+    @property
+    def changing(self) -> threading.RLock:
+        """Held while the table changes: hold it to look and change in one go."""
+        return self._changing
+
+    def take_over(self, other: ClassTable) -> None:
+        """Become another table; who holds this one sees its classes."""
+        with self._changing:
+            self._entries = other._entries
+            self._last, self._retired = other._last, other._retired
+
     def label_classes(self) -> list[LabelClass]:
         """Return the classes as exports take them."""
         return [

@@ -48,7 +48,7 @@ def give_token(
     OSError
         If a file cannot be written; the class has its old token then.
     """
-    with project.lock:
+    with project.writing():
         old = project.classes.get(number)
         if old is None:
             return False

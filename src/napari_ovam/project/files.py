@@ -87,15 +87,6 @@ def hash_ids(ids: NDArray[Any]) -> str:
     return sha256(head + ids.astype("<u2").tobytes()).hexdigest()
 
 
-def hash_file(path: Path) -> str:
-    """Return the SHA-256 of a file, in hexadecimal."""
-    digest = sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
-
-
 def replace_ids(
     ids: NDArray[Any], changes: Mapping[int, int]
 ) -> NDArray[np.uint8] | NDArray[np.uint16]:

@@ -12,9 +12,9 @@ import time
 import uuid
 from datetime import datetime
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import TYPE_CHECKING
 
-from napari_ovam.base.folder_lock import LOCK, lock_folder
+from napari_ovam.base.folder_lock import LOCK, WRITING, FolderLock, lock_folder
 from napari_ovam.base.user_folders import scratch_folder
 from napari_ovam.project import Project, ProjectError
 
@@ -41,7 +41,7 @@ class Scratch:
     """
 
     def __init__(
-        self, project: Project | None = None, held: IO[bytes] | None = None
+        self, project: Project | None = None, held: FolderLock | None = None
     ) -> None:
         if project is None:
             stamp = datetime.now().astimezone().strftime("%Y-%m-%d-%H%M%S")
@@ -163,7 +163,9 @@ def copy_project(path: Path, folder: Path) -> None:
     copy = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}.tmp")
     try:
         shutil.copytree(
-            path, copy, ignore=shutil.ignore_patterns(LOCK, _DONE, ".*.tmp")
+            path,
+            copy,
+            ignore=shutil.ignore_patterns(f"{LOCK}*", f"{WRITING}*", _DONE, ".*.tmp"),
         )
         if folder.is_dir():
             folder.rmdir()

@@ -15,12 +15,11 @@ import numpy as np
 
 from napari_ovam.attention.token_files import TokenFileError
 from napari_ovam.attention.tokens import Token, TokenError, check_token
-from napari_ovam.attention.trace import ModelMismatchError, Trace, TraceSettings
-from napari_ovam.attention.trace_files import TraceFileError, load_trace
+from napari_ovam.attention.trace import ModelMismatchError, TraceSettings
 from napari_ovam.base.progress import Progress, no_progress
-from napari_ovam.diffusion.image_traces import trace_image
-from napari_ovam.diffusion.phrases import encode_phrase, text_encoder_hash, text_space
+from napari_ovam.diffusion.phrases import encode_phrase, text_space
 from napari_ovam.segmentation.class_maps import REFINE, class_labels, class_maps
+from napari_ovam.workflows.sample_trace import sample_trace
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -208,43 +207,6 @@ def class_sources(
     return found
 
 
-def trace_of(
-    project: Project,
-    pipe: Any,
-    name: str,
-    image: np.ndarray[Any, np.dtype[np.uint8]],
-    settings: ProposalSettings,
-    progress: Progress = no_progress,
-) -> Trace:
-    """Return the saved trace of an image, or a new one of this model.
-
-    A saved trace that is damaged, of another size or of another text encoder is left
-    where it is and not used.
-    """
-    path = project.trace_path(name)
-    model = text_encoder_hash(pipe)
-    usable = True
-    if path.is_file():
-        try:
-            trace = load_trace(path)
-        except (TraceFileError, OSError):
-            usable = False
-        else:
-            usable = trace.model in ("", model)
-            if usable and trace.image_size == image.shape[:2]:
-                return trace
-    trace = trace_image(
-        pipe,
-        image,
-        prompt=_prompt(project, name),
-        trace=settings.trace,
-        progress=progress,
-    ).trace
-    if settings.keep_traces and usable:
-        project.save_trace(name, trace)
-    return trace
-
-
 def named_in(prompt: str, classes: Iterable[ProjectClass]) -> set[int]:
     """Return the ids of the classes whose name or phrase a prompt holds, in words."""
     said = f" {' '.join(_WORDS.findall(prompt.casefold()))} "
@@ -299,7 +261,14 @@ def _propose_one(
         named = named_in(_prompt(project, name), project.classes)
         absent |= set(sources) - named if named else set()
     tokens = {i: token for i, token in sources.items() if i not in absent}
-    trace = trace_of(project, pipe, name, image, settings, progress)
+    trace = sample_trace(
+        project,
+        name,
+        pipe,
+        trace=settings.trace,
+        keep=settings.keep_traces,
+        progress=progress,
+    )
     maps = class_maps(trace, tokens, settings.layers)
     # A person may have removed classes meanwhile.
     thresholds = {e.id: e.threshold for e in project.classes if e.id in maps}
@@ -318,7 +287,7 @@ def _propose_one(
         "refine": settings.refine,
         "layers": settings.layers,
     }
-    with project.lock:  # else strokes that are saved meanwhile would be overwritten
+    with project.writing():  # else strokes that come meanwhile would be overwritten
         if reason := _why_kept(project, name, settings):
             return reason
         gone = ~np.isin(labels, [0, *(entry.id for entry in project.classes)])

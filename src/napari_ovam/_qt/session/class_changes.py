@@ -11,7 +11,6 @@ from psygnal import Signal
 from qtpy.QtCore import QTimer
 
 from napari_ovam.datasets.class_lists import add_classes, preset, read_class_list
-from napari_ovam.project.classes import images_with
 
 from .edits import UNTOUCHED, Edits
 
@@ -224,7 +223,7 @@ class ClassChanges:
 
         def run(job: Job) -> int:
             self.saving.flush()
-            return len(images_with(project, numbers, job.progress))
+            return len(project.images_with(numbers, progress=job.progress))
 
         def returned(count: int) -> None:
             session.say("Answer below the class table; nothing is changed yet.")

@@ -22,11 +22,11 @@ from .state import ClassView, LiveSample, title
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
-    from typing import IO
 
     from numpy.typing import NDArray
 
     from napari_ovam.attention.trace import Trace
+    from napari_ovam.base.folder_lock import FolderLock
     from napari_ovam.base.generation_settings import GenerationSettings
     from napari_ovam.project.index import Status
 
@@ -104,10 +104,10 @@ class Projects:
             return
         session.take_edits(session.current)
 
-        def run(_: Job) -> IO[bytes] | None:
+        def run(_: Job) -> FolderLock | None:
             self.saving.flush()
             scratch = opened.path
-            with opened.project.lock:  # what comes meanwhile is written there
+            with opened.project.writing():  # what comes meanwhile is written there
                 copy_project(scratch, path)
                 opened.project.move(path)
             mark_done(scratch)
@@ -115,7 +115,7 @@ class Projects:
                 return lock_folder(path)
             return None
 
-        def returned(lock: IO[bytes] | None) -> None:
+        def returned(lock: FolderLock | None) -> None:
             opened.close()
             opened.lock, opened.scratch = lock, None
             self._show_title()
@@ -397,16 +397,12 @@ class Projects:
 
         Called in a job's thread.
         """
-        from napari_ovam import load_trace, trace_image
+        from napari_ovam.workflows.sample_trace import sample_trace, saved_trace
 
         project, name = sample.project, sample.key
-        settings = project.settings(name)
-        path = project.trace_path(name)
-        if path.is_file():
-            sample.settings = as_settings(settings)
-            return load_trace(path)
+        sample.settings = as_settings(project.settings(name))
+        if (found := saved_trace(project, name)) is not None:
+            return found
         pipe = self.session.models.get(sample.choice, job)
-        job.describe("Looking at the image")
-        prompt = str((settings or sample.about).get("prompt") or "")
-        made = trace_image(pipe, sample.image, prompt=prompt, progress=job.progress)
-        return made.trace
+        job.describe("Getting the trace of the image")
+        return sample_trace(project, name, pipe, progress=job.progress)

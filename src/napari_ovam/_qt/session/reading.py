@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_ovam.base.folder_lock import lock_folder
+from napari_ovam.base.folder_lock import describe_holder, lock_folder
 from napari_ovam.project import Project, ProjectError
 from napari_ovam.project.index import BACKUP, INDEX
 from napari_ovam.project.scratch import Scratch, is_scratch
@@ -19,11 +19,11 @@ from .state import LiveSample, ModelChoice
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
-    from typing import IO
 
     from numpy.typing import NDArray
 
     from napari_ovam import Token
+    from napari_ovam.base.folder_lock import FolderLock
     from napari_ovam.base.generation_settings import GenerationSettings
     from napari_ovam.project.index import Sample
 
@@ -47,7 +47,7 @@ class Opened:
     """
 
     project: Project
-    lock: IO[bytes] | None = None
+    lock: FolderLock | None = None
     read_only: bool = False
     scratch: Scratch | None = None
     tokens: dict[int, Token] = field(default_factory=dict)
@@ -88,12 +88,13 @@ def open_project(path: Path) -> Opened:
     folder = path.parent if path.name == INDEX else path
     if not is_project(folder):
         raise ProjectError(f"{folder} is no project: there is no {INDEX} in it")
-    lock: IO[bytes] | None = None
+    lock: FolderLock | None = None
     with suppress(OSError):  # where nothing can be written, it is opened to be read
         lock = lock_folder(folder)
         if lock is None:
             raise ProjectError(
-                f"{folder} is open in another window: close it there first"
+                f"{folder} is open in another window{describe_holder(folder)}: close "
+                "it there first"
             )
     try:
         project = Project.open(folder)
@@ -105,7 +106,7 @@ def open_project(path: Path) -> Opened:
     scratch = None
     if lock is not None and is_scratch(folder):
         scratch = Scratch(project, lock)
-    notes = [*project.notes, *wrong]
+    notes = [*project.notes, *wrong, *([lock.note] if lock and lock.note else [])]
     return Opened(project, lock, lock is None, scratch, tokens, notes)
 
 

@@ -1,14 +1,12 @@
 """Where an export is written before it takes its place: one at a time for a folder."""
 
-import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from hashlib import sha256
 from pathlib import Path
-from typing import IO
 
-from napari_ovam.base.folder_lock import LOCK, lock_folder
+from napari_ovam.base.folder_lock import LOCK, FolderLock, lock_folder
 
 STAGING = ".napari-ovam-export-"
 _TRIES = 20
@@ -57,7 +55,7 @@ def staging_for(out: Path) -> Iterator[Path]:
         _release(staging, lock)
 
 
-def _lock(out: Path) -> tuple[Path, IO[bytes]]:
+def _lock(out: Path) -> tuple[Path, FolderLock]:
     for _ in range(_TRIES):
         existed = out.is_dir()
         if existed:
@@ -76,7 +74,7 @@ def _lock(out: Path) -> tuple[Path, IO[bytes]]:
         if lock is None:
             break
         # Nor may the lock have been deleted, or `out` have been made, meanwhile.
-        if _same(staging / LOCK, lock.fileno()) and out.is_dir() == existed:
+        if lock.in_place() and out.is_dir() == existed:
             return staging, lock
         _release(staging, lock)
     msg = (
@@ -86,9 +84,9 @@ def _lock(out: Path) -> tuple[Path, IO[bytes]]:
     raise FolderInUseError(msg)
 
 
-def _release(staging: Path, lock: IO[bytes]) -> None:
+def _release(staging: Path, lock: FolderLock) -> None:
     """Delete a staging folder and its lock; a folder that holds files stays."""
-    mine = _same(staging / LOCK, lock.fileno())
+    mine = lock.in_place()
     if mine:
         with suppress(OSError):  # Windows keeps a file that is open
             (staging / LOCK).unlink()
@@ -114,11 +112,3 @@ def _clear(staging: Path) -> None:
     for path in staging.iterdir():
         if path.name != LOCK:
             shutil.rmtree(path, ignore_errors=True)
-
-
-def _same(path: Path, file: int) -> bool:
-    """Whether an open file is the one of that name."""
-    try:
-        return os.path.samestat(path.stat(), os.fstat(file))
-    except OSError:
-        return False

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from napari_ovam.base.ids import IGNORE
+from napari_ovam.base.names import safe_name
 from napari_ovam.base.progress import Progress, no_progress
 from napari_ovam.datasets.class_lists import add_classes
 from napari_ovam.datasets.importers.sources import (
@@ -22,7 +23,6 @@ from napari_ovam.datasets.importers.sources import (
 )
 from napari_ovam.images.files import read
 from napari_ovam.images.png import png_size
-from napari_ovam.project.store import plain_name
 from napari_ovam.segmentation.instances import Instances
 from napari_ovam.segmentation.instances.files import instances_path, save_instances
 
@@ -132,7 +132,7 @@ def import_masks(
     OSError
         If the project cannot be written.
     """
-    with project.lock:
+    with project.writing():
         listed = add_classes(project.classes, source.classes)
         project.save()
     table = np.zeros(len(source.classes) + 2, np.uint16)
@@ -165,7 +165,7 @@ def import_masks(
 
 def _known(project: Project, item: Entry) -> str | None:
     names = {sample.name for sample in project.samples}
-    return next((n for n in (item.name, plain_name(item.name)) if n in names), None)
+    return next((n for n in (item.name, safe_name(item.name)) if n in names), None)
 
 
 def _why_kept(project: Project, name: str) -> str:
