@@ -63,7 +63,6 @@ def test_export_without_a_folder_keeps_things_and_instances(
     )
     qtbot.waitUntil(lambda: not session.busy, timeout=30_000)
     assert session.message[0].startswith("Exported 1 image"), session.message
-    (path,) = (tmp_path / "out" / "coco").rglob("*.json")
     paths = (tmp_path / "out" / "coco").rglob("*.json")
     content = next(
         c for c in map(json.loads, (p.read_text() for p in paths)) if "annotations" in c

@@ -163,7 +163,7 @@ def test_strokes_older_than_three_seconds_outlast_a_kill(
     panel.bot.waitUntil(lambda: again.find("recovery").isVisible(), timeout=5000)
     again.press("recover_button")
     found = again.labels().data
-    painted = again.session.current.edits.override == 1
+    painted = again.session.current.edits.painted
     assert (found.ravel()[: old + 1] == 1).all()
     np.testing.assert_array_equal(painted, found == 1)
     assert [entry.name for entry in again.session.classes] == ["cat"]

@@ -75,8 +75,6 @@ def start_session(viewer: Viewer) -> Session:
     session = Session.of(viewer)
     for name, kind in FEATURES.items():
         vars(session)[name] = session.feature(kind)
-    layers, labels = session.feature(SampleLayers), session.feature(Labelling)
-    layers.on_edit, layers.on_confirm = labels.edited, labels.confirmed
     return session
 
 

@@ -196,9 +196,10 @@ def as_ids(name: str, labels: NDArray[Any]) -> NDArray[np.uint8] | NDArray[np.ui
         raise PngError(
             f"{name}: labels are {labels.shape} {labels.dtype}; use (H, W) integers"
         )
-    largest = int(labels.max(initial=0))
-    if labels.min(initial=0) < 0 or largest > np.iinfo(np.uint16).max:
-        raise PngError(f"{name}: labels hold ids beyond 0 to 65535")
+    smallest, largest = int(labels.min(initial=0)), int(labels.max(initial=0))
+    if smallest < 0 or largest > np.iinfo(np.uint16).max:
+        wrong = smallest if smallest < 0 else largest
+        raise PngError(f"{name}: {wrong} is no class id; ids are 0 to 65535")
     return labels.astype(np.uint8) if largest < 256 else labels.astype(np.uint16)
 
 

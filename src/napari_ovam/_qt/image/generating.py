@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from psygnal import Signal
 
 from napari_ovam._qt.layers.layers import SampleLayers
+from napari_ovam._qt.layers.placement import PLACEMENT
 from napari_ovam._qt.session import tasks
 from napari_ovam._qt.session.edits import Edits
 
@@ -160,6 +161,7 @@ class Images:
         prompt: str = "",
         look: Mapping[str, Any] | None = None,
         reproduce: bool | None = None,
+        placement: Mapping[str, Any] | None = None,
     ) -> None:
         """Load an image and trace it.
 
@@ -177,6 +179,8 @@ class Images:
         reproduce
             Generate it again, for its exact trace. None does so with images of ours,
             and offers it where another tool names a model that is on this machine.
+        placement
+            Where the image lies in the world, as of `placement_of`.
         """
         wanted = self.session.map_requests()
         labels = self.session.automatic_labels()
@@ -213,6 +217,8 @@ class Images:
             about: dict[str, Any] = {}
             if not found.again:
                 about = {"prompt": found.prompt or prompt, **(look or {})}
+            if placement:
+                about[PLACEMENT] = dict(placement)
             if found.metadata is not None and found.metadata.raw:
                 about["source"] = source_of(name, found.metadata)
             self._add_made(made, name, loaded=not found.again, about=about)

@@ -24,6 +24,7 @@ from qtpy.QtWidgets import (
 )
 
 from napari_ovam._qt.layers.layers import role_of
+from napari_ovam._qt.layers.placement import placement_of
 from napari_ovam._qt.session.settings import preferences
 from napari_ovam._qt.session.state import ModelChoice
 from napari_ovam._qt.widgets.section import (
@@ -270,11 +271,14 @@ class ImageSection(Section):
         read: Callable[[], tuple[Any, ImageMetadata | None]],
         name: str,
         prompt: str = "",
+        placement: dict[str, Any] | None = None,
     ) -> None:
         self._choose()
         self.trace_anyway.hide()
         self.make_again.hide()
-        self.session.feature(Images).load(read, name, prompt=prompt, look=self._look())
+        self.session.feature(Images).load(
+            read, name, prompt=prompt, look=self._look(), placement=placement
+        )
 
     def _look(self) -> dict[str, Any]:
         fields = (self.noise_level, self.noise_seeds, self.flip, self.max_tiles)
@@ -312,13 +316,14 @@ class ImageSection(Section):
         self.load_layer(layer)
 
     def load_layer(self, layer: Image) -> None:
-        """Load an image from a layer."""
+        """Load an image from a layer; it lies in the world where the layer does."""
         try:
             pixels = reader_of_layer(layer)
         except ValueError as error:
             self.session.complain(error, "Nothing was changed.")
             return
-        self._load(lambda: (pixels(), None), layer.name)
+        placement = placement_of(layer)
+        self._load(lambda: (pixels(), None), layer.name, placement=placement)
 
     def _restore(self, settings: GenerationSettings) -> None:
         """Show the settings that an image was made with."""

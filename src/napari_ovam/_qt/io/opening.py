@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
-from napari_ovam._qt.layers.layers import KEY
+from napari_ovam._qt.layers.layers import SampleLayers
 from napari_ovam._qt.session.session import Session
 from napari_ovam._qt.session.state import ModelChoice
 from napari_ovam._qt.widgets.docks import show_dock
@@ -80,6 +80,8 @@ class Opening:
         model
             The model that recorded it; the one that is chosen where it is not known.
         """
+        layers = self.session.feature(SampleLayers)
+        layers.expect(key)
         chosen = self.session.choice
         choice = ModelChoice(model or chosen.model, chosen.device)
 
@@ -97,7 +99,7 @@ class Opening:
         def failed() -> None:
             layer = self.session.layers.find(key, "image")
             if layer is not None:  # from now on an image like any other
-                layer.metadata.pop(KEY)
+                layers.release(layer)
 
         self.session.in_turn(
             partial(

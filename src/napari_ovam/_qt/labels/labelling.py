@@ -8,20 +8,27 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from qtpy.QtCore import QTimer
 
+from napari_ovam._qt.layers.layers import SampleLayers, role_of
 from napari_ovam._qt.session import tasks
-from napari_ovam._qt.session.edits import Edits
+from napari_ovam._qt.session.edits import Edits, as_labels
 from napari_ovam._qt.session.jobs import Background
 from napari_ovam._qt.session.state import DECIDED
 from napari_ovam.project.files import replace_ids
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from napari.layers import Labels, Layer
     from numpy.typing import NDArray
 
+    from napari_ovam._qt.layers.strokes import Masks
     from napari_ovam._qt.session.jobs import Work
     from napari_ovam._qt.session.session import Session
     from napari_ovam._qt.session.state import LiveSample
     from napari_ovam._qt.session.worker import Job
+
+_PAUSE = 100  # ms between looks whether a stroke has ended
+_PATIENCE = 100  # such looks
 
 
 class Labelling:
@@ -29,6 +36,8 @@ class Labelling:
 
     def __init__(self, session: Session) -> None:
         self.session = session
+        self._layers = session.feature(SampleLayers)
+        self._layers.listener = self
         self._labeller = tasks.Labeller()
         self._background = Background(session, "Labels")
         session.edits_wanted.connect(self.take_edits)
@@ -48,6 +57,10 @@ class Labelling:
     def labels_from_maps(self) -> None:
         """Propose labels for the sample that is shown."""
         sample = self.session.current
+        if sample is not None and self._bring_back(sample):
+            self.session.say(f"{sample.name} is shown again.")
+            if not sample.maps or sample.status in DECIDED:
+                return
         if sample is None or not sample.maps:
             self.session.complain("There are no maps yet: press Map first")
             return
@@ -59,6 +72,16 @@ class Labelling:
             return
         self.session.label_rules.automatic = True
         self.propose(sample)
+
+    def _bring_back(self, sample: LiveSample) -> bool:
+        """Show a sample again whose layers somebody took away; else return False."""
+        layers = self._layers
+        gone = layers.find(sample.key, "image") is None or (
+            sample.edits is not None and layers.labels(sample.key) is None
+        )
+        if gone:
+            self.session.show(sample)
+        return gone
 
     def propose(self, sample: LiveSample) -> None:
         """Compute the labels of a sample anew, in the background.
@@ -92,11 +115,15 @@ class Labelling:
 
         return make, partial(self._proposed, sample)
 
-    def _proposed(self, sample: LiveSample, labels: NDArray[Any]) -> None:
-        layer = self.session.layers.find(sample.key, "labels")
-        if layer is not None and layer._block_history:
-            # In the middle of a stroke: the brush goes first.
-            QTimer.singleShot(100, lambda: self._proposed(sample, labels))
+    def _proposed(
+        self, sample: LiveSample, labels: NDArray[Any], patience: int = _PATIENCE
+    ) -> None:
+        layers = self._layers
+        layer = layers.labels(sample.key)
+        if patience and layer is not None and layers.watches[layer].dragging:
+            # The brush goes first, but may never come up as far as napari knows.
+            again = partial(self._proposed, sample, labels, patience - 1)
+            QTimer.singleShot(_PAUSE, again)
             return
         if sample.status in DECIDED:  # in the meantime
             return
@@ -107,14 +134,13 @@ class Labelling:
         else:
             self.take_edits(sample)
             sample.edits.propose(labels)
-        if sample is self.session.current:
-            shown = self.session.layers.show_labels(sample, self.session.classes)
-            if first and shown is not None:
-                self.session.viewer.layers.selection.active = shown
-                # The labels are what is looked at and painted on from here on.
-                for entry in self.session.classes.active:
-                    self.session.show_map(entry.id, False)
-                self.session.classes_changed.emit()
+        shown = self.session.show_labels(sample)
+        if first and shown is not None and sample is self.session.current:
+            self.session.viewer.layers.selection.active = shown
+            # The labels are what is looked at and painted on from here on.
+            for entry in self.session.classes.active:
+                self.session.show_map(entry.id, False)
+            self.session.classes_changed.emit()
         if first and not self.session.busy:
             self.session.hint()
         self.session.labels_changed.emit()
@@ -153,35 +179,71 @@ class Labelling:
         self.session.labels_changed.emit()
         self.session.say(f"{count} painted pixels were given back to the maps.")
 
-    def edited(self, key: str, layer: Labels, undone: bool) -> None:
-        sample = self.session.sample(key)
-        if sample is not None and sample.edits is not None:
-            self.take_edits(sample, layer, undone=undone)
+    # -- strokes -----------------------------------------------------------------
 
-    def confirmed(self, key: str, where: NDArray[np.bool_]) -> None:
+    def take_edits(self, sample: LiveSample, layer: Layer | None = None) -> None:
+        """Notice what is on the labels of a sample now, whoever put it there."""
+        layer = layer or self._layers.labels(sample.key)
+        if layer is not None and sample.edits is not None:
+            self._layers.watches[layer].look_now()
+            self._take(sample, layer, None, undone=True)
+
+    def edited(self, layer: Labels, tiles: Iterable[int], *, undone: bool) -> None:
+        """Notice what is in some tiles of a layer; `undone`: no stroke was there."""
+        if (sample := self._sample_of(layer)) is not None:
+            self._take(sample, layer, tiles, undone=undone)
+
+    def replaced(self, layer: Labels) -> None:
+        """Notice other data of a layer."""
+        if (sample := self._sample_of(layer)) is not None:
+            self._take(sample, layer, None, undone=True)
+
+    def confirmed(self, layer: Labels, under: Masks, value: int) -> Masks:
         """Remember pixels that a person painted over with the label they had."""
-        sample = self.session.sample(key)
-        if sample is not None and sample.edits is not None:
-            self.take_edits(sample)
-            sample.edits.confirm(where)
+        sample = self._sample_of(layer)
+        if sample is None or sample.edits is None:
+            return {}
+        new = sample.edits.confirm(under, value)
+        if new:
+            self.session.labels_changed.emit()
+        return new
+
+    def unconfirmed(self, layer: Labels, masks: Masks) -> None:
+        """Forget what `confirmed` returned: the stroke was undone."""
+        sample = self._sample_of(layer)
+        if masks and sample is not None and sample.edits is not None:
+            sample.edits.unconfirm(masks)
             self.session.labels_changed.emit()
 
-    def take_edits(
-        self, sample: LiveSample, layer: Layer | None = None, *, undone: bool = False
+    def _sample_of(self, layer: Labels) -> LiveSample | None:
+        """Return the sample whose labels a layer in the viewer is."""
+        key = role_of(layer)[0]
+        shown = self._layers.labels(key) is layer
+        return self.session.sample(key) if shown else None
+
+    def _take(
+        self,
+        sample: LiveSample,
+        layer: Any,
+        tiles: Iterable[int] | None,
+        *,
+        undone: bool,
     ) -> None:
-        layer = layer or self.session.layers.find(sample.key, "labels")
-        if layer is None or sample.edits is None:
+        if sample.edits is None:
             return
         try:
-            changed = sample.edits.take(np.asarray(layer.data), undone=undone)
+            if layer.data.dtype != np.uint16 or not isinstance(layer.data, np.ndarray):
+                labels = as_labels(np.asarray(layer.data))
+                self._layers.watches[layer].write(labels)
+                tiles = None
+            changed = sample.edits.take(layer.data, tiles, undone=undone)
         except ValueError as error:
-            self.session.complain(error)
+            self.session.complain(error, "They are as they were before.")
             self.session.layers.show_labels(sample, self.session.classes)
             return
         if changed:
             self.session.labels_changed.emit()
-            unknown = self.session.unknown_ids(sample)
-            if unknown:
+            if unknown := self.session.unknown_ids(sample):
                 self.session.say(
                     f"Label {unknown[0]} has no class: create it under Labels.",
                     "warning",

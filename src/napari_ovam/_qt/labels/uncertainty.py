@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_ovam._qt.layers.layers import SampleLayers
-from napari_ovam._qt.session.edits import UNTOUCHED
 from napari_ovam._qt.session.jobs import Background
 
 if TYPE_CHECKING:
@@ -104,7 +103,7 @@ class UncertainPlaces:
             if self._going:
                 self._go(sample, [])
             return None
-        settled = sample.edits.override != UNTOUCHED
+        now = sample.edits.now
 
         def make(_: Job) -> Found:
             from napari_ovam.segmentation.uncertainty import (
@@ -116,7 +115,7 @@ class UncertainPlaces:
             unsure = uncertainty(np.stack(maps), np.minimum(found, 1e6).tolist())
             # Of much of an image another label is close: what is worth a look glows.
             dark = min(float(np.quantile(unsure, 1 - _GLOWING)), 0.99)
-            return unsure, dark, doubtful_places(unsure, settled=settled)
+            return unsure, dark, doubtful_places(unsure, settled=now.painted)
 
         def done(found: Found) -> None:
             if sample is self.session.current:
@@ -167,8 +166,10 @@ class UncertainPlaces:
         if layer is not None:
             row, column = layer.data_to_world((row, column))
         camera.center = (0.0, row, column)
-        height, width = self.session.viewer.window._qt_viewer.canvas.size
-        whole = min(height / sample.shape[0], width / sample.shape[1])
+        canvas, size = self.session.viewer.window._qt_viewer.canvas.size, sample.shape
+        if layer is not None:
+            size = layer.extent.world[1] - layer.extent.world[0]
+        whole = min(c / s for c, s in zip(canvas, size, strict=True))
         camera.zoom = max(camera.zoom, whole * _CLOSE)
         more = f"{len(left) - 1} more" if len(left) > 1 else "the last one"
         self.session.say(

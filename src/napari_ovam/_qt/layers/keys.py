@@ -139,8 +139,7 @@ def _ignoring_layer(call: Callable[[], Any]) -> Callable[[Any], None]:
 
 def _labels(session: Session) -> Labels | None:
     sample = session.current
-    layer = session.layers.find(sample.key, "labels") if sample else None
-    return layer if isinstance(layer, Labels) else None
+    return session.layers.labels(sample.key) if sample else None
 
 
 def _paint(session: Session, number: int) -> None:

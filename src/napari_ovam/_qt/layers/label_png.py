@@ -19,6 +19,7 @@ from napari.utils.colormaps import DirectLabelColormap
 from PIL import Image
 from qtpy.QtCore import QTimer
 
+from napari_ovam._qt.session.edits import as_labels
 from napari_ovam._qt.session.state import UNSURE
 
 from .layers import SampleLayers, role_of
@@ -70,9 +71,11 @@ class LayerWatch:
             return
         if role == "labels":
             session.guarded(partial(session.take_edits, sample), event.value)
+        if role in ("labels", "image"):
+            are, them = ("are", "them") if role == "labels" else ("is", "it")
             session.say(
-                f"The labels of {sample.name} are kept: Labels from maps shows them "
-                "again.",
+                f"The {role} of {sample.name} {are} kept: Labels from maps shows "
+                f"{them} again.",
                 "warning",
             )
 
@@ -116,7 +119,7 @@ def read_label_png(path: Path, table: Path) -> Labels:
     rows = [(0, "background"), (UNSURE, "unsure"), *((c.id, c.name) for c in classes)]
     rows.sort()
     return Labels(
-        pixels.astype(np.uint16),
+        as_labels(pixels, str(path)),
         name=path.stem,
         features={"index": [i for i, _ in rows], "name": [n for _, n in rows]},
         colormap=DirectLabelColormap(color_dict=colours),

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from psygnal import Signal
-from qtpy.QtCore import QTimer
 
 from napari_ovam.datasets.class_lists import add_classes, preset, read_class_list
+from napari_ovam.project.files import replace_ids
 
-from .edits import UNTOUCHED, Edits
+from .edits import Edits
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -26,8 +25,6 @@ if TYPE_CHECKING:
     from .state import LiveSample
     from .worker import Job
     from .workspace import Workspace
-
-_PAUSE = 100  # ms until a stroke or a proposal is looked for again
 
 
 @dataclass(frozen=True)
@@ -299,15 +296,10 @@ class ClassChanges:
         self._changed()
 
     def _follow(self, sample: LiveSample, changes: dict[int, int]) -> None:
-        """Change the pixels of a sample, as soon as no brush or proposal is at it."""
+        """Change the pixels of a sample in memory; its files follow by themselves."""
         session = self.session
-        if session.closed or sample not in session.samples:
-            return
-        if session.layers.painting(sample.key):
-            QTimer.singleShot(_PAUSE, partial(self._follow, sample, changes))
-            return
         session.take_edits(sample)  # which has them written as well
-        layer: Any = session.layers.find(sample.key, "labels")
+        layer = session.layers.labels(sample.key)
         if layer is not None and layer.selected_label in changes:
             first = next(iter(session.classes), None)
             into = changes[layer.selected_label]
@@ -315,10 +307,11 @@ class ClassChanges:
         if sample.edits is None or not _holds(sample, changes):
             return
         sample.edits = _renumbered(sample.edits, changes)
-        sample.saved = sample.state  # files follow, also those not written yet
+        sample.saved = sample.edits.now
+        if sample.on_disk is not None:
+            sample.on_disk = replace_ids(sample.on_disk, changes)
         session.classes_replaced.emit(sample, changes)
-        if layer is not None:
-            session.layers.show_labels(sample, session.classes)
+        session.show_labels(sample)
         session.labels_changed.emit()
 
     # -- inside ----------------------------------------------------------------------
@@ -359,12 +352,8 @@ class ClassChanges:
 
 def _renumbered(edits: Edits, ids: Mapping[int, int]) -> Edits:
     """Return labels with other class ids; those that are not named stay."""
-    table = np.arange(2**16, dtype=np.int32)
-    for old, new in ids.items():
-        table[old] = new
-    untouched = edits.override == UNTOUCHED
-    override = np.where(untouched, np.int32(UNTOUCHED), table[edits.override.clip(0)])
-    return Edits(table[edits.proposal], override)
+    proposal = replace_ids(edits.proposal, ids)
+    return Edits(proposal, replace_ids(edits.labels, ids), edits.painted)
 
 
 def _holds(sample: LiveSample, numbers: Any) -> bool:
@@ -374,8 +363,7 @@ def _holds(sample: LiveSample, numbers: Any) -> bool:
         return False
     wanted = np.zeros(2**16, bool)
     wanted[list(numbers)] = True
-    decided = edits.override[edits.override != UNTOUCHED]
-    return bool(wanted[edits.proposal].any() or wanted[decided].any())
+    return not edits.now.ids.isdisjoint(numbers) or bool(wanted[edits.proposal].any())
 
 
 def _were(numbers: Sequence[int], one: str = "was", several: str = "were") -> str:

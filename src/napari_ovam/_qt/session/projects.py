@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from psygnal import Signal
-from qtpy.QtCore import QTimer
 
 from napari_ovam.base.folder_lock import lock_folder
 from napari_ovam.project import Project
@@ -130,7 +129,7 @@ class Projects:
         session = self.session
         if session.refused():
             return
-        session.take_edits(session.current)
+        session.take_all()
 
         def run(_: Job) -> Opened:
             self.saving.flush()
@@ -138,7 +137,7 @@ class Projects:
             return found
 
         def returned(opened: Opened) -> None:
-            session.take_edits(session.current)  # painted meanwhile
+            session.take_all()  # painted meanwhile
             self.saving.close()
             self._clear()
             self.opened.close()
@@ -262,9 +261,6 @@ class Projects:
             return
         old = session.current
         if old is not None and old is not sample:
-            if session.layers.painting(old.key):  # the stroke is ended first
-                QTimer.singleShot(100, partial(self.select, key))
-                return
             session.take_edits(old)
         first = not session.viewer.layers
         in_project = self.opened.chosen
@@ -308,8 +304,7 @@ class Projects:
             if self.saving.written(old.key):
                 self._forget(old)
         self._ready = {k: s for k, s in self._ready.items() if k in self.near}
-        if self._is_old(sample):
-            self._read(sample.key)
+        self._read(sample.key, only_new=not self._is_old(sample))
         for each in self.near:
             if each and each not in self._ready and self.session.sample(each) is None:
                 self._read(each)
@@ -336,10 +331,23 @@ class Projects:
                     self._forget(sample)
             self.session.sample_changed.emit(key)
 
-    def _read(self, key: str, *, now: bool = False) -> None:
+    def _read(self, key: str, *, now: bool = False, only_new: bool = False) -> None:
+        """Have a sample read; `only_new`: if another program changed its labels."""
         project = self.session.project
         version = {_VERSION: self._versions.get(key, 0)}
-        read = partial(read_sample, project, key, self.session.choice, extra=version)
+        known = self.session.sample(key) is not None
+        sample = partial(
+            read_sample,
+            project,
+            key,
+            self.session.choice,
+            to_edit=not known,
+            extra=version,
+        )
+
+        def read() -> LiveSample | None:
+            return sample() if not only_new or project.labels_changed(key) else None
+
         # What is read of a project that was closed meanwhile is told apart.
         self._loader.load(f"{project.path}\0{key}", read, now=now)
 
@@ -371,26 +379,27 @@ class Projects:
         session = self.session
         if session.closed or session.sample(sample.key) is not sample:
             return
-        if session.layers.painting(sample.key):
-            QTimer.singleShot(100, partial(self._renew, sample, found))
-            return
         session.take_edits(sample)
         sample.extra[_VERSION] = found.extra[_VERSION]
         if not self.saving.written(sample.key):
             return  # a person's strokes win
         sample.edits = found.edits or Edits(np.zeros(sample.shape, np.uint8))
-        sample.saved = sample.state
-        if sample is session.current:
-            session.layers.show_labels(sample, session.classes)
+        self._is_on_disk(sample)
+        self.saving.submit("seen", sample.key, partial(_see, sample, sample.on_disk))
+        session.show_labels(sample)
         session.sample_changed.emit(sample.key)
         session.labels_changed.emit()
 
     def _take(self, sample: LiveSample) -> None:
         if sample.edits is None:  # to paint on
             sample.edits = Edits(np.zeros(sample.shape, np.uint8))
-        sample.saved = sample.state
+        self._is_on_disk(sample)
         self.session.samples.append(sample)
         self.select(sample.key)
+
+    def _is_on_disk(self, sample: LiveSample) -> None:
+        if sample.edits is not None:
+            sample.saved, sample.on_disk = sample.edits.now, sample.edits.labels
 
     def trace(self, sample: LiveSample, job: Job) -> Trace:
         """Return the trace of a sample: from the project, else made now.
@@ -406,3 +415,10 @@ class Projects:
         pipe = self.session.models.get(sample.choice, job)
         job.describe("Getting the trace of the image")
         return sample_trace(project, name, pipe, progress=job.progress)
+
+
+def _see(sample: LiveSample, labels: NDArray[Any] | None) -> None:
+    """Let labels on the disk be replaced, as long as they are those in the window."""
+    found = sample.project.load_labels(sample.key, to_edit=False)
+    if found is not None and labels is not None and np.array_equal(found, labels):
+        sample.project.load_labels(sample.key)

@@ -13,7 +13,7 @@ from napari_ovam.project import Project, ProjectError
 from napari_ovam.project.index import BACKUP, INDEX
 from napari_ovam.project.scratch import Scratch, is_scratch
 
-from .edits import UNTOUCHED, Edits
+from .edits import Edits
 from .state import LiveSample, ModelChoice
 
 if TYPE_CHECKING:
@@ -127,7 +127,12 @@ def _read_tokens(project: Project) -> tuple[dict[int, Token], list[str]]:
 
 
 def read_sample(
-    project: Project, name: str, choice: ModelChoice, **known: Any
+    project: Project,
+    name: str,
+    choice: ModelChoice,
+    *,
+    to_edit: bool = True,
+    **known: Any,
 ) -> LiveSample:
     """Read image and labels of a sample; not its trace, nor its settings.
 
@@ -137,6 +142,8 @@ def read_sample(
         Where it is.
     choice
         The model of an image that does not say which made it.
+    to_edit
+        As for `Project.load_labels`.
     known
         Further fields of `LiveSample`.
 
@@ -147,7 +154,8 @@ def read_sample(
     """
     entry = project.sample(name)
     try:
-        image, ids = project.load_image(name), project.load_labels(name)
+        image = project.load_image(name)
+        ids = project.load_labels(name, to_edit=to_edit)
         painted = project.load_painted(name)
     except OSError as error:
         raise ProjectError(f"{name} cannot be read: {error}") from error
@@ -187,5 +195,4 @@ def edits_of(
         if entry.status in ("new", "proposed"):
             return Edits(ids)
         painted = np.ones(ids.shape, bool)
-    override = np.where(painted, ids.astype(np.int32), np.int32(UNTOUCHED))
-    return Edits(np.where(painted, 0, ids), override)
+    return Edits(np.where(painted, 0, ids), ids, painted)

@@ -6,12 +6,13 @@ from dataclasses import asdict
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from qtpy.QtCore import QObject, Signal  # type: ignore[attr-defined]
 
 from napari_ovam.project.autosave import Autosave
 from napari_ovam.project.class_tokens import give_token
+from napari_ovam.project.index import ConflictError
 
-from .edits import UNTOUCHED
 from .state import DECIDED
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from napari_ovam.datasets.classes import ProjectClass
     from napari_ovam.project.index import Status
 
+    from .edits import Snapshot
     from .state import LiveSample
     from .workspace import Workspace
 
@@ -52,6 +54,7 @@ class Saving:
         self._classes: list[ProjectClass] = []
         self._voice = _Voice()
         self._voice.failed.connect(self._failed)
+        self._voice.merged.connect(self._merged)
         session.labels_changed.connect(self.save_labels)
         session.classes_changed.connect(self._save_classes)
 
@@ -70,7 +73,7 @@ class Saving:
     def written(self, key: str) -> bool:
         """Whether a sample is on the disk as it is."""
         sample = self.session.sample(key)
-        if sample is not None and sample.state != sample.saved and not self.read_only:
+        if sample is not None and sample.unsaved and not self.read_only:
             return False
         return self.autosave is None or not self.autosave.waits(key)
 
@@ -135,20 +138,44 @@ class Saving:
     def save_labels(self) -> None:
         """Write the labels in memory that were changed."""
         for sample in self.session.samples:
-            if sample.edits is None or sample.state == sample.saved:
+            edits, saved = sample.edits, sample.saved
+            if edits is None or edits.now is saved:
                 continue
-            if sample.saved[0] is not None or sample.status == "new":
-                self._follow(sample, "edited" if sample.edits.count else "proposed")
+            if saved is not None and saved.same(edits.now):
+                sample.saved = edits.now
+                continue
+            if saved is not None or sample.status == "new":
+                self._follow(sample, "edited" if edits.count else "proposed")
             self.write_labels(sample)
 
     def write_labels(self, sample: LiveSample) -> None:
         """Write the labels of a sample as they are, with its status."""
-        sample.saved = sample.state
-        if self.autosave is not None and sample.edits is not None:
-            painted = sample.edits.override != UNTOUCHED
-            self.autosave.save_labels(
-                sample.key, sample.edits.labels, None, painted=painted
+        if sample.edits is None:
+            return
+        now = sample.saved = sample.edits.now
+        write = partial(_write_labels, sample, now, self._voice.merged.emit)
+        self.submit("labels", sample.key, write)
+
+    def _merged(self, sample: LiveSample, theirs: Any, mask: Any, clashes: int) -> None:
+        """Show what another program changed in labels that were changed here, too."""
+        session = self.session
+        if sample not in session.samples or sample.edits is None:
+            return
+        session.take_edits(sample)
+        labels = sample.edits.labels
+        labels[mask] = theirs[mask]
+        sample.edits.take(labels)
+        session.show_labels(sample)
+        session.labels_changed.emit()
+        text = f"Another program changed the labels of {sample.name}: "
+        if clashes:
+            text += (
+                f"{clashes} pixels that were changed here as well stay as they are "
+                f"here, and its labels are kept in {session.project.path / 'replaced'}."
             )
+        else:
+            text += "its changes and yours are both in them now."
+        session.say(text, "warning")
 
     def save_index(self) -> None:
         """Write the class table and what is known of the samples."""
@@ -196,6 +223,42 @@ class _Voice(QObject):
     """Carries errors from the autosave's thread to the GUI's."""
 
     failed = Signal(object)
+    merged = Signal(object, object, object, int)
+
+
+def _write_labels(
+    sample: LiveSample, now: Snapshot, merged: Callable[..., object]
+) -> None:
+    """Write labels; where another program wrote some meanwhile, those of both.
+
+    What only one of them changed since the labels were the same counts. Where both
+    did, this one's count, and the other's are kept beside them.
+    """
+    project, key, mine, base = sample.project, sample.key, now.labels, sample.on_disk
+    save = partial(project.save_labels, key, status=None, painted=now.painted)
+    try:
+        save(mine)
+    except ConflictError:
+        try:
+            theirs = project.load_labels(key, to_edit=False)
+        except ValueError:  # no labels
+            theirs = None
+        if theirs is None or base is None or theirs.shape != mine.shape:
+            save(mine, keep_others=True)
+            sample.on_disk = mine
+            return
+        new, ours = theirs != base, mine != base
+        clashes = int((new & ours & (theirs != mine)).sum())
+        mask = new & ~ours
+        both = np.where(mask, theirs, mine)
+        if not clashes:
+            project.load_labels(key)  # all of them are in what is written now
+        project.save_labels(
+            key, both, None, painted=now.painted | mask, keep_others=bool(clashes)
+        )
+        merged(sample, theirs, mask, clashes)
+        mine = both
+    sample.on_disk = mine
 
 
 def _size(trace: Trace) -> int:

@@ -89,6 +89,7 @@ class Session(Workspace):
         """Stop what runs; called when the window has closed."""
         if self.closed:
             return
+        self.guarded(lambda _: self.take_all(), None)
         super().close()
         for feature in self._features.values():
             end = getattr(feature, "close", None)

@@ -42,7 +42,8 @@ class Sources:
                 session.classes.change(number, source=source)
             session.say(text)
 
-        self._map({number: token}, done, "Mapping", "The source in use is as it was.")
+        kept = "The source in use is as it was."
+        self._map({number: token}, done, "Mapping", kept, check=False)
 
     def give(
         self,
@@ -76,7 +77,7 @@ class Sources:
             session.say(f"{what} used for {names}.")
 
         kept = "The tokens in use are as they were."
-        self._map(tokens, done, "Using the token", kept)
+        self._map(tokens, done, "Using the token", kept, check=True)
 
     def keep(
         self,
@@ -102,10 +103,13 @@ class Sources:
         done: Callable[[Mapping[int, Token | None]], None],
         title: str,
         kept: str,
+        *,
+        check: bool,
     ) -> None:
         """Map every sample in memory by the tokens, or the phrases, of classes.
 
-        Then call `done` with what is used for each class that is still there.
+        Then call `done` with what is used for each class that is still there. `check`
+        whether a token is of the chosen model, which is loaded for it.
         """
         session = self.session
         if session.refused():
@@ -119,7 +123,7 @@ class Sources:
             found: dict[int, Token | None] = {}
             for number, token in tokens.items():
                 found[number] = token = _read(token)
-                if token is not None:
+                if token is not None and check:
                     from napari_ovam.attention.tokens import check_token
                     from napari_ovam.diffusion.phrases import text_space
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from napari_ovam.project import Project, Sample, Status
     from napari_ovam.segmentation.class_maps import RefinedMaps
 
-    from .edits import Edits
+    from .edits import Edits, Snapshot
 
 UNSURE = IGNORE
 DECIDED = ("accepted", "rejected")  # what maps and thresholds do not change any more
@@ -112,7 +112,9 @@ class LiveSample:
     levels
         Automatic thresholds of the refined maps by class id, as they were made last.
     saved
-        The labels, and their version, that are written or will be in a moment.
+        The labels that are written or will be in a moment.
+    on_disk
+        The class ids on the disk, as they were read or written last.
     """
 
     project: Project
@@ -127,7 +129,8 @@ class LiveSample:
     exact: bool = False
     refined: RefinedMaps = field(default_factory=dict)
     levels: dict[int, float] = field(default_factory=dict)
-    saved: tuple[Edits | None, int] = (None, 0)
+    saved: Snapshot | None = None
+    on_disk: NDArray[Any] | None = None
     extra: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -161,9 +164,9 @@ class LiveSample:
         return self.record.provenance
 
     @property
-    def state(self) -> tuple[Edits | None, int]:
-        """Its labels and their version, to compare with `saved`."""
-        return self.edits, self.edits.version if self.edits is not None else 0
+    def unsaved(self) -> bool:
+        """Whether its labels were changed since they were saved."""
+        return self.edits is not None and self.edits.now is not self.saved
 
 
 def title(record: Sample) -> str:

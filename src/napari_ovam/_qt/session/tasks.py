@@ -220,7 +220,19 @@ def generate_images(
             progress=job.progress,
             preview=lambda _, picture: job.preview(Preview(picture)),
         )
-        job.post(_made(models, choice, generation, wanted, labels, job, start))
+        job.post(
+            _made(
+                models,
+                choice,
+                generation,
+                wanted,
+                labels,
+                job,
+                start,
+                "The model returned a black image (a safety checker, or too little "
+                "precision): try another seed or prompt.",
+            )
+        )
     return count
 
 
@@ -291,14 +303,10 @@ def _made(
     labels: LabelRequest | None,
     job: Job,
     start: float,
+    black: str = "This image is black all over: there is nothing in it to look for.",
 ) -> Made:
     seconds = time.monotonic() - start
-    notes: tuple[str, ...] = ()
-    if not generation.image.any():
-        notes = (
-            "The model returned a black image (a safety checker, or too little "
-            "precision): try another seed or prompt.",
-        )
+    notes: tuple[str, ...] = () if generation.image.any() else (black,)
     if not wanted:
         return Made(generation, choice, None, None, seconds, notes)
     try:
