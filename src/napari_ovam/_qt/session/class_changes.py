@@ -309,7 +309,7 @@ class ClassChanges:
         sample.edits = _renumbered(sample.edits, changes)
         sample.saved = sample.edits.now
         if sample.on_disk is not None:
-            sample.on_disk = replace_ids(sample.on_disk, changes)
+            sample.on_disk = Edits(replace_ids(sample.on_disk.labels, changes)).now
         session.classes_replaced.emit(sample, changes)
         session.show_labels(sample)
         session.labels_changed.emit()

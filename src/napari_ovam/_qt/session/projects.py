@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from napari_ovam.base.generation_settings import GenerationSettings
     from napari_ovam.project.index import Status
 
+    from .edits import Snapshot
     from .reading import Opened
     from .saving import Saving
     from .worker import Job
@@ -399,7 +400,7 @@ class Projects:
 
     def _is_on_disk(self, sample: LiveSample) -> None:
         if sample.edits is not None:
-            sample.saved, sample.on_disk = sample.edits.now, sample.edits.labels
+            sample.saved = sample.on_disk = sample.edits.now
 
     def trace(self, sample: LiveSample, job: Job) -> Trace:
         """Return the trace of a sample: from the project, else made now.
@@ -417,8 +418,8 @@ class Projects:
         return sample_trace(project, name, pipe, progress=job.progress)
 
 
-def _see(sample: LiveSample, labels: NDArray[Any] | None) -> None:
+def _see(sample: LiveSample, shown: Snapshot | None) -> None:
     """Let labels on the disk be replaced, as long as they are those in the window."""
     found = sample.project.load_labels(sample.key, to_edit=False)
-    if found is not None and labels is not None and np.array_equal(found, labels):
+    if found is not None and shown is not None and np.array_equal(found, shown.labels):
         sample.project.load_labels(sample.key)

@@ -13,6 +13,7 @@ from napari_ovam.project.autosave import Autosave
 from napari_ovam.project.class_tokens import give_token
 from napari_ovam.project.index import ConflictError
 
+from .edits import Edits
 from .state import DECIDED
 
 if TYPE_CHECKING:
@@ -234,7 +235,7 @@ def _write_labels(
     What only one of them changed since the labels were the same counts. Where both
     did, this one's count, and the other's are kept beside them.
     """
-    project, key, mine, base = sample.project, sample.key, now.labels, sample.on_disk
+    project, key, mine, known = sample.project, sample.key, now.labels, sample.on_disk
     save = partial(project.save_labels, key, status=None, painted=now.painted)
     try:
         save(mine)
@@ -243,10 +244,11 @@ def _write_labels(
             theirs = project.load_labels(key, to_edit=False)
         except ValueError:  # no labels
             theirs = None
-        if theirs is None or base is None or theirs.shape != mine.shape:
+        if theirs is None or known is None or theirs.shape != mine.shape:
             save(mine, keep_others=True)
-            sample.on_disk = mine
+            sample.on_disk = now
             return
+        base = known.labels
         new, ours = theirs != base, mine != base
         clashes = int((new & ours & (theirs != mine)).sum())
         mask = new & ~ours
@@ -257,8 +259,8 @@ def _write_labels(
             key, both, None, painted=now.painted | mask, keep_others=bool(clashes)
         )
         merged(sample, theirs, mask, clashes)
-        mine = both
-    sample.on_disk = mine
+        now = Edits(both).now
+    sample.on_disk = now
 
 
 def _size(trace: Trace) -> int:

@@ -114,7 +114,7 @@ class LiveSample:
     saved
         The labels that are written or will be in a moment.
     on_disk
-        The class ids on the disk, as they were read or written last.
+        The labels on the disk, as they were read or written last.
     """
 
     project: Project
@@ -130,7 +130,7 @@ class LiveSample:
     refined: RefinedMaps = field(default_factory=dict)
     levels: dict[int, float] = field(default_factory=dict)
     saved: Snapshot | None = None
-    on_disk: NDArray[Any] | None = None
+    on_disk: Snapshot | None = None
     extra: dict[str, Any] = field(default_factory=dict)
 
     @property
