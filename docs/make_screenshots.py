@@ -55,7 +55,7 @@ def main() -> None:
     import diffusers.pipelines.stable_diffusion  # noqa: F401 (as the launcher does)
     import napari
     from PIL import Image
-    from qtpy.QtWidgets import QAbstractButton, QApplication, QScrollArea, QToolButton
+    from qtpy.QtWidgets import QAbstractButton, QApplication, QScrollArea
     from superqt import QCollapsible
 
     viewer = napari.Viewer(title="OVAM annotator", show=False)
@@ -109,7 +109,7 @@ def main() -> None:
     for fold in folds:
         for other in folds:
             (other.expand if other is fold else other.collapse)(animate=False)
-        for more in fold.findChildren(QToolButton, "more_button"):
+        for more in fold.findChildren(QAbstractButton, "more_button"):
             more.setChecked(True)
         pump(0.3)
         photograph(f"section-{fold.objectName().removeprefix('fold_')}")

@@ -5,17 +5,14 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from qtpy.QtCore import Qt
+from qtpy.QtCore import QSize, Qt
 from qtpy.QtWidgets import (
-    QComboBox,
     QFrame,
-    QHBoxLayout,
     QLabel,
     QScrollArea,
     QVBoxLayout,
     QWidget,
 )
-from superqt import QCollapsible
 
 from .classes.class_section import ClassSection
 from .export.export_section import ExportSection
@@ -26,7 +23,15 @@ from .maps.maps_section import MapsSection
 from .session.recovery import RecoveryBar
 from .session.session import Session
 from .tokens.token_section import TokenSection
-from .widgets.section import MAX_WIDTH, StatusLine, dock_of, listen, small_button
+from .widgets.section import (
+    Row,
+    StatusLine,
+    chooser,
+    dock_of,
+    fold,
+    listen,
+    small_button,
+)
 
 if TYPE_CHECKING:
     from napari.viewer import Viewer
@@ -34,6 +39,7 @@ if TYPE_CHECKING:
 _STEPS = (ImageSection, MapsSection, LabelsSection, TokenSection, ExportSection)
 # Not among the steps of a first session: folded until they are wanted.
 _SECTIONS = (*_STEPS[:3], ClassSection, InstancesSection, *_STEPS[3:])
+_WIDTH = 360  # pixels, where a person has not chosen another
 
 
 class AnnotatorWidget(QWidget):
@@ -48,8 +54,6 @@ class AnnotatorWidget(QWidget):
     def __init__(self, napari_viewer: Viewer) -> None:
         super().__init__()
         self.session = Session.of(napari_viewer)
-        self.setMaximumWidth(MAX_WIDTH)
-        self.setMinimumWidth(MAX_WIDTH)
         layout = QVBoxLayout(self)
         layout.setContentsMargins(2, 2, 2, 2)
         layout.setSpacing(2)
@@ -61,23 +65,11 @@ class AnnotatorWidget(QWidget):
         inner.setSpacing(0)
         self.sections = {}
         for kind in _SECTIONS:
-            section = kind(napari_viewer, inside=True)
+            section = kind(napari_viewer)
             step = kind in _STEPS
             number = f"{_STEPS.index(kind) + 1}  " if step else ""
-            fold = QCollapsible(f"{number}{kind.title}")
-            fold.setObjectName(f"fold_{kind.title.lower()}")
-            fold.setDuration(0)  # no animation: the form can be used at once
-            outer: Any = fold.layout()
-            outer.setContentsMargins(2, 0, 2, 0)
-            outer.setSpacing(0)
-            # As the content itself, and not in it: a fold holds its content to the
-            # height that it had, and a section grows with its classes and settings.
-            fold.setContent(section)
-            fold.toggled.connect(partial(_free_height, section))
-            if step:
-                fold.expand(animate=False)
-                _free_height(section, True)
-            inner.addWidget(fold)
+            name = f"fold_{kind.title.lower()}"
+            inner.addWidget(fold(number + kind.title, section, name, opened=step))
             self.sections[kind.title] = section
         inner.addStretch(1)
         scroll = QScrollArea()
@@ -85,54 +77,39 @@ class AnnotatorWidget(QWidget):
         scroll.setWidgetResizable(True)
         scroll.setVerticalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOn)
         scroll.setFrameShape(QFrame.Shape.NoFrame)
-        scroll.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
         scroll.setWidget(content)
         layout.addWidget(scroll, 1)
         layout.addWidget(StatusLine(self.session))
 
+    def sizeHint(self) -> QSize:
+        """Ask for a width in which most texts are read whole."""
+        return QSize(_WIDTH, super().sizeHint().height())
 
-def _free_height(section: QWidget, opened: bool) -> None:
-    if opened:
-        section.setMaximumHeight(16_777_215)  # Qt's own maximum
 
-
-class SampleSelector(QWidget):
+class SampleSelector(Row):
     """Which sample is shown."""
 
     def __init__(self, session: Session) -> None:
-        super().__init__()
         self._session = session
-        self.list = QComboBox()
-        self.list.setObjectName("sample")
-        self.list.setToolTip("The image that is shown, with its maps and labels")
-        self.list.setSizeAdjustPolicy(
-            QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon
-        )
-        self.list.setMinimumContentsLength(8)
+        self.list = chooser("sample", "The image that is shown")
         self.list.activated.connect(
             lambda index: session.select(self.list.itemData(index))
         )
-        row = QHBoxLayout(self)
-        row.setContentsMargins(6, 2, 6, 2)
-        row.setSpacing(4)
-        row.addWidget(QLabel("Sample"))
-        row.addWidget(self.list, 1)
         self.previous = small_button(
             "<", "previous_sample", lambda: session.step(-1), "Previous sample"
         )
         self.next = small_button(
             ">", "next_sample", lambda: session.step(1), "Next sample"
         )
-        row.addWidget(self.previous)
-        row.addWidget(self.next)
-        row.addWidget(
-            small_button(
-                "☰",
-                "project_button",
-                partial(show_project, session.viewer),
-                "All images of the project: review them, open or save a project",
-            )
+        project = small_button(
+            "☰",
+            "project_button",
+            partial(show_project, session.viewer),
+            "All images of the project: review them, open or save a project",
         )
+        label = QLabel("Sample")
+        super().__init__(label, self.list, self.previous, self.next, project, stretch=1)
+        self.setContentsMargins(6, 2, 6, 2)
         listen(self, session.projects.changed, self._fill)
         listen(self, session.current_changed, self._show)
         self._fill()

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from qtpy.QtCore import Qt, Signal  # type: ignore[attr-defined]
+from qtpy.QtGui import QColor
 from qtpy.QtWidgets import (
     QDialog,
     QFileDialog,
@@ -23,6 +24,7 @@ from napari_ovam._qt.session import model_jobs
 from napari_ovam._qt.session.jobs import JobRunner
 from napari_ovam._qt.session.state import ModelChoice
 from napari_ovam._qt.session.worker import Job
+from napari_ovam._qt.widgets.colors import muted
 from napari_ovam._qt.widgets.section import button, clear
 from napari_ovam.base.progress import Cancelled
 
@@ -70,7 +72,7 @@ class ModelPicker(QDialog):
         self._wanted = ""  # what is selected when the list has come
         layout = QVBoxLayout(self)
         layout.addWidget(self._here(), 1)
-        self.hub = HubBox(self.getting, self._alive)
+        self.hub = HubBox(session.viewer, self.getting, self._alive)
         self.hub.got.connect(self._got)
         layout.addWidget(self.hub)
         self.traces = TraceCacheBox()
@@ -148,7 +150,7 @@ class ModelPicker(QDialog):
         self._models = models
         self.list.blockSignals(True)
         self.list.clear()
-        chosen = None
+        chosen, theme = None, self.session.viewer.theme
         for place, model in enumerate(models):
             kind = model.architecture or ("not usable" if model.problem else "")
             texts = [
@@ -163,7 +165,7 @@ class ModelPicker(QDialog):
             item.setTextAlignment(1, Qt.AlignmentFlag.AlignRight)
             if model.problem:
                 for column in range(4):
-                    item.setForeground(column, self.palette().mid())
+                    item.setForeground(column, QColor(*muted(theme)))
                     item.setToolTip(column, model.problem)
             self.list.addTopLevelItem(item)
             if model.name == wanted:

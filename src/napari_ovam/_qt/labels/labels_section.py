@@ -13,15 +13,17 @@ from qtpy.QtWidgets import (
     QColorDialog,
     QGridLayout,
     QLabel,
-    QLineEdit,
     QSizePolicy,
     QSlider,
     QToolButton,
     QWidget,
 )
+from superqt import QElidingLineEdit
 
 from napari_ovam._qt.layers.keys import described
-from napari_ovam._qt.widgets.section import More, Section, button, clear, form, listen
+from napari_ovam._qt.widgets.colors import text_on
+from napari_ovam._qt.widgets.section import Section, button, clear, form, listen, more
+from napari_ovam._qt.widgets.text import ElidedLabel
 
 if TYPE_CHECKING:
     from napari_ovam._qt.session.state import ClassEntry
@@ -49,7 +51,8 @@ class LabelsSection(Section):
         self._rows = QGridLayout()
         self._rows.setHorizontalSpacing(4)
         self._rows.setVerticalSpacing(2)
-        self._rows.setColumnStretch(3, 1)
+        self._rows.setColumnStretch(1, 2)
+        self._rows.setColumnStretch(3, 3)
         self.box.addLayout(self._rows)
         self.labels_button = button(
             "Labels from maps",
@@ -62,8 +65,7 @@ class LabelsSection(Section):
         self.live.setChecked(True)
         self.live.setToolTip("Change the labels while a threshold is moved")
         self.row(self.labels_button, self.live)
-        self.edits = QLabel()
-        self.edits.setObjectName("edits_text")
+        self.edits = ElidedLabel("edits_text")
         self.discard_button = button(
             "Discard my edits",
             "discard_button",
@@ -85,7 +87,7 @@ class LabelsSection(Section):
         self.create_button = button("", "create_class_button", self._create)
         self.create_button.hide()
         self.box.addWidget(self.create_button)
-        self.box.addWidget(More(self._form()))
+        self.box.addWidget(more(self._form()))
         self._thresholds: dict[int, tuple[QSlider, QToolButton]] = {}
         listen(self, self.session.classes_changed, self._fill)
         listen(self, self.session.current_changed, self._fill)
@@ -108,7 +110,7 @@ class LabelsSection(Section):
         )
         self.smallest.tooltip = "In pixels; smaller parts are left out"
         self.parts = FloatSpinBox(
-            label="Sure parts",
+            label="Weakest part kept",
             name="parts",
             min=0,
             max=1,
@@ -116,8 +118,8 @@ class LabelsSection(Section):
             value=MEASURED_PARTS,
         )
         self.parts.tooltip = (
-            "Parts of a class whose map is below this share of its surest part's are "
-            "left out; 0 keeps all"
+            "As a share of the class's surest part: parts of which the map is less "
+            "sure are left out; 0 keeps all"
         )
         self.unite = CheckBox(text="Whole objects", name="unite", value=True)
         self.unite.tooltip = (
@@ -136,6 +138,7 @@ class LabelsSection(Section):
         for field in changing:
             field.changed.connect(self._options_changed)
         keys = QLabel("\n".join(["Keys on the layers:", described("\n")]))
+        keys.setWordWrap(True)
         fields.layout().addRow(keys)
         made: QWidget = fields
         return made
@@ -165,17 +168,15 @@ class LabelsSection(Section):
         colour.setObjectName(f"colour_{entry.id}")
         colour.setText(str(entry.id))
         colour.setToolTip("Class id; click to choose its colour")
-        red, green, blue = entry.color
-        text = "black" if red * 3 + green * 6 + blue > 1100 else "white"
         colour.setStyleSheet(
-            f"background-color: rgb({red}, {green}, {blue}); color: {text};"
+            f"background-color: rgb{entry.color}; color: {text_on(entry.color)};"
             "min-width: 22px;"
         )
         colour.clicked.connect(lambda *_: self._recolour(entry))
-        name = QLineEdit(entry.name)
+        name = QElidingLineEdit(entry.name)
         name.setObjectName(f"class_name_{entry.id}")
-        name.setToolTip("The name of the class, as exported")
-        name.setMaximumWidth(80)
+        name.setToolTip(f"{entry.name}\nThe name of the class, as exported")
+        name.setMinimumWidth(30)
         name.editingFinished.connect(lambda: self._rename(entry, name))
         value = QToolButton()
         value.setObjectName(f"automatic_{entry.id}")
@@ -186,7 +187,7 @@ class LabelsSection(Section):
         slider.setRange(1, 100)
         slider.setToolTip("Pixels of the map at or above this become the class")
         slider.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
-        slider.setMinimumWidth(50)
+        slider.setMinimumWidth(40)
         self._thresholds[entry.id] = slider, value
         self._show_threshold(entry)
         slider.valueChanged.connect(partial(self._threshold, entry))
@@ -230,7 +231,7 @@ class LabelsSection(Section):
             with QSignalBlocker(slider):
                 slider.setValue(round(min(level, 1.0) * 100))
 
-    def _rename(self, entry: ClassEntry, field: QLineEdit) -> None:
+    def _rename(self, entry: ClassEntry, field: QElidingLineEdit) -> None:
         if field.text() != entry.name:
             self.session.labels.change_class(entry.id, name=field.text())
             field.setText(entry.name)

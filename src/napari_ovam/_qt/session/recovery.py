@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from qtpy.QtWidgets import QHBoxLayout, QLabel, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QLabel, QVBoxLayout, QWidget
 
-from napari_ovam._qt.widgets.section import button, listen
+from napari_ovam._qt.widgets.section import Row, button, listen
 from napari_ovam.project.scratch import mark_done
 
 from .saving import find_unfinished
@@ -38,14 +38,11 @@ class RecoveryBar(QWidget):
             self._forget,
             "Its files stay for a month",
         )
-        row = QHBoxLayout()
-        row.addWidget(self.open_button)
-        row.addWidget(self.forget_button)
         layout = QVBoxLayout(self)
         layout.setContentsMargins(6, 2, 6, 2)
         layout.setSpacing(4)
         layout.addWidget(self.text)
-        layout.addLayout(row)
+        layout.addWidget(Row(self.open_button, self.forget_button))
         self.hide()
         listen(self, session.job_changed, self._show)
         listen(self, session.projects.changed, self._look)
