@@ -129,7 +129,6 @@ class SampleSelector(Row):
         index = keys.index(current.key) if current and current.key in keys else -1
         if current is not None:
             self.list.setCurrentIndex(index)
-            self.list.setToolTip(f"{current.name}: shown, with its maps and labels")
         self.previous.setEnabled(index > 0)
         self.next.setEnabled(0 <= index < len(keys) - 1)
 

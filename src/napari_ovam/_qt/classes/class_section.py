@@ -18,10 +18,8 @@ from qtpy.QtWidgets import (
     QFrame,
     QHBoxLayout,
     QHeaderView,
-    QLabel,
     QLineEdit,
     QMenu,
-    QSizePolicy,
     QTableView,
     QVBoxLayout,
 )
@@ -328,12 +326,7 @@ class _Question(QFrame):
         self._session = section.session
         self._removal: Removal | None = None
         self._number = 0
-        self.text = QLabel()
-        self.text.setObjectName("class_question_text")
-        self.text.setWordWrap(True)
-        self.text.setSizePolicy(
-            QSizePolicy.Policy.Ignored, QSizePolicy.Policy.MinimumExpanding
-        )
+        self.text = Message(self._session.viewer, "class_question_text", lines=3)
         self.into = chooser("merge_into", "The class that it becomes part of")
         self.yes = button("", "class_yes_button", self._go_on)
         self.no = button("Cancel", "class_no_button", self.hide)
@@ -357,7 +350,7 @@ class _Question(QFrame):
             if other is not entry:
                 self.into.addItem(f"{other.id}: {short(other.name, 60)}", other.id)
         self.into.show()
-        self.text.setText(f"Make {short(entry.name, 40)} part of:")
+        self.text.say(f"Make {short(entry.name, 40)} part of:")
         self.yes.setText("Merge…")
         self.show()
 
@@ -379,7 +372,7 @@ class _Question(QFrame):
         else:
             text = f"Delete {names}? {held}; the pixels become background."
             word = "Delete"
-        self.text.setText(f"{text} This cannot be undone.")
+        self.text.say(f"{text} This cannot be undone.")
         self.yes.setText(word)
         self.into.hide()
         self.show()

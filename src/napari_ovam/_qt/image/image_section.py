@@ -70,12 +70,15 @@ class ImageSection(Section):
     def build(self) -> None:
         """Make the widgets."""
         known = ["tiny", *recent_models(), _STABLE_DIFFUSION]
-        self.model = chooser("model", "", dict.fromkeys(known))
+        self.model = chooser(
+            "model",
+            "The embedded model, a hub id (owner/name), a diffusers folder or a "
+            ".safetensors file",
+            dict.fromkeys(known),
+        )
         self._picker: ModelPicker | None = None
         self.model.setEditable(True)
-        self.model.currentTextChanged.connect(self._show_whole)
         self.model.setCurrentText(self.session.choice.model)
-        self._show_whole(self.model.currentText())
         self.device = chooser(
             "device",
             "Where the model runs; auto takes the fastest there is",
@@ -131,12 +134,6 @@ class ImageSection(Section):
         listen(self, self.session.reproduction_differs, self._offer_trace)
         listen(self, self.session.settings_restored, self._restore)
         self.at_key("generate", self.generate)
-
-    def _show_whole(self, model: str) -> None:
-        self.model.setToolTip(
-            f"{model}\nThe embedded model, a hub id (owner/name), a diffusers folder "
-            "or a .safetensors file"
-        )
 
     def _form(self) -> QWidget:
         self.negative = LineEditForm(label="Negative", name="negative")

@@ -13,7 +13,6 @@ from qtpy.QtWidgets import (
     QFileDialog,
     QGroupBox,
     QHBoxLayout,
-    QLabel,
     QTreeWidget,
     QTreeWidgetItem,
     QVBoxLayout,
@@ -26,6 +25,7 @@ from napari_ovam._qt.session.state import ModelChoice
 from napari_ovam._qt.session.worker import Job
 from napari_ovam._qt.widgets.colors import muted
 from napari_ovam._qt.widgets.section import button, clear
+from napari_ovam._qt.widgets.text import Message
 from napari_ovam.base.progress import Cancelled
 
 from .model_getting import HubBox
@@ -91,10 +91,8 @@ class ModelPicker(QDialog):
         self.list.itemSelectionChanged.connect(self._selected)
         self.list.itemDoubleClicked.connect(lambda *_: self.use())
         inner.addWidget(self.list, 1)
-        self.about = QLabel("Looking for models…")
-        self.about.setObjectName("model_about")
-        self.about.setWordWrap(True)
-        self.about.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
+        self.about = Message(self.session.viewer, "model_about", lines=4)
+        self.about.say("Looking for models…")
         inner.addWidget(self.about)
         self.options = QHBoxLayout()
         inner.addLayout(self.options)
@@ -206,11 +204,11 @@ class ModelPicker(QDialog):
         self.convert_button.setVisible(model is not None and _is_pickle(model))
         self._asked = None
         if model is None:
-            self.about.setText("Select a model to see what it takes.")
+            self.about.say("Select a model to see what it takes.")
         elif model.problem:
-            self.about.setText(model.problem)
+            self.about.say(model.problem)
         else:
-            self.about.setText(f"{model.name}\nEstimating its memory…")
+            self.about.say(f"{model.name}\nEstimating its memory…")
             self._estimate()
 
     # -- memory --------------------------------------------------------------------
@@ -234,7 +232,7 @@ class ModelPicker(QDialog):
             words.append("That does not fit: press what takes less.")
         elif not needed.fits:
             words.append("That may not fit; it is loaded all the same.")
-        self.about.setText("\n".join(words))
+        self.about.say("\n".join(words))
         clear(self.options)
         for option in fit.options:
             made = button(
@@ -337,7 +335,7 @@ class ModelPicker(QDialog):
 
         def errored(error: Exception) -> None:
             if not self.session.closed and job in (self._asked, self._listing):
-                self.about.setText(f"{error}")
+                self.about.say(f"{error}")
 
         job.returned.connect(returned)
         job.errored.connect(errored)

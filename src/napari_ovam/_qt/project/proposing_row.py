@@ -107,7 +107,12 @@ class ProposingRow(Row):
             text = f"image {min(done + 1, total)} of {total}"
         else:
             text = f"{title} %p%" if total else title
-        self.bar.setFormat(text)
+        self.bar.setToolTip(title)
+        self.bar.setFormat(
+            self.bar.fontMetrics().elidedText(
+                text, Qt.TextElideMode.ElideMiddle, self.bar.width()
+            )
+        )
 
     def _show_report(self, report: ImproveReport) -> None:
         ImprovedTokens(self._session, report, self.window()).show()

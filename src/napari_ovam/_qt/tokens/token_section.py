@@ -108,6 +108,7 @@ class TokenSection(Section):
             self.choice.addItem(entry.name, entry.id)
         self.choice.setCurrentIndex(max(0, self.choice.findData(number)))
         self.choice.blockSignals(False)
+        self.choice.currentTextChanged.emit(self.choice.currentText())
         self._show()
 
     def _show(self) -> None:

@@ -6,7 +6,7 @@ import time
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from magicgui.widgets import CheckBox
-from qtpy.QtCore import QEvent, QSize, QTimer
+from qtpy.QtCore import QEvent, QSize, Qt, QTimer
 from qtpy.QtGui import QIcon
 from qtpy.QtWidgets import (
     QComboBox,
@@ -256,10 +256,18 @@ def more(content: QWidget, text: str = "more") -> QCollapsible:
 def chooser(
     name: str, tip: str, items: Iterable[str] = (), *, shown: int = 6
 ) -> QComboBox:
-    """Return a combo box that shows some characters at least, and … for the rest."""
+    """Return a combo box that shows some characters; its tooltips hold all of them."""
     made = QComboBox()
     made.setObjectName(name)
     made.setToolTip(tip)
+
+    def explain(_parent: Any, first: int, last: int) -> None:
+        for row in range(first, last + 1):
+            made.setItemData(row, made.itemText(row), Qt.ItemDataRole.ToolTipRole)
+
+    model: Any = made.model()
+    model.rowsInserted.connect(explain)
+    made.currentTextChanged.connect(lambda text: made.setToolTip(f"{text}\n{tip}"))
     made.addItems(list(items))
     _shorten(made, shown)
     return made
