@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from PIL import Image
 from qtpy.QtCore import Qt
-from qtpy.QtWidgets import QToolButton, QWidget
+from qtpy.QtWidgets import QAbstractButton, QWidget
 
 
 def exported(folder: str, kind: str) -> list[np.ndarray]:
@@ -271,7 +271,7 @@ def test_nothing_is_wider_than_the_panel(panel: Any):
     panel.press("labels_button")
     scroll = panel.find("sections")
     content = scroll.widget()
-    for more in content.findChildren(QToolButton, "more_button"):
+    for more in content.findChildren(QAbstractButton, "more_button"):
         more.setChecked(True)
     panel.find("export_scope").setCurrentText("selected images")
     panel.bot.wait(50)

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from qtpy.QtCore import Qt
+from qtpy.QtCore import QSize, Qt
 from qtpy.QtWidgets import (
-    QComboBox,
     QFrame,
-    QHBoxLayout,
     QLabel,
     QScrollArea,
     QVBoxLayout,
     QWidget,
 )
-from superqt import QCollapsible
 
 from .classes.class_section import ClassSection
 from .export.export_section import ExportSection
@@ -42,7 +39,7 @@ from .tokens.optimizing import Tokens
 from .tokens.token_dock import TokenLibraryWidget
 from .tokens.token_section import TokenSection
 from .widgets.docks import NAMES, show_dock
-from .widgets.section import MAX_WIDTH, StatusLine, listen, small_button
+from .widgets.section import Row, StatusLine, chooser, fold, listen, small_button
 
 if TYPE_CHECKING:
     from napari.viewer import Viewer
@@ -50,6 +47,7 @@ if TYPE_CHECKING:
 _STEPS = (ImageSection, MapsSection, LabelsSection, TokenSection, ExportSection)
 # Not among the steps of a first session: folded until they are wanted.
 _SECTIONS = (*_STEPS[:3], ClassSection, InstancesSection, *_STEPS[3:])
+_WIDTH = 360  # pixels, where a person has not chosen another
 
 
 FEATURES = {
@@ -105,8 +103,6 @@ class AnnotatorWidget(QWidget):
         super().__init__()
         self.session = start_session(napari_viewer)
         self.setObjectName(NAMES["OVAM annotator"])
-        self.setMaximumWidth(MAX_WIDTH)
-        self.setMinimumWidth(MAX_WIDTH)
         layout = QVBoxLayout(self)
         layout.setContentsMargins(2, 2, 2, 2)
         layout.setSpacing(2)
@@ -121,20 +117,8 @@ class AnnotatorWidget(QWidget):
             section = kind(self.session)
             step = kind in _STEPS
             number = f"{_STEPS.index(kind) + 1}  " if step else ""
-            fold = QCollapsible(f"{number}{kind.title}")
-            fold.setObjectName(f"fold_{kind.title.lower()}")
-            fold.setDuration(0)  # no animation: the form can be used at once
-            outer: Any = fold.layout()
-            outer.setContentsMargins(2, 0, 2, 0)
-            outer.setSpacing(0)
-            # As the content itself, and not in it: a fold holds its content to the
-            # height that it had, and a section grows with its classes and settings.
-            fold.setContent(section)
-            fold.toggled.connect(partial(_free_height, section))
-            if step:
-                fold.expand(animate=False)
-                _free_height(section, True)
-            inner.addWidget(fold)
+            name = f"fold_{kind.title.lower()}"
+            inner.addWidget(fold(number + kind.title, section, name, opened=step))
             self.sections[kind.title] = section
         inner.addStretch(1)
         scroll = QScrollArea()
@@ -142,54 +126,39 @@ class AnnotatorWidget(QWidget):
         scroll.setWidgetResizable(True)
         scroll.setVerticalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOn)
         scroll.setFrameShape(QFrame.Shape.NoFrame)
-        scroll.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
         scroll.setWidget(content)
         layout.addWidget(scroll, 1)
         layout.addWidget(StatusLine(self.session))
 
+    def sizeHint(self) -> QSize:
+        """Ask for a width in which most texts are read whole."""
+        return QSize(_WIDTH, super().sizeHint().height())
 
-def _free_height(section: QWidget, opened: bool) -> None:
-    if opened:
-        section.setMaximumHeight(16_777_215)  # Qt's own maximum
 
-
-class SampleSelector(QWidget):
+class SampleSelector(Row):
     """Which sample is shown."""
 
     def __init__(self, session: Session) -> None:
-        super().__init__()
         self._session = session
-        self.list = QComboBox()
-        self.list.setObjectName("sample")
-        self.list.setToolTip("The image that is shown, with its maps and labels")
-        self.list.setSizeAdjustPolicy(
-            QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon
-        )
-        self.list.setMinimumContentsLength(8)
+        self.list = chooser("sample", "The image that is shown")
         self.list.activated.connect(
             lambda index: session.select(self.list.itemData(index))
         )
-        row = QHBoxLayout(self)
-        row.setContentsMargins(6, 2, 6, 2)
-        row.setSpacing(4)
-        row.addWidget(QLabel("Sample"))
-        row.addWidget(self.list, 1)
         self.previous = small_button(
             "<", "previous_sample", partial(session.do, "previous"), "Previous sample"
         )
         self.next = small_button(
             ">", "next_sample", partial(session.do, "next"), "Next sample"
         )
-        row.addWidget(self.previous)
-        row.addWidget(self.next)
-        row.addWidget(
-            small_button(
-                "☰",
-                "project_button",
-                partial(show_dock, session.viewer, "OVAM project"),
-                "All images of the project: review them, open or save a project",
-            )
+        project = small_button(
+            "☰",
+            "project_button",
+            partial(show_dock, session.viewer, "OVAM project"),
+            "All images of the project: review them, open or save a project",
         )
+        label = QLabel("Sample")
+        super().__init__(label, self.list, self.previous, self.next, project, stretch=1)
+        self.setContentsMargins(6, 2, 6, 2)
         listen(self, session.samples_changed, self._fill)
         listen(self, session.current_changed, self._show)
         self._fill()
@@ -209,6 +178,5 @@ class SampleSelector(QWidget):
         index = keys.index(current.key) if current and current.key in keys else -1
         if current is not None:
             self.list.setCurrentIndex(index)
-            self.list.setToolTip(f"{current.name}: shown, with its maps and labels")
         self.previous.setEnabled(index > 0)
         self.next.setEnabled(0 <= index < len(keys) - 1)

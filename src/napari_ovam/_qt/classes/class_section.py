@@ -13,25 +13,29 @@ from qtpy.QtWidgets import (
     QAbstractItemView,
     QCheckBox,
     QColorDialog,
-    QComboBox,
     QFileDialog,
     QFrame,
     QHBoxLayout,
     QHeaderView,
-    QLabel,
     QLineEdit,
     QMenu,
-    QSizePolicy,
     QTableView,
-    QToolButton,
     QVBoxLayout,
 )
 
-from napari_ovam._qt.widgets.section import Section, button, listen, short
+from napari_ovam._qt.widgets.section import (
+    Section,
+    button,
+    chooser,
+    listen,
+    menu_button,
+    short,
+)
+from napari_ovam._qt.widgets.text import Message
 from napari_ovam._qt.widgets.token_drop import accept_tokens
 from napari_ovam.datasets.classes import KEYS
 
-from .class_table import ID, KEY, NAME, PHRASE, THRESHOLD, TOKEN, ClassModel
+from .class_table import ID, NAME, PHRASE, ClassModel
 
 if TYPE_CHECKING:
     from qtpy.QtCore import QModelIndex
@@ -40,7 +44,6 @@ if TYPE_CHECKING:
     from napari_ovam._qt.session.session import Session
     from napari_ovam.datasets.classes import ProjectClass
 
-_WIDTHS = {ID: 38, THRESHOLD: 40, TOKEN: 44, KEY: 30}
 _PRESETS = {"voc": "Pascal VOC, 20 classes", "coco": "COCO, 80 classes"}
 _IN_LEGEND = 12
 _PAUSE = 150  # ms between two looks at which classes the image holds
@@ -55,11 +58,7 @@ class ClassSection(Section):
     def build(self) -> None:
         """Make the widgets."""
         self._changes = self.session.class_changes
-        self.legend = QLabel()
-        self.legend.setObjectName("legend")
-        self.legend.setWordWrap(True)
-        self.legend.setTextFormat(Qt.TextFormat.RichText)
-        self.legend.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
+        self.legend = Message(self.session.viewer, "legend", lines=2)
         self.box.addWidget(self.legend)
         self._filter_row()
         self.model = ClassModel(self.session)
@@ -111,7 +110,6 @@ class ClassSection(Section):
         view.setWordWrap(False)
         view.setShowGrid(False)
         view.setTabKeyNavigation(False)
-        view.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
         view.setFixedHeight(190)
         view.setContextMenuPolicy(Qt.ContextMenuPolicy.CustomContextMenu)
         view.customContextMenuRequested.connect(self._menu_at)
@@ -120,12 +118,10 @@ class ClassSection(Section):
             rows.hide()
             rows.setSectionResizeMode(QHeaderView.ResizeMode.Fixed)
             rows.setDefaultSectionSize(22)
-            columns.setMinimumSectionSize(24)
-            columns.setSectionResizeMode(QHeaderView.ResizeMode.Fixed)
+            columns.setMinimumSectionSize(30)
+            columns.setSectionResizeMode(QHeaderView.ResizeMode.ResizeToContents)
             for column in (NAME, PHRASE):
                 columns.setSectionResizeMode(column, QHeaderView.ResizeMode.Stretch)
-            for column, width in _WIDTHS.items():
-                columns.resizeSection(column, width)
         view.doubleClicked.connect(self._double_clicked)
         view.clicked.connect(self._clicked)
         selection = view.selectionModel()
@@ -142,20 +138,19 @@ class ClassSection(Section):
         self.name.setObjectName("new_class")
         self.name.setPlaceholderText("new class")
         self.name.returnPressed.connect(self._add)
-        self.lists = QToolButton()
-        self.lists.setObjectName("class_lists_button")
-        self.lists.setText("Lists")
-        self.lists.setStyleSheet("padding-right: 12px;")
-        self.lists.setToolTip("Add the classes of a file or of a well-known data set")
-        self.lists.setPopupMode(QToolButton.ToolButtonPopupMode.InstantPopup)
-        menu = QMenu(self.lists)
-        menu.setObjectName("class_lists_menu")
+        self.lists = menu_button(
+            "Lists",
+            "class_lists_button",
+            self._fill_lists,
+            "Add the classes of a file or of a well-known data set",
+        )
+        add = button("Add", "add_class_button", self._add, "Add a class of this name")
+        self.row(self.name, add, self.lists)
+
+    def _fill_lists(self, menu: QMenu) -> None:
         self._entry(menu, "From a file…", self._import)
         for name, text in _PRESETS.items():
             self._entry(menu, text, partial(self._changes.import_preset, name))
-        self.lists.setMenu(menu)
-        add = button("Add", "add_class_button", self._add, "Add a class of this name")
-        self.row(self.name, add, self.lists)
 
     def _button_row(self) -> None:
         self.thing = QCheckBox("objects")
@@ -317,7 +312,7 @@ class ClassSection(Section):
         ]
         if len(known) > _IN_LEGEND:
             parts.append(f"and {len(known) - _IN_LEGEND} more")
-        self.legend.setText("&ensp; ".join(parts) or "No class in this image")
+        self.legend.setHtml("&ensp; ".join(parts) or "No class in this image")
         self.legend.setToolTip(
             "In this image: " + ", ".join(short(e.name, 60) for e in known[:50])
         )
@@ -332,18 +327,8 @@ class _Question(QFrame):
         self._session = section.session
         self._removal: Removal | None = None
         self._number = 0
-        self.text = QLabel()
-        self.text.setObjectName("class_question_text")
-        self.text.setWordWrap(True)
-        self.text.setSizePolicy(
-            QSizePolicy.Policy.Ignored, QSizePolicy.Policy.MinimumExpanding
-        )
-        self.into = QComboBox()
-        self.into.setObjectName("merge_into")
-        self.into.setSizeAdjustPolicy(
-            QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon
-        )
-        self.into.setMinimumContentsLength(8)
+        self.text = Message(self._session.viewer, "class_question_text", lines=3)
+        self.into = chooser("merge_into", "The class that it becomes part of")
         self.yes = button("", "class_yes_button", self._go_on)
         self.no = button("Cancel", "class_no_button", self.hide)
         row = QHBoxLayout()
@@ -366,7 +351,7 @@ class _Question(QFrame):
             if other.id != entry.id:
                 self.into.addItem(f"{other.id}: {short(other.name, 60)}", other.id)
         self.into.show()
-        self.text.setText(f"Make {short(entry.name, 40)} part of:")
+        self.text.say(f"Make {short(entry.name, 40)} part of:")
         self.yes.setText("Merge…")
         self.show()
 
@@ -388,7 +373,7 @@ class _Question(QFrame):
         else:
             text = f"Delete {names}? {held}; the pixels become background."
             word = "Delete"
-        self.text.setText(f"{text} This cannot be undone.")
+        self.text.say(f"{text} This cannot be undone.")
         self.yes.setText(word)
         self.into.hide()
         self.show()

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from qtpy.QtCore import QAbstractTableModel, QModelIndex, Qt
 from qtpy.QtGui import QBrush, QColor, QFont
 
+from napari_ovam._qt.widgets.colors import text_on
 from napari_ovam._qt.widgets.section import listen
 
 if TYPE_CHECKING:
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     from napari_ovam.datasets.classes import ProjectClass
 
 ID, NAME, PHRASE, THRESHOLD, TOKEN, KEY = range(6)
-_HEADERS = ("id", "name", "phrase", "thr.", "token", "key")
+_HEADERS = ("id", "name", "phrase", "threshold", "token", "key")
 _TIPS = (
     "The value of its pixels, which never changes; double-click for another colour",
     "As exported; double-click to change it",
@@ -131,7 +132,7 @@ class ClassModel(QAbstractTableModel):
         if column == ID and role == Qt.ItemDataRole.BackgroundRole:
             return QBrush(QColor(*entry.color))
         if column == ID and role == Qt.ItemDataRole.ForegroundRole:
-            return QBrush(QColor(contrast(entry.color)))
+            return QBrush(QColor(text_on(entry.color)))
         if role == Qt.ItemDataRole.FontRole and entry.id in self.present:
             font = QFont()
             font.setBold(column == NAME)
@@ -182,12 +183,6 @@ class ClassModel(QAbstractTableModel):
             there = self._session.view(entry.id).token is not None
             return ("on" if entry.source == "token" else "off") if there else "–"
         return _text(entry, column)
-
-
-def contrast(color: tuple[int, int, int]) -> str:
-    """Return black or white, whichever is read better on a colour."""
-    red, green, blue = color
-    return "black" if red * 3 + green * 6 + blue > 1100 else "white"
 
 
 def _text(entry: ProjectClass, column: int) -> str:

@@ -8,8 +8,6 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from magicgui.widgets import LineEdit
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import (
-    QCheckBox,
-    QComboBox,
     QFileDialog,
     QLabel,
     QLineEdit,
@@ -20,13 +18,15 @@ from qtpy.QtWidgets import (
 
 from napari_ovam._qt.session.settings import preferences
 from napari_ovam._qt.widgets.section import (
-    More,
     Section,
     button,
+    chooser,
     form,
     listen,
+    more,
     small_button,
 )
+from napari_ovam._qt.widgets.text import ElidedCheckBox
 
 from .exporting import Exports
 
@@ -52,21 +52,12 @@ class ExportSection(Section):
         """Make the widgets."""
         from napari_ovam.datasets.exporters import FORMATS
 
-        self.format = QComboBox()
-        self.format.setObjectName("format")
-        self.format.addItems(list(FORMATS))
-        self.format.setToolTip(
-            "indexed: PNGs of class ids; coco: JSON with masks; docs/export.md has all"
+        self.format = chooser(
+            "format",
+            "indexed: PNGs of class ids; coco: JSON with masks; docs/export.md has all",
+            FORMATS,
         )
-        self.scope = QComboBox()
-        self.scope.setObjectName("export_scope")
-        self.scope.addItems(_SCOPES)
-        self.scope.setToolTip("Which images to export")
-        for box in (self.format, self.scope):
-            box.setSizeAdjustPolicy(
-                QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon
-            )
-            box.setMinimumContentsLength(6)
+        self.scope = chooser("export_scope", "Which images to export", _SCOPES)
         self.row(QLabel("Format"), self.format, self.scope, stretch=1)
         self.chosen = QListWidget()
         self.chosen.setObjectName("export_samples")
@@ -84,14 +75,14 @@ class ExportSection(Section):
             "…", "folder_browse_button", self._browse, "Choose a folder"
         )
         self.row(QLabel("Folder"), self.folder, browse, stretch=1)
-        self.overwrite = QCheckBox("replace an earlier export")
-        self.overwrite.setObjectName("overwrite")
-        self.overwrite.setToolTip("Other files in the folder stay")
+        self.overwrite = ElidedCheckBox(
+            "overwrite", "replace an earlier export", "Other files in the folder stay"
+        )
         self.export_button = button(
             "Export", "export_button", self.export, "Write images and labels"
         )
         self.row(self.overwrite, self.export_button)
-        self.box.addWidget(More(self._form(), "more: split, other formats"))
+        self.box.addWidget(more(self._form(), "split, other formats"))
 
     def _form(self) -> QWidget:
         self.split = LineEdit(label="Split", name="split")

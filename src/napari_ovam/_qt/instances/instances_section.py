@@ -5,9 +5,10 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, ClassVar
 
-from qtpy.QtWidgets import QCheckBox, QLabel, QSizePolicy
+from qtpy.QtWidgets import QCheckBox
 
-from napari_ovam._qt.widgets.section import Section, button, listen, short
+from napari_ovam._qt.widgets.section import Section, button, listen
+from napari_ovam._qt.widgets.text import ElidedLabel
 
 from .instancing import TOOLS, InstanceEdits, Tool
 
@@ -15,7 +16,6 @@ if TYPE_CHECKING:
     from napari_ovam._qt.session.session import Session
 
 _BUTTONS: dict[Tool, str] = {"cut": "Cut", "split": "Split", "merge": "Merge"}
-_NAMED = 8  # classes whose objects are counted by name
 
 
 class InstancesSection(Section):
@@ -34,10 +34,7 @@ class InstancesSection(Section):
             "has an id of its own"
         )
         self.shown.clicked.connect(edits.show)
-        self.count = QLabel()
-        self.count.setObjectName("instances_text")
-        self.count.setWordWrap(True)
-        self.count.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Minimum)
+        self.count = ElidedLabel("instances_text")
         self.row(self.shown, self.count, stretch=1)
         self._tools = {}
         for tool, text in _BUTTONS.items():
@@ -65,11 +62,6 @@ class InstancesSection(Section):
             made.setEnabled(edits.shown)
         self.undo.setEnabled(edits.shown and edits.can_undo())
         counts = {n: c for n, c in edits.counts().items() if n in classes}
-        parts = [
-            f"{short(classes[n].name, 24)}: {count}"
-            for n, count in sorted(counts.items())[:_NAMED]
-        ]
-        if len(counts) > _NAMED:
-            parts.append(f"and {len(counts) - _NAMED} classes more")
+        parts = [f"{classes[n].name}: {count}" for n, count in sorted(counts.items())]
         text = ", ".join(parts) or "No objects in this image"
         self.count.setText(text if edits.shown else "Not shown; kept with the project")

@@ -18,15 +18,9 @@ from qtpy.QtWidgets import (
 )
 
 from napari_ovam._qt.layers.keys import described
-from napari_ovam._qt.widgets.section import (
-    More,
-    Section,
-    button,
-    clear,
-    form,
-    listen,
-    short,
-)
+from napari_ovam._qt.widgets.colors import text_on
+from napari_ovam._qt.widgets.section import Section, button, clear, form, listen, more
+from napari_ovam._qt.widgets.text import ElidedLabel
 
 from .labelling import Labelling
 from .uncertainty import UncertainPlaces
@@ -61,7 +55,8 @@ class LabelsSection(Section):
         self._rows = QGridLayout()
         self._rows.setHorizontalSpacing(4)
         self._rows.setVerticalSpacing(2)
-        self._rows.setColumnStretch(3, 1)
+        self._rows.setColumnStretch(1, 2)
+        self._rows.setColumnStretch(3, 3)
         self.box.addLayout(self._rows)
         self.labels_button = button(
             "Labels from maps",
@@ -74,8 +69,7 @@ class LabelsSection(Section):
         self.live.setChecked(True)
         self.live.setToolTip("Change the labels while a threshold is moved")
         self.row(self.labels_button, self.live)
-        self.edits = QLabel()
-        self.edits.setObjectName("edits_text")
+        self.edits = ElidedLabel("edits_text")
         self.discard_button = button(
             "Discard my edits",
             "discard_button",
@@ -99,7 +93,7 @@ class LabelsSection(Section):
         self.create_button = button("", "create_class_button", self._create)
         self.create_button.hide()
         self.box.addWidget(self.create_button)
-        self.box.addWidget(More(self._form()))
+        self.box.addWidget(more(self._form()))
         self._thresholds: dict[int, tuple[QSlider, QToolButton]] = {}
         listen(self, self.session.classes_changed, self._fill)
         listen(self, self.session.current_changed, self._fill)
@@ -122,7 +116,7 @@ class LabelsSection(Section):
         )
         self.smallest.tooltip = "In pixels; smaller parts are left out"
         self.parts = FloatSpinBox(
-            label="Sure parts",
+            label="Weakest part kept",
             name="parts",
             min=0,
             max=1,
@@ -130,8 +124,8 @@ class LabelsSection(Section):
             value=MEASURED_PARTS,
         )
         self.parts.tooltip = (
-            "Parts of a class whose map is below this share of its surest part's are "
-            "left out; 0 keeps all"
+            "As a share of the class's surest part: parts of which the map is less "
+            "sure are left out; 0 keeps all"
         )
         self.unite = CheckBox(text="Whole objects", name="unite", value=True)
         self.unite.tooltip = (
@@ -150,6 +144,7 @@ class LabelsSection(Section):
         for field in changing:
             field.changed.connect(self._options_changed)
         keys = QLabel("\n".join(["Keys on the layers:", described("\n")]))
+        keys.setWordWrap(True)
         fields.layout().addRow(keys)
         made: QWidget = fields
         return made
@@ -175,20 +170,17 @@ class LabelsSection(Section):
         self._show_edits()
 
     def _row(self, entry: ProjectClass) -> list[QWidget]:
-        color = QLabel(str(entry.id))
-        color.setObjectName(f"color_{entry.id}")
+        number = entry.id
+        color = QLabel(str(number))
+        color.setObjectName(f"color_{number}")
         color.setToolTip("The value of its pixels; double-click it under Classes")
-        red, green, blue = entry.color
-        text = "black" if red * 3 + green * 6 + blue > 1100 else "white"
         color.setAlignment(Qt.AlignmentFlag.AlignCenter)
         color.setStyleSheet(
-            f"background-color: rgb({red}, {green}, {blue}); color: {text};"
+            f"background-color: rgb{entry.color}; color: {text_on(entry.color)};"
             "min-width: 22px;"
         )
-        name = QLabel(short(entry.name, 16))
-        name.setObjectName(f"class_name_{entry.id}")
-        name.setToolTip(f"{entry.name}: change its name under Classes")
-        number = entry.id
+        tip = "Change its name under Classes"
+        name = ElidedLabel(f"class_name_{number}", entry.name, tip)
         value = QToolButton()
         value.setObjectName(f"automatic_{entry.id}")
         value.setFixedWidth(38)
@@ -198,7 +190,7 @@ class LabelsSection(Section):
         slider.setRange(1, 100)
         slider.setToolTip("Pixels of the map at or above this become the class")
         slider.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
-        slider.setMinimumWidth(50)
+        slider.setMinimumWidth(40)
         self._thresholds[entry.id] = slider, value
         self._show_threshold(entry)
         slider.valueChanged.connect(partial(self._threshold, number))

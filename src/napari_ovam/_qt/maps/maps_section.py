@@ -7,27 +7,20 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from magicgui.widgets import CheckBox, ComboBox, FloatSlider
 from qtpy.QtCore import Qt, Signal  # type: ignore[attr-defined]
-from qtpy.QtWidgets import (
-    QCheckBox,
-    QComboBox,
-    QGridLayout,
-    QLabel,
-    QPlainTextEdit,
-    QSizePolicy,
-    QWidget,
-)
+from qtpy.QtWidgets import QComboBox, QGridLayout, QLabel, QPlainTextEdit, QWidget
 
 from napari_ovam._qt.session.state import split_phrases
 from napari_ovam._qt.widgets.section import (
-    More,
     Section,
     button,
     clear,
     duration,
     form,
     listen,
+    more,
     small_button,
 )
+from napari_ovam._qt.widgets.text import ElidedCheckBox, ElidedLabel
 from napari_ovam.segmentation.class_maps import LAYERS
 
 from .live import LiveMaps
@@ -97,6 +90,7 @@ class MapsSection(Section):
         self._rows = QGridLayout()
         self._rows.setHorizontalSpacing(4)
         self._rows.setVerticalSpacing(2)
+        self._rows.setColumnStretch(0, 2)
         self._rows.setColumnStretch(1, 1)
         self.box.addLayout(self._rows)
         self.opacity = FloatSlider(
@@ -117,7 +111,7 @@ class MapsSection(Section):
         self.live.changed.connect(self.session.feature(LiveMaps).set_on)
         content: Any = form(self.opacity, self.layers, self.live)
         special = button(
-            "Map the special tokens",
+            "Map special tokens",
             "special_button",
             lambda: maps.map_special(self.phrases.text()),
             "Where the start and end tokens look, which surround every phrase",
@@ -129,7 +123,7 @@ class MapsSection(Section):
         content.layout().addRow(self.exact_button)
         listen(self, self.session.current_changed, self._show_exact)
         self._show_exact()
-        self.box.addWidget(More(content))
+        self.box.addWidget(more(content))
         listen(self, self.session.classes_changed, self._fill)
         listen(self, self.session.phrases_restored, self._restore)
         self.at_key("map", self.map)
@@ -140,15 +134,17 @@ class MapsSection(Section):
 
     def _show_exact(self) -> None:
         sample = self.session.current
-        text = "Run again for exact maps"
-        if sample is not None and sample.exact:
-            text = "These maps are exact"
-        elif sample is not None and sample.seconds >= 1:
-            text += f" (about {duration(sample.seconds)})"
-        self.exact_button.setText(text)
-        self.exact_button.setToolTip(
-            "Records everything in full precision; the same image, more memory"
+        exact = sample is not None and sample.exact
+        self.exact_button.setText(
+            "These maps are exact" if exact else "Make exact maps"
         )
+        tip = (
+            "Runs again and records everything in full precision; the same image, "
+            "more memory"
+        )
+        if sample is not None and sample.seconds >= 1:
+            tip += f"; about {duration(sample.seconds)}"
+        self.exact_button.setToolTip(tip)
         able = sample is not None and sample.trace is not None and not sample.exact
         self.exact_button.setEnabled(able)
 
@@ -159,20 +155,23 @@ class MapsSection(Section):
     def _fill(self) -> None:
         clear(self._rows)
         for index, entry in enumerate(self.session.classes.active):
-            for column, widget in enumerate(self._row(entry)):
+            shown, *others = self._row(entry)
+            self._rows.addWidget(shown, index, 0)
+            for column, widget in enumerate(others, start=1):
                 self._rows.addWidget(widget, index, column)
+            if not self._pieces(entry):  # the phrase has the room of both
+                self._rows.addWidget(shown, index, 0, 1, 2)
 
     def _row(self, entry: ProjectClass) -> list[QWidget]:
-        shown = QCheckBox(entry.phrase)
-        shown.setObjectName(f"show_map_{entry.id}")
-        shown.setToolTip("Show this map")
         view = self.session.view(entry.id)
+        shown = ElidedCheckBox(f"show_map_{entry.id}", entry.phrase, "Show this map")
         shown.setChecked(view.shown)
         shown.toggled.connect(partial(self.session.show_map, entry.id))
-        pieces = QLabel(_pieces(entry.phrase, view.pieces))
-        pieces.setObjectName(f"pieces_{entry.id}")
-        pieces.setToolTip("The pieces that the model's tokenizer makes of the phrase")
-        pieces.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Preferred)
+        pieces = ElidedLabel(
+            f"pieces_{entry.id}",
+            self._pieces(entry),
+            "The pieces that the model's tokenizer makes of the phrase",
+        )
         source = QComboBox()
         source.setObjectName(f"source_{entry.id}")
         source.addItems(["phrase", "token"])
@@ -197,9 +196,9 @@ class MapsSection(Section):
         self.phrases.setText(", ".join(rest))
         self.session.feature(Maps).drop_phrase(entry.id)
 
-
-def _pieces(phrase: str, pieces: tuple[str, ...]) -> str:
-    """Say what the tokenizer made of a phrase, where that is not its words."""
-    if not pieces or list(pieces) == phrase.split():
-        return ""
-    return f"{len(pieces)} pieces: {' · '.join(pieces)}"
+    def _pieces(self, entry: ProjectClass) -> str:
+        """Say what the tokenizer made of a phrase, where that is not its words."""
+        pieces = self.session.view(entry.id).pieces
+        if not pieces or list(pieces) == entry.phrase.split():
+            return ""
+        return f"{len(pieces)} pieces: {' · '.join(pieces)}"

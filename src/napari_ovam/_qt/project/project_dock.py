@@ -12,23 +12,19 @@ from qtpy.QtWidgets import (
     QAbstractItemView,
     QComboBox,
     QFileDialog,
-    QHBoxLayout,
     QHeaderView,
     QLabel,
     QLineEdit,
     QMenu,
-    QSizePolicy,
     QTableView,
-    QToolButton,
     QVBoxLayout,
     QWidget,
 )
 
 from napari_ovam._qt.layers.keys import ACTIONS, keys
-from napari_ovam._qt.widgets.compact import compact
 from napari_ovam._qt.widgets.docks import place_below
-from napari_ovam._qt.widgets.said import SaidLine
-from napari_ovam._qt.widgets.section import listen
+from napari_ovam._qt.widgets.section import Row, SaidLine, button, listen, menu_button
+from napari_ovam._qt.widgets.text import ElidedLabel
 from napari_ovam._qt.widgets.thumbnails import SIZE
 from napari_ovam.project.index import Status
 
@@ -68,12 +64,12 @@ class ProjectWidget(QWidget):
         layout = QVBoxLayout(self)
         layout.setContentsMargins(4, 2, 4, 2)
         layout.setSpacing(3)
-        layout.addLayout(self._project_row())
-        layout.addLayout(self._filter_row())
+        layout.addWidget(self._project_row())
+        layout.addWidget(self._filter_row())
         self.table = SampleTable(session)
         self.view = self._view()
         layout.addWidget(self.view, 1)
-        layout.addLayout(self._review_row())
+        layout.addWidget(self._review_row())
         layout.addWidget(ProposingRow(session, self.selected))
         layout.addWidget(SaidLine(session))
         for changed in (session.project_changed, session.samples_changed):
@@ -88,31 +84,35 @@ class ProjectWidget(QWidget):
 
     # -- making ------------------------------------------------------------------
 
-    def _project_row(self) -> QHBoxLayout:
-        self.name = QLabel()
-        self.name.setObjectName("project_name")
-        self.name.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
-        make = compact
-        self.open_button = make("Open…", "open_project_button", self._open)
-        self.open_button.setToolTip("Open a project folder")
-        self.new_button = make("New…", "new_project_button", self._new)
-        self.new_button.setToolTip("Make a project in an empty folder")
-        self.save_button = make("Save as…", "save_project_button", self._save_as)
-        self.save_button.setToolTip("Put the work of this window into a project folder")
-        self.close_button = make("Close", "close_project_button", self._close)
-        self.close_button.setToolTip("Close the project; everything in it is saved")
-        row = QHBoxLayout()
-        row.addWidget(self.name, 1)
-        for each in (
+    def _project_row(self) -> Row:
+        self.name = ElidedLabel("project_name")
+        self.open_button = button(
+            "Open…", "open_project_button", self._open, "Open a project folder"
+        )
+        self.new_button = button(
+            "New…", "new_project_button", self._new, "Make a project in an empty folder"
+        )
+        self.save_button = button(
+            "Save as…",
+            "save_project_button",
+            self._save_as,
+            "Put the work of this window into a project folder",
+        )
+        self.close_button = button(
+            "Close",
+            "close_project_button",
+            self._close,
+            "Close the project; everything in it is saved",
+        )
+        return Row(
+            self.name,
             self.open_button,
             self.new_button,
             self.save_button,
             self.close_button,
-        ):
-            row.addWidget(each)
-        return row
+        )
 
-    def _filter_row(self) -> QHBoxLayout:
+    def _filter_row(self) -> Row:
         self.status = QComboBox()
         self.status.setObjectName("status_filter")
         self.status.addItem("all", "")
@@ -134,25 +134,17 @@ class ProjectWidget(QWidget):
         self.text.textEdited.connect(lambda _: self._typing.start())
         self.count = QLabel()
         self.count.setObjectName("project_count")
-        self.keys_button = QToolButton()
-        self.keys_button.setObjectName("keys_button")
-        self.keys_button.setText("Keys")
-        self.keys_button.setStyleSheet("padding-right: 12px;")
-        self.keys_button.setToolTip(
+        self.keys_button = menu_button(
+            "Keys",
+            "keys_button",
+            self._fill_keys,
             "What keys do on the image and in this table; change them under File > "
-            "Preferences > OVAM"
+            "Preferences > OVAM",
         )
-        self.keys_button.setPopupMode(QToolButton.ToolButtonPopupMode.InstantPopup)
-        menu = QMenu(self.keys_button)
-        menu.aboutToShow.connect(partial(self._fill_keys, menu))
-        self.keys_button.setMenu(menu)
-        row = QHBoxLayout()
-        row.addWidget(QLabel("Show"))
-        row.addWidget(self.status)
-        row.addWidget(self.text, 1)
-        row.addWidget(self.count)
-        row.addWidget(self.keys_button)
-        return row
+        show = QLabel("Show")
+        return Row(
+            show, self.status, self.text, self.count, self.keys_button, stretch=2
+        )
 
     def _view(self) -> QTableView:
         view = _Table(self.session)
@@ -180,15 +172,13 @@ class ProjectWidget(QWidget):
         view.doubleClicked.connect(self._row_chosen)
         return view
 
-    def _review_row(self) -> QHBoxLayout:
-        row = QHBoxLayout()
-        self._review = {}
-        for name, text in _BUTTONS:
-            call = partial(self.session.do, name)
-            made = compact(text, f"{name}_button", call)
-            self._review[name] = made
-            row.addWidget(made)
-        return row
+    def _review_row(self) -> Row:
+        do = self.session.do
+        self._review = {
+            name: button(text, f"{name}_button", partial(do, name))
+            for name, text in _BUTTONS
+        }
+        return Row(*self._review.values(), stretch=None)
 
     def _show_keys(self) -> None:
         chosen = keys()
@@ -200,7 +190,6 @@ class ProjectWidget(QWidget):
                 made.setToolTip(f"{text} ({key})" if key else text)
 
     def _fill_keys(self, menu: QMenu) -> None:
-        menu.clear()
         chosen = keys()
         for action in ACTIONS:
             entry = menu.addAction(f"{action.text}\t{chosen[action.name]}")
@@ -221,8 +210,7 @@ class ProjectWidget(QWidget):
         projects = self.session.projects
         opened = projects.opened
         if opened.chosen:
-            name = opened.path.name + " (read only)" * opened.read_only
-            self.name.setText(f"<b>{_escaped(name)}</b>")
+            self.name.setText(opened.path.name + " (read only)" * opened.read_only)
             self.name.setToolTip(str(opened.path))
         else:
             self.name.setText("Not in a project yet" if projects.keys else "No project")
@@ -334,7 +322,3 @@ def _written(event: QKeyEvent) -> str:
         if event.modifiers() & modifier
     ]
     return "-".join([*parts, QKeySequence(event.key()).toString()])
-
-
-def _escaped(text: str) -> str:
-    return text.replace("&", "&amp;").replace("<", "&lt;")

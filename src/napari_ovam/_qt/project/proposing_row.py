@@ -9,7 +9,6 @@ from qtpy.QtCore import Qt
 from qtpy.QtWidgets import (
     QDialog,
     QDialogButtonBox,
-    QHBoxLayout,
     QHeaderView,
     QLabel,
     QMenu,
@@ -20,8 +19,7 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from napari_ovam._qt.widgets.compact import compact, menu_button
-from napari_ovam._qt.widgets.section import button, listen
+from napari_ovam._qt.widgets.section import Row, button, listen, menu_button
 
 from .proposing import Proposing
 from .review import Review
@@ -33,7 +31,7 @@ if TYPE_CHECKING:
     from napari_ovam.workflows.improving import Improvement, ImproveReport
 
 
-class ProposingRow(QWidget):
+class ProposingRow(Row):
     """Proposes labels and improves tokens; shows how far a job is, and Cancel.
 
     Parameters
@@ -45,33 +43,26 @@ class ProposingRow(QWidget):
     """
 
     def __init__(self, session: Session, selected: Callable[[], list[str]]) -> None:
-        super().__init__()
         self._session, self._selected = session, selected
         self._proposing = session.feature(Proposing)
-        self.propose = menu_button("Propose labels", "propose_button", self._fill)
-        self.propose.setToolTip(
+        self.propose = menu_button(
+            "Propose labels",
+            "propose_button",
+            self._fill,
             "Look for the phrases and tokens of all classes. Images that you edited, "
-            "accepted or rejected are never touched"
+            "accepted or rejected are never touched",
         )
-        self.improve = compact(
+        self.improve = button(
             "Improve tokens…",
             "improve_button",
             self._proposing.improve,
-        )
-        self.improve.setToolTip(
             "Optimize a token for each class on the accepted images, and compare it "
-            "with what the class has on images left out"
+            "with what the class has on images left out",
         )
         self.bar = QProgressBar()
         self.bar.setObjectName("project_progress")
         self.cancel = button("Cancel", "project_cancel_button", session.cancel)
-        row = QHBoxLayout(self)
-        row.setContentsMargins(0, 0, 0, 0)
-        for each in (self.propose, self.improve):
-            row.addWidget(each)
-        row.addWidget(self.bar, 1)
-        row.addWidget(self.cancel)
-        row.addStretch(0)
+        super().__init__(self.propose, self.improve, self.bar, self.cancel, stretch=2)
         listen(self, session.job_changed, self._show_job)
         listen(self, session.progressed, self._show_progress)
         listen(self, self._proposing.improved, self._show_report)
@@ -94,7 +85,6 @@ class ProposingRow(QWidget):
         return found
 
     def _fill(self, menu: QMenu) -> None:
-        menu.clear()
         menu.setToolTipsVisible(True)
         for text, keys, redo in self.scopes():
             entry: Any = menu.addAction(text)
@@ -121,7 +111,12 @@ class ProposingRow(QWidget):
             text = f"image {min(done + 1, total)} of {total}"
         else:
             text = f"{title} %p%" if total else title
-        self.bar.setFormat(text)
+        self.bar.setToolTip(title)
+        self.bar.setFormat(
+            self.bar.fontMetrics().elidedText(
+                text, Qt.TextElideMode.ElideMiddle, self.bar.width()
+            )
+        )
 
     def _show_report(self, report: ImproveReport) -> None:
         ImprovedTokens(self._session, report, self.window()).show()

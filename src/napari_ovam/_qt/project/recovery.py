@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from qtpy.QtWidgets import QHBoxLayout, QLabel, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QLabel, QVBoxLayout, QWidget
 
 from napari_ovam._qt.session.jobs import Background
-from napari_ovam._qt.widgets.section import button, listen
+from napari_ovam._qt.widgets.section import Row, button, listen
 from napari_ovam.project.scratch import clean, mark_done, unfinished
 
 if TYPE_CHECKING:
@@ -39,14 +39,11 @@ class RecoveryBar(QWidget):
             self._forget,
             "Its files stay for a month",
         )
-        row = QHBoxLayout()
-        row.addWidget(self.open_button)
-        row.addWidget(self.forget_button)
         layout = QVBoxLayout(self)
         layout.setContentsMargins(6, 2, 6, 2)
         layout.setSpacing(4)
         layout.addWidget(self.text)
-        layout.addLayout(row)
+        layout.addWidget(Row(self.open_button, self.forget_button))
         self.hide()
         listen(self, session.job_changed, self._show)
         listen(self, session.project_changed, self._look)

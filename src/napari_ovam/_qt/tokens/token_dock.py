@@ -24,10 +24,9 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from napari_ovam._qt.widgets.compact import compact, menu_button
 from napari_ovam._qt.widgets.docks import NAMES, dock_of, place_below
-from napari_ovam._qt.widgets.said import SaidLine
-from napari_ovam._qt.widgets.section import listen
+from napari_ovam._qt.widgets.section import Row, SaidLine, button, listen, menu_button
+from napari_ovam._qt.widgets.text import ElidedLabel
 
 from .library import Library
 from .token_table import PREVIEW, TokenTable
@@ -64,12 +63,12 @@ class TokenLibraryWidget(QWidget):
         layout = QVBoxLayout(self)
         layout.setContentsMargins(4, 2, 4, 2)
         layout.setSpacing(3)
-        layout.addLayout(self._filter_row())
+        layout.addWidget(self._filter_row())
         self.table = TokenTable(session)
         self.view = self._view()
         layout.addWidget(self.view, 1)
-        layout.addLayout(self._use_row())
-        layout.addLayout(self._file_row())
+        layout.addWidget(self._use_row())
+        layout.addWidget(self._file_row())
         layout.addWidget(SaidLine(session))
         listen(self, self._library.changed, self._show)
         listen(self, self._library.compared, self._show_compared)
@@ -81,7 +80,7 @@ class TokenLibraryWidget(QWidget):
 
     # -- making ------------------------------------------------------------------
 
-    def _filter_row(self) -> QHBoxLayout:
+    def _filter_row(self) -> Row:
         self.text = QLineEdit()
         self.text.setObjectName("token_filter")
         self.text.setPlaceholderText("name or phrase")
@@ -97,11 +96,7 @@ class TokenLibraryWidget(QWidget):
         for name in _SORTS:
             self.sort.addItem("IoU" if name == "iou" else name, name)
         self.sort.activated.connect(lambda _: self._filter())
-        row = QHBoxLayout()
-        row.addWidget(self.text, 1)
-        row.addWidget(QLabel("by"))
-        row.addWidget(self.sort)
-        return row
+        return Row(self.text, QLabel("by"), self.sort)
 
     def _view(self) -> QListView:
         view = QListView()
@@ -122,41 +117,54 @@ class TokenLibraryWidget(QWidget):
             selection.selectionChanged.connect(lambda *_: self._show())
         return view
 
-    def _use_row(self) -> QHBoxLayout:
-        make = menu_button
-        self.use_button = make("Use for", "use_token_for_button", self._fill_use)
-        self.compare_button = compact("Compare", "compare_button", self._compare)
-        self.compare_button.setToolTip("Compare two tokens, on the image that is shown")
-        self.save_button = make("Add", "add_token_button", self._fill_save)
-        self.save_button.setToolTip("Put the token of a class into the library")
-        row = QHBoxLayout()
-        for each in (self.use_button, self.compare_button, self.save_button):
-            row.addWidget(each)
-        row.addStretch(1)
-        return row
+    def _use_row(self) -> Row:
+        self.use_button = menu_button("Use for", "use_token_for_button", self._fill_use)
+        self.compare_button = button(
+            "Compare",
+            "compare_button",
+            self._compare,
+            "Compare two tokens, on the image that is shown",
+        )
+        self.save_button = menu_button(
+            "Add",
+            "add_token_button",
+            self._fill_save,
+            "Put the token of a class into the library",
+        )
+        return Row(self.use_button, self.compare_button, self.save_button, stretch=None)
 
-    def _file_row(self) -> QHBoxLayout:
-        self.import_button = compact("Import…", "import_token_button", self._import)
-        self.import_button.setToolTip(
-            "Tokens of .safetensors files, and the reference's .npy and dictionary"
+    def _file_row(self) -> Row:
+        self.import_button = button(
+            "Import…",
+            "import_token_button",
+            self._import,
+            "Tokens of .safetensors files, and the reference's .npy and dictionary",
         )
-        self.export_button = compact("Export…", "export_token_button", self._export)
-        self.export_button.setToolTip("As .safetensors, or the reference's .npy")
-        self.remove_button = compact("Remove…", "remove_token_button", self._remove)
-        self.restore_button = compact(
-            "Put back", "restore_token_button", self._library.restore
+        self.export_button = button(
+            "Export…",
+            "export_token_button",
+            self._export,
+            "As .safetensors, or the reference's .npy",
         )
-        self.restore_button.setToolTip("Put back every token that was removed")
-        row = QHBoxLayout()
-        for each in (
+        self.remove_button = button(
+            "Remove…",
+            "remove_token_button",
+            self._remove,
+            "Classes that use a token keep it, and Put back brings it back",
+        )
+        self.restore_button = button(
+            "Put back",
+            "restore_token_button",
+            self._library.restore,
+            "Put back every token that was removed",
+        )
+        return Row(
             self.import_button,
             self.export_button,
             self.remove_button,
             self.restore_button,
-        ):
-            row.addWidget(each)
-        row.addStretch(1)
-        return row
+            stretch=None,
+        )
 
     # -- showing -----------------------------------------------------------------
 
@@ -228,13 +236,11 @@ class TokenLibraryWidget(QWidget):
 
     def _fill_use(self, menu: QMenu) -> None:
         chosen = self.selected()
-        menu.clear()
         for entry in self.session.classes if len(chosen) == 1 else ():
             call = partial(self.session.sources.give, {entry.id: chosen[0].path})
             _add(menu, entry.name, call)
 
     def _fill_save(self, menu: QMenu) -> None:
-        menu.clear()
         for entry in self._with_token():
             call = partial(self._library.save, entry.id)
             _add(menu, f"The token of {entry.name}", call)
@@ -305,10 +311,11 @@ class ComparedTokens(QDialog):
             )
             shown.setPixmap(QPixmap.fromImage(data))
             column.addWidget(shown)
-            column.addWidget(QLabel(found.names[place]))
+            column.addWidget(ElidedLabel("compared_name", found.names[place]))
             pictures.addLayout(column)
         text = QLabel(summary(found))
         text.setObjectName("compared_text")
+        text.setWordWrap(True)
         text.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
         layout.addWidget(text)
 

@@ -6,18 +6,25 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from magicgui.widgets import ComboBox, SpinBox
-from qtpy.QtWidgets import QComboBox, QFileDialog, QHBoxLayout, QLabel, QWidget
+from qtpy.QtWidgets import QFileDialog, QWidget
 
 from napari_ovam._qt.widgets.plot import LossPlot
-from napari_ovam._qt.widgets.section import More, Section, button, form, listen
+from napari_ovam._qt.widgets.section import (
+    Row,
+    Section,
+    button,
+    chooser,
+    form,
+    listen,
+    more,
+)
+from napari_ovam._qt.widgets.text import ElidedLabel
 
 from .optimizing import Tokens
 
 if TYPE_CHECKING:
     from napari_ovam._qt.session.session import Session
     from napari_ovam._qt.session.state import LiveSample
-
-_BY_MINIMUM = QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon
 
 
 class TokenSection(Section):
@@ -28,17 +35,12 @@ class TokenSection(Section):
 
     def build(self) -> None:
         """Make the widgets."""
-        self.choice = QComboBox()
-        self.choice.setObjectName("token_class")
-        self.choice.setSizeAdjustPolicy(_BY_MINIMUM)
-        self.choice.setMinimumContentsLength(4)
-        self.choice.setToolTip("The class to find a token for")
-        self.scope = QComboBox()
-        self.scope.setObjectName("token_scope")
-        self.scope.addItems(["this image", "all edited images"])
-        self.scope.setSizeAdjustPolicy(_BY_MINIMUM)
-        self.scope.setMinimumContentsLength(6)
-        self.scope.setToolTip("The images whose labels the token learns from")
+        self.choice = chooser("token_class", "The class to find a token for", shown=4)
+        self.scope = chooser(
+            "token_scope",
+            "The images whose labels the token learns from",
+            ["this image", "all edited images"],
+        )
         self.optimize_button = button(
             "Optimize",
             "optimize_button",
@@ -48,8 +50,7 @@ class TokenSection(Section):
         self.row(self.choice, self.scope, self.optimize_button)
         self.plot = LossPlot()
         self.box.addWidget(self.plot)
-        self.scores = QLabel("No token yet")
-        self.scores.setObjectName("scores_text")
+        self.scores = ElidedLabel("scores_text", "No token yet")
         self.box.addWidget(self.scores)
         self.use_button = button(
             "Use for this class", "use_token_button", lambda: self._use("token")
@@ -61,14 +62,8 @@ class TokenSection(Section):
         self.save_button = button("Save token…", "save_token_button", self._save)
         self.load_button = button("Load token…", "load_token_button", self._load)
         content: Any = self._form()
-        buttons = QHBoxLayout()
-        buttons.addWidget(self.save_button)
-        buttons.addWidget(self.load_button)
-        holder = QWidget()
-        holder.setLayout(buttons)
-        buttons.setContentsMargins(0, 0, 0, 0)
-        content.layout().addRow(holder)
-        self.box.addWidget(More(content, "more: save, load, settings"))
+        content.layout().addRow(Row(self.save_button, self.load_button))
+        self.box.addWidget(more(content, "save, load, settings"))
         listen(self, self.session.classes_changed, self._fill)
         listen(self, self.session.optimized_step, self.plot.add)
         self.at_key("optimize", self.optimize)
@@ -77,7 +72,7 @@ class TokenSection(Section):
 
     def _form(self) -> QWidget:
         self.iterations = SpinBox(
-            label="Iterations (0: own)", name="iterations", min=0, max=100000, value=0
+            label="Iterations", name="iterations", min=0, max=100000, value=0
         )
         self.iterations.tooltip = "0: the recipe's own"
         self.recipe = ComboBox(
@@ -118,6 +113,7 @@ class TokenSection(Section):
             self.choice.addItem(entry.name, entry.id)
         self.choice.setCurrentIndex(max(0, self.choice.findData(number)))
         self.choice.blockSignals(False)
+        self.choice.currentTextChanged.emit(self.choice.currentText())
         self._show()
 
     def _show(self) -> None:

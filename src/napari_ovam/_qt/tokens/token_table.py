@@ -12,6 +12,7 @@ from qtpy.QtCore import QAbstractListModel, QByteArray, QMimeData, QModelIndex, 
 from qtpy.QtGui import QColor, QPixmap
 
 from napari_ovam._qt.session.loading import Loader
+from napari_ovam._qt.widgets.colors import muted
 from napari_ovam._qt.widgets.section import listen
 from napari_ovam._qt.widgets.thumbnails import Thumbnails
 from napari_ovam._qt.widgets.token_drop import MIME
@@ -29,8 +30,6 @@ if TYPE_CHECKING:
 PREVIEW = (96, 48)
 """Width and height of a picture in pixels: image and map side by side."""
 
-_GREY = QColor("#8a8f99")
-
 
 class TokenTable(QAbstractListModel):
     """The tokens of the library that the filter lets through.
@@ -43,7 +42,7 @@ class TokenTable(QAbstractListModel):
 
     def __init__(self, session: Session) -> None:
         super().__init__()
-        self._library = session.feature(Library)
+        self._library, self._viewer = session.feature(Library), session.viewer
         self._entries: list[TokenEntry] = []
         self.thumbnails = Thumbnails(Loader(), _preview, PREVIEW)
         self.thumbnails.made.connect(lambda _: self._redraw())
@@ -71,7 +70,7 @@ class TokenTable(QAbstractListModel):
             picture = entry.preview and self.thumbnails.get(_key(entry))
             return picture or _empty()
         if role == Qt.ItemDataRole.ForegroundRole and why:
-            return _GREY
+            return QColor(*muted(self._viewer.theme))
         if role == Qt.ItemDataRole.ToolTipRole:
             text = f"{entry.path.name}\ntext encoder: {entry.model or 'unknown'}"
             return f"{text}\n{why}" if why else text

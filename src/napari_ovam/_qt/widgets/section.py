@@ -1,4 +1,4 @@
-"""What the sections of the panel share: session, layout, status line."""
+"""What the sections of the panel and the docks share: rows, folds, status line."""
 
 from __future__ import annotations
 
@@ -6,24 +6,33 @@ import time
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from magicgui.widgets import CheckBox
-from qtpy.QtCore import Qt
+from qtpy.QtCore import QEvent, QSize, Qt, QTimer
+from qtpy.QtGui import QIcon
 from qtpy.QtWidgets import (
+    QComboBox,
     QFormLayout,
     QHBoxLayout,
-    QLabel,
+    QMenu,
     QProgressBar,
     QPushButton,
-    QSizePolicy,
     QToolButton,
     QVBoxLayout,
     QWidget,
 )
+from superqt import QCollapsible
+
+from .text import Message
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
-MAX_WIDTH = 360
-COLOURS = {"info": "", "warning": "color: #d9a300;", "error": "color: #ff6b5e;"}
+    from napari.viewer import Viewer
+    from qtpy.QtGui import QResizeEvent
+
+    from .colors import Kind
+
+_NO_LIMIT = 16_777_215  # Qt's own maximum of a height
+_SHOWN = 8  # characters of what takes the room of a row, before it is broken
 
 
 class Speaker(Protocol):
@@ -35,7 +44,11 @@ class Speaker(Protocol):
     asked: Any
 
     @property
-    def message(self) -> tuple[str, str]:
+    def viewer(self) -> Viewer:
+        """Whose theme is followed."""
+
+    @property
+    def message(self) -> tuple[str, Kind]:
         """The last sentence, and its kind."""
 
     @property
@@ -54,15 +67,7 @@ class StatusLine(QWidget):
         self._session = session
         self._since = 0.0
         self.setObjectName("status_line")
-        self.text = QLabel()
-        self.text.setObjectName("status_text")
-        self.text.setWordWrap(True)
-        self.text.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
-        self.text.setMinimumHeight(4 * self.text.fontMetrics().lineSpacing())
-        self.text.setAlignment(Qt.AlignmentFlag.AlignTop | Qt.AlignmentFlag.AlignLeft)
-        self.text.setSizePolicy(
-            QSizePolicy.Policy.Ignored, QSizePolicy.Policy.MinimumExpanding
-        )
+        self.text = Message(session.viewer, "status_text", lines=4)
         self.bar = QProgressBar()
         self.bar.setObjectName("progress_bar")
         self.cancel = button("Cancel", "cancel_button", session.cancel)
@@ -78,16 +83,11 @@ class StatusLine(QWidget):
             policy = widget.sizePolicy()
             policy.setRetainSizeWhenHidden(True)
             widget.setSizePolicy(policy)
-        listen(self, session.said, self._show)
+        listen(self, session.said, self.text.say)
         listen(self, session.job_changed, self._show_job)
         listen(self, session.progressed, self._show_progress)
-        self._show(*session.message)
+        self.text.say(*session.message)
         self._show_job()
-
-    def _show(self, text: str, kind: str) -> None:
-        self.text.setStyleSheet(COLOURS[kind])
-        self.text.setText(text)
-        self.text.setToolTip(text)
 
     def _show_job(self) -> None:
         self.bar.setVisible(self._session.busy)
@@ -108,6 +108,30 @@ class StatusLine(QWidget):
             left = f", {duration(seconds)} left"
         self.bar.setFormat(f"{done}/{total}{left}" if total else "")
         self.bar.setUpdatesEnabled(True)
+
+
+class SaidLine(Message):
+    """What the session says, for docks; hidden where a status line is seen.
+
+    Parameters
+    ----------
+    session
+        The session.
+    """
+
+    def __init__(self, session: Speaker) -> None:
+        super().__init__(session.viewer, "said_line", lines=2)
+        listen(self, session.said, self._show)
+        start = QTimer(self)  # once it is in a window
+        start.setSingleShot(True)
+        start.timeout.connect(lambda: self._show(*session.message))
+        start.start(0)
+
+    def _show(self, text: str, kind: Kind) -> None:
+        window = self.window()
+        there = [] if window is None else window.findChildren(StatusLine)
+        self.setVisible(not any(line.isVisible() for line in there))
+        self.say(text, kind)
 
 
 class Section(QWidget):
@@ -140,41 +164,141 @@ class Section(QWidget):
             self, self.session.asked, lambda asked: call() if asked == name else None
         )
 
-    def row(self, *widgets: QWidget, stretch: int = 0) -> QHBoxLayout:
+    def row(self, *widgets: QWidget, stretch: int = 0) -> None:
         """Add widgets side by side; the one at index `stretch` takes the room."""
-        row = QHBoxLayout()
-        row.setSpacing(4)
-        for index, widget in enumerate(widgets):
-            row.addWidget(widget, 1 if index == stretch else 0)
-        self.box.addLayout(row)
-        return row
+        self.box.addWidget(Row(*widgets, stretch=stretch))
 
 
-class More(QWidget):
-    """Advanced settings behind a small fold."""
+class Row(QWidget):
+    """Widgets side by side, in as many lines as the width needs.
 
-    def __init__(self, content: QWidget, text: str = "more") -> None:
+    Parameters
+    ----------
+    widgets
+        From left to right.
+    stretch
+        The index of the one that takes the room; the others share it where None does.
+    """
+
+    def __init__(self, *widgets: QWidget, stretch: int | None = 0) -> None:
         super().__init__()
-        self._fold = QToolButton()
-        self._fold.setText(text)
-        self._fold.setObjectName("more_button")
-        self._fold.setCheckable(True)
-        self._fold.setAutoRaise(True)
-        self._fold.setArrowType(Qt.ArrowType.RightArrow)
-        self._fold.setToolButtonStyle(Qt.ToolButtonStyle.ToolButtonTextBesideIcon)
-        self._content = content
-        content.setVisible(False)
-        layout = QVBoxLayout(self)
-        layout.setContentsMargins(0, 0, 0, 0)
-        layout.setSpacing(0)
-        layout.addWidget(self._fold)
-        layout.addWidget(content)
-        self._fold.toggled.connect(self._toggle)
+        self._widgets = widgets
+        self._wide = None if stretch is None else widgets[stretch]
+        self._lines: list[list[QWidget]] = []
+        self._box = QVBoxLayout(self)
+        self._box.setContentsMargins(0, 0, 0, 0)
+        self._box.setSpacing(4)
+        self._arrange([list(widgets)])
 
-    def _toggle(self, opened: bool) -> None:
-        arrow = Qt.ArrowType.DownArrow if opened else Qt.ArrowType.RightArrow
-        self._fold.setArrowType(arrow)
-        self._content.setVisible(opened)
+    def minimumSizeHint(self) -> QSize:
+        """Return the width of the widest alone, and the height of what is shown."""
+        shown = [w.minimumSizeHint().width() for w in self._widgets if not w.isHidden()]
+        return QSize(max(shown, default=0), super().minimumSizeHint().height())
+
+    def resizeEvent(self, event: QResizeEvent | None) -> None:
+        """Break the line where the room ends."""
+        super().resizeEvent(event)
+        self._fit()
+
+    def event(self, event: QEvent | None) -> bool:
+        """Fit anew when a widget is shown, hidden, or says more."""
+        done = super().event(event)
+        if event is not None and event.type() == QEvent.Type.LayoutRequest:
+            self._fit()
+        return done
+
+    def _fit(self) -> None:
+        lines: list[list[QWidget]] = [[]]
+        used = 0
+        for widget in self._widgets:
+            if widget.isHidden():
+                lines[-1].append(widget)
+                continue
+            wanted = self._wanted(widget) + self._box.spacing()
+            if used and used + wanted > self.width() + self._box.spacing():
+                lines.append([])
+                used = 0
+            lines[-1].append(widget)
+            used += wanted
+        if lines != self._lines:
+            self._arrange(lines)
+
+    def _wanted(self, widget: QWidget) -> int:
+        if widget is not self._wide:
+            return widget.sizeHint().width()
+        letters = _SHOWN * widget.fontMetrics().averageCharWidth()
+        return max(letters, widget.minimumSizeHint().width())
+
+    def _arrange(self, lines: list[list[QWidget]]) -> None:
+        self._lines = lines
+        while self._box.count():
+            self._box.takeAt(0)
+        for line in lines:
+            row = QHBoxLayout()
+            row.setSpacing(self._box.spacing())
+            for widget in line:
+                row.addWidget(widget, int(widget is self._wide))
+            self._box.addLayout(row)
+
+
+def fold(
+    text: str, content: QWidget, name: str, *, opened: bool = False
+) -> QCollapsible:
+    """Return a title that shows and hides what is below it: ▸ folded, ▾ open."""
+    made = QCollapsible(text, expandedIcon=QIcon(), collapsedIcon=QIcon())
+    made.setObjectName(name)
+    made.setDuration(0)  # no animation: the form can be used at once
+    layout: Any = made.layout()
+    layout.setContentsMargins(2, 0, 2, 0)
+    layout.setSpacing(0)
+    # As the content itself, and not in it: a fold holds its content to the height
+    # that it had, and a section grows with its classes and settings.
+    made.setContent(content)
+
+    def show(opened: bool) -> None:
+        made.setText(f"{'▾' if opened else '▸'}  {text}")
+        content.setMaximumHeight(_NO_LIMIT if opened else 0)
+
+    made.toggled.connect(show)
+    (made.expand if opened else made.collapse)(animate=False)
+    return made
+
+
+def more(content: QWidget, text: str = "more") -> QCollapsible:
+    """Return advanced settings behind a small fold."""
+    made = fold(text, content, "more")
+    content.setVisible(False)
+    made.toggled.connect(content.setVisible)
+    title = made.toggleButton()
+    title.setObjectName("more_button")
+    title.setStyleSheet("text-align: left; border: none; background: transparent;")
+    return made
+
+
+def chooser(
+    name: str, tip: str, items: Iterable[str] = (), *, shown: int = 6
+) -> QComboBox:
+    """Return a combo box that shows some characters; its tooltips hold all of them."""
+    made = QComboBox()
+    made.setObjectName(name)
+    made.setToolTip(tip)
+
+    def explain(_parent: Any, first: int, last: int) -> None:
+        for row in range(first, last + 1):
+            made.setItemData(row, made.itemText(row), Qt.ItemDataRole.ToolTipRole)
+
+    model: Any = made.model()
+    model.rowsInserted.connect(explain)
+    made.currentTextChanged.connect(lambda text: made.setToolTip(f"{text}\n{tip}"))
+    made.addItems(list(items))
+    _shorten(made, shown)
+    return made
+
+
+def _shorten(box: QComboBox, shown: int) -> None:
+    policy = QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon
+    box.setSizeAdjustPolicy(policy)
+    box.setMinimumContentsLength(shown)
 
 
 def button(
@@ -185,6 +309,21 @@ def button(
     made.setObjectName(name)
     made.setToolTip(tip)
     made.clicked.connect(lambda *_: clicked())
+    return made
+
+
+def menu_button(
+    text: str, name: str, fill: Callable[[QMenu], None], tip: str = ""
+) -> QPushButton:
+    """Return a button with a menu, which `fill` fills each time that it opens."""
+    made = QPushButton(text)
+    made.setObjectName(name)
+    made.setToolTip(tip)
+    made.setStyleSheet("padding-right: 18px;")
+    menu = QMenu(made)
+    menu.aboutToShow.connect(menu.clear)
+    menu.aboutToShow.connect(lambda: fill(menu))
+    made.setMenu(menu)
     return made
 
 
@@ -215,14 +354,20 @@ def form(*rows: Any) -> QWidget:
     layout = QFormLayout(holder)
     layout.setContentsMargins(4, 0, 0, 0)
     layout.setSpacing(3)
+    layout.setRowWrapPolicy(QFormLayout.RowWrapPolicy.WrapLongRows)
     for row in rows:
         field, *beside = row if isinstance(row, tuple) else (row,)
         field.native.setObjectName(field.name)
+        if isinstance(field.native, QComboBox):
+            _shorten(field.native, 6)
         line = QHBoxLayout()
         line.addWidget(field.native, 1)
         for widget in beside:
             line.addWidget(widget)
-        layout.addRow("" if isinstance(field, CheckBox) else field.label, line)
+        if isinstance(field, CheckBox):
+            layout.addRow(line)
+        else:
+            layout.addRow(field.label, line)
     return holder
 
 
