@@ -30,7 +30,7 @@ def photograph_guide(out: Path, home: Path) -> None:
         shown.press(name)
     shown.photograph("guide-doubt")
     shown.press("optimize_button")
-    assert any(view.token is not None for view in session.views.values()), session.message
+    assert any(view.token for view in session.views.values()), session.message
     session.proposing.propose(keys, redo=True)
     shown.wait()
     shown.photograph("guide-proposed")
