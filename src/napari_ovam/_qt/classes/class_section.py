@@ -7,7 +7,7 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from qtpy.QtCore import QPoint, Qt, QTimer
+from qtpy.QtCore import QPoint, Qt
 from qtpy.QtGui import QColor
 from qtpy.QtWidgets import (
     QAbstractItemView,
@@ -27,6 +27,7 @@ from napari_ovam._qt.widgets.section import (
     Section,
     button,
     chooser,
+    debounced,
     listen,
     menu_button,
     short,
@@ -46,7 +47,6 @@ if TYPE_CHECKING:
 
 _PRESETS = {"voc": "Pascal VOC, 20 classes", "coco": "COCO, 80 classes"}
 _IN_LEGEND = 12
-_PAUSE = 150  # ms between two looks at which classes the image holds
 
 
 class ClassSection(Section):
@@ -68,12 +68,9 @@ class ClassSection(Section):
         self._button_row()
         self.question = _Question(self)
         self.box.addWidget(self.question)
-        self._looking = QTimer(self)  # a stroke ends with several changes at once
-        self._looking.setSingleShot(True)
-        self._looking.setInterval(_PAUSE)
-        self._looking.timeout.connect(self._look)
+        soon = debounced(self, self._look)  # a stroke ends with several changes at once
         for signal in (self.session.labels_changed, self.session.current_changed):
-            listen(self, signal, self._soon)
+            listen(self, signal, soon)
         listen(self, self.session.classes_changed, self._show_legend)
         listen(self, self.session.classes_changed, self._show_selected)
         listen(self, self.session.job_changed, self._show_selected)
@@ -290,9 +287,6 @@ class ClassSection(Section):
             menu.exec(viewport.mapToGlobal(place))
 
     # -- the legend ------------------------------------------------------------------
-
-    def _soon(self) -> None:
-        self._looking.start()
 
     def _look(self) -> None:
         sample = self.session.current

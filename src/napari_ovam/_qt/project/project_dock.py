@@ -23,7 +23,14 @@ from qtpy.QtWidgets import (
 
 from napari_ovam._qt.layers.keys import ACTIONS, keys
 from napari_ovam._qt.widgets.docks import place_below
-from napari_ovam._qt.widgets.section import Row, SaidLine, button, listen, menu_button
+from napari_ovam._qt.widgets.section import (
+    Row,
+    SaidLine,
+    button,
+    debounced,
+    listen,
+    menu_button,
+)
 from napari_ovam._qt.widgets.text import ElidedLabel
 from napari_ovam._qt.widgets.thumbnails import SIZE
 from napari_ovam.project.index import Status
@@ -125,13 +132,10 @@ class ProjectWidget(QWidget):
         self.text.setObjectName("text_filter")
         self.text.setPlaceholderText("name or prompt")
         self.text.setClearButtonEnabled(True)
-        self._typing = QTimer(self)  # a letter alone would look through 1,000 rows
-        self._typing.setSingleShot(True)
-        self._typing.setInterval(150)
-        self._typing.timeout.connect(
-            lambda: self._reviewing.set_filter(text=self.text.text())
+        # a letter alone would look through 1,000 rows
+        self.text.textEdited.connect(
+            debounced(self, lambda: self._reviewing.set_filter(text=self.text.text()))
         )
-        self.text.textEdited.connect(lambda _: self._typing.start())
         self.count = QLabel()
         self.count.setObjectName("project_count")
         self.keys_button = menu_button(

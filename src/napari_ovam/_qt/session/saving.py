@@ -14,6 +14,7 @@ from napari_ovam.project.class_tokens import give_token
 from napari_ovam.project.index import ConflictError
 
 from .edits import Edits
+from .jobs import as_sentence
 from .state import DECIDED
 
 if TYPE_CHECKING:
@@ -96,8 +97,8 @@ class Saving:
     def begin(self) -> None:
         """Write to the session's project from now on."""
         opened = self.session.opened
-        self._classes = list(opened.project.classes)
         if self.autosave is None and not opened.read_only:
+            self._classes = list(opened.project.classes)
             self.autosave = Autosave(opened.project, failed=self._voice.failed.emit)
             if opened.scratch is not None:
                 self.submit("start", None, opened.scratch.start)
@@ -157,13 +158,16 @@ class Saving:
         write = partial(_write_labels, sample, now, self._voice.merged.emit)
         self.submit("labels", sample.key, write)
 
-    def _merged(self, sample: LiveSample, theirs: Any, mask: Any, clashes: int) -> None:
+    def _merged(
+        self, sample: LiveSample, now: Snapshot, theirs: Any, mask: Any, clashes: int
+    ) -> None:
         """Show what another program changed in labels that were changed here, too."""
         session = self.session
         if sample not in session.samples or sample.edits is None:
             return
         session.take_edits(sample)
         labels = sample.edits.labels
+        mask = mask & (labels == now.labels)  # and not changed again since
         labels[mask] = theirs[mask]
         sample.edits.take(labels)
         session.show_labels(sample)
@@ -185,6 +189,7 @@ class Saving:
 
     def save_token(self, number: int, token: Token) -> None:
         """Write the token of a class; the one that it had goes into the library."""
+        self.begin()
         give = partial(give_token, self.session.project, number, token, source=None)
         self.submit("token", number, give)
 
@@ -210,21 +215,21 @@ class Saving:
             session.trouble = self.trouble = ""
             session.say(f"Everything is saved in {session.project.path} again.")
             return
-        session.trouble = ""
-        session.complain(error)
-        self.trouble = session.message[0].rstrip(".")
-        session.trouble = (
-            f"Not saved yet: {self.trouble}. It could not be autosaved, is kept in "
-            "this window, and is tried again every 5 seconds."
-        )
-        session.say("", "error")
+        why = as_sentence(error).rstrip(".")
+        if why != self.trouble:
+            self.trouble = why
+            session.trouble = (
+                f"Not saved yet: {why}. It could not be autosaved, is kept in this "
+                "window, and is tried again every 5 seconds."
+            )
+            session.say("", "error")
 
 
 class _Voice(QObject):
     """Carries errors from the autosave's thread to the GUI's."""
 
     failed = Signal(object)
-    merged = Signal(object, object, object, int)
+    merged = Signal(object, object, object, object, int)
 
 
 def _write_labels(
@@ -258,7 +263,7 @@ def _write_labels(
         project.save_labels(
             key, both, None, painted=now.painted | mask, keep_others=bool(clashes)
         )
-        merged(sample, theirs, mask, clashes)
+        merged(sample, now, theirs, mask, clashes)
         now = Edits(both).now
     sample.on_disk = now
 

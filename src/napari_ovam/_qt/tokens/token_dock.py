@@ -25,7 +25,14 @@ from qtpy.QtWidgets import (
 )
 
 from napari_ovam._qt.widgets.docks import NAMES, dock_of, place_below
-from napari_ovam._qt.widgets.section import Row, SaidLine, button, listen, menu_button
+from napari_ovam._qt.widgets.section import (
+    Row,
+    SaidLine,
+    button,
+    debounced,
+    listen,
+    menu_button,
+)
 from napari_ovam._qt.widgets.text import ElidedLabel
 
 from .library import Library
@@ -85,11 +92,7 @@ class TokenLibraryWidget(QWidget):
         self.text.setObjectName("token_filter")
         self.text.setPlaceholderText("name or phrase")
         self.text.setClearButtonEnabled(True)
-        self._typing = QTimer(self)
-        self._typing.setSingleShot(True)
-        self._typing.setInterval(150)
-        self._typing.timeout.connect(self._filter)
-        self.text.textEdited.connect(lambda _: self._typing.start())
+        self.text.textEdited.connect(debounced(self, self._filter))
         self.sort = QComboBox()
         self.sort.setObjectName("token_sort")
         self.sort.setToolTip("What the tokens are sorted by")

@@ -20,6 +20,7 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 from superqt import QCollapsible
+from superqt.utils import QSignalDebouncer
 
 from .text import Message
 
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from napari.viewer import Viewer
+    from qtpy.QtCore import QObject
     from qtpy.QtGui import QResizeEvent
 
     from .colors import Kind
@@ -343,6 +345,16 @@ def listen(widget: QWidget, signal: Any, slot: Callable[..., Any]) -> None:
     """Connect a signal of the session for as long as the widget lives."""
     signal.connect(slot)
     widget.destroyed.connect(lambda *_: signal.disconnect(slot, missing_ok=True))
+
+
+def debounced(
+    parent: QObject, call: Callable[[], object], pause: int = 150
+) -> Callable[..., None]:
+    """Return what calls `call` once it was not asked to for `pause` milliseconds."""
+    made = QSignalDebouncer(parent=parent)
+    made.setTimeout(pause)
+    made.triggered.connect(lambda: call())
+    return lambda *_: made.throttle()
 
 
 def form(*rows: Any) -> QWidget:
