@@ -96,6 +96,7 @@ def test_unfinished_work_is_the_project_of_the_window(
     assert unfinished() == []  # this window has it
     layer = session.layers.find(session.current.key, "labels")
     layer.paint((12, 12), 1)
+    session.take_all()
     session.saving.flush()
     project = Project.open(folder)
     assert project.load_labels("cat-0")[12, 12] == 1
@@ -104,6 +105,7 @@ def test_unfinished_work_is_the_project_of_the_window(
     assert session.project.path == tmp_path / "mine"
     assert unfinished() == []
     layer.paint((14, 2), 1)
+    session.take_all()
     session.saving.flush()
     assert Project.open(tmp_path / "mine").load_labels("cat-0")[14, 2] == 1
     assert Project.open(folder).load_labels("cat-0")[14, 2] == 2

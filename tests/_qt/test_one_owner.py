@@ -59,11 +59,11 @@ def test_export_without_a_folder_keeps_things_and_instances(
     session.instances._want(sample, lambda each: split_by_seeds(each, number, halves))
     qtbot.waitUntil(lambda: not session.instances.busy, timeout=30_000)
     session.exports.export(
-        str(tmp_path / "out"), ["coco", "coco-panoptic"], session.projects.keys
+        str(tmp_path / "out"), ["coco-parts", "coco-panoptic"], session.projects.keys
     )
     qtbot.waitUntil(lambda: not session.busy, timeout=30_000)
     assert session.message[0].startswith("Exported 1 image"), session.message
-    paths = (tmp_path / "out" / "coco").rglob("*.json")
+    paths = (tmp_path / "out" / "coco-parts").rglob("*.json")
     content = next(
         c for c in map(json.loads, (p.read_text() for p in paths)) if "annotations" in c
     )

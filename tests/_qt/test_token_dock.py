@@ -14,7 +14,6 @@ from qtpy.QtWidgets import QApplication, QFileDialog, QMessageBox
 
 from napari_ovam import Token, encode_phrase, load_pipeline, load_token
 from napari_ovam._qt.classes.class_section import ClassSection
-from napari_ovam._qt.tokens.token_dock import ComparedTokens
 from napari_ovam._qt.widgets.token_drop import dragged_token
 from napari_ovam.project import Project
 from napari_ovam.project.token_library import TokenLibrary
@@ -224,20 +223,6 @@ def test_the_token_of_a_class_is_saved_with_a_picture(
     assert "hat-2" in window.said
     found = library.find("hat-2")
     assert found.with_suffix(".png").is_file()
-
-
-def test_two_are_compared_on_the_image(window: Window) -> None:
-    until(window, "cat", "dog", "hat", "broken")
-    select(window, 0, 2)
-    window.click("compare_button")
-    window.wait()
-    (dialog,) = window.viewer.window._qt_window.findChildren(ComparedTokens)
-    text = dialog.findChild(object, "compared_text").text()
-    assert "cosine similarity" in text
-    assert "IoU with the labels of cat" in text
-    first, second = text.rsplit(": ", 1)[1].split(" and ")
-    assert float(first) > float(second), "a hat finds the cat better"
-    assert "correlation of their maps on scene" in text
 
 
 def test_files_come_and_go(

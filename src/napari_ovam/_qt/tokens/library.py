@@ -1,4 +1,4 @@
-"""The token library of a session: tokens listed, given to classes, kept, compared."""
+"""The token library of a session: tokens listed, kept, imported."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from psygnal import Signal
 from napari_ovam._qt.session.loading import Loader
 from napari_ovam.project.token_library import TokenLibrary, TokenLibraryError
 
-from .library_tasks import Compared, compared, picture_of, read_entries
+from .library_tasks import picture_of, read_entries
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -39,7 +39,6 @@ class Library:
     """
 
     changed = Signal()
-    compared = Signal(object)  # Compared
 
     def __init__(self, session: Session) -> None:
         self.session = session
@@ -185,20 +184,6 @@ class Library:
             lambda _: TokenLibrary().export(token, path),
             returned=lambda made: self.session.say(f"Saved to {made}."),
         )
-
-    def compare(self, first: Path, second: Path) -> None:
-        """Compare two tokens, on the image that is shown where there is one."""
-        session, sample = self.session, self.session.current
-        session.take_edits(sample)
-        labels = None if sample is None or sample.edits is None else sample.edits.labels
-        classes = [(e.id, e.name, e.phrase) for e in session.classes]
-
-        def run(job: Job) -> Compared:
-            return compared(
-                first, second, sample, labels, classes, partial(self._trace, job=job)
-            )
-
-        session.start("Comparing", run, returned=self.compared.emit)
 
     def _trace(self, sample: LiveSample, job: Job) -> Trace | None:
         if sample.trace is None:

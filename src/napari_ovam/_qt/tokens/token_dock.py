@@ -7,13 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from qtpy.QtCore import QSize, Qt, QTimer
-from qtpy.QtGui import QImage, QPixmap
 from qtpy.QtWidgets import (
     QAbstractItemView,
     QComboBox,
-    QDialog,
     QFileDialog,
-    QHBoxLayout,
     QLabel,
     QLineEdit,
     QListView,
@@ -33,7 +30,6 @@ from napari_ovam._qt.widgets.section import (
     listen,
     menu_button,
 )
-from napari_ovam._qt.widgets.text import ElidedLabel
 
 from .library import Library
 from .token_table import PREVIEW, TokenTable
@@ -47,7 +43,6 @@ if TYPE_CHECKING:
     from napari_ovam.datasets.classes import ProjectClass
     from napari_ovam.project.token_library.entry import TokenEntry
 
-    from .library_tasks import Compared
 
 _SORTS = ("name", "iou", "date", "images", "phrase", "model")
 
@@ -78,7 +73,6 @@ class TokenLibraryWidget(QWidget):
         layout.addWidget(self._file_row())
         layout.addWidget(SaidLine(session))
         listen(self, self._library.changed, self._show)
-        listen(self, self._library.compared, self._show_compared)
         listen(self, session.classes_changed, self._show)
         listen(self, session.job_changed, self._job_changed)
         self.destroyed.connect(self.table.thumbnails.close)
@@ -122,19 +116,13 @@ class TokenLibraryWidget(QWidget):
 
     def _use_row(self) -> Row:
         self.use_button = menu_button("Use for", "use_token_for_button", self._fill_use)
-        self.compare_button = button(
-            "Compare",
-            "compare_button",
-            self._compare,
-            "Compare two tokens, on the image that is shown",
-        )
         self.save_button = menu_button(
             "Add",
             "add_token_button",
             self._fill_save,
             "Put the token of a class into the library",
         )
-        return Row(self.use_button, self.compare_button, self.save_button, stretch=None)
+        return Row(self.use_button, self.save_button, stretch=None)
 
     def _file_row(self) -> Row:
         self.import_button = button(
@@ -220,8 +208,6 @@ class TokenLibraryWidget(QWidget):
             if why
             else "Use the selected token for a class; or drag it onto the class"
         )
-        two = free and len(chosen) == 2
-        self.compare_button.setEnabled(two and not any(e.damaged for e in chosen))
         self.save_button.setEnabled(free and bool(self._with_token()))
         self.import_button.setEnabled(free)
         self.export_button.setEnabled(one and not chosen[0].damaged)
@@ -231,9 +217,6 @@ class TokenLibraryWidget(QWidget):
     def _with_token(self) -> list[ProjectClass]:
         session = self.session
         return [e for e in session.classes if session.view(e.id).token is not None]
-
-    def _show_compared(self, found: Compared) -> None:
-        ComparedTokens(found, self.window()).show()
 
     # -- doing -------------------------------------------------------------------
 
@@ -247,10 +230,6 @@ class TokenLibraryWidget(QWidget):
         for entry in self._with_token():
             call = partial(self._library.save, entry.id)
             _add(menu, f"The token of {entry.name}", call)
-
-    def _compare(self) -> None:
-        first, second = self.selected()
-        self._library.compare(first.path, second.path)
 
     def _import(self) -> None:
         path, _ = QFileDialog.getOpenFileName(
@@ -284,64 +263,6 @@ class TokenLibraryWidget(QWidget):
         )
         if answer == QMessageBox.StandardButton.Yes:
             self._library.remove([entry.path for entry in chosen])
-
-
-class ComparedTokens(QDialog):
-    """Two tokens beside one another: figures, and their maps on the image.
-
-    Parameters
-    ----------
-    found
-        What to show.
-    parent
-        The window that it belongs to.
-    """
-
-    def __init__(self, found: Compared, parent: QWidget | None = None) -> None:
-        super().__init__(parent)
-        self.setObjectName("compared_tokens")
-        self.setWindowTitle("Two tokens")
-        self.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
-        layout = QVBoxLayout(self)
-        pictures = QHBoxLayout()
-        layout.addLayout(pictures)
-        for place, picture in enumerate(found.pictures):
-            column = QVBoxLayout()
-            shown = QLabel()
-            height, width = picture.shape[:2]
-            data = QImage(
-                picture.tobytes(), width, height, 3 * width, QImage.Format.Format_RGB888
-            )
-            shown.setPixmap(QPixmap.fromImage(data))
-            column.addWidget(shown)
-            column.addWidget(ElidedLabel("compared_name", found.names[place]))
-            pictures.addLayout(column)
-        text = QLabel(summary(found))
-        text.setObjectName("compared_text")
-        text.setWordWrap(True)
-        text.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
-        layout.addWidget(text)
-
-
-def summary(found: Compared) -> str:
-    """Return the figures of a comparison, a line each."""
-    result, (one, two) = found.result, found.names
-    lines = [f"{one} and {two}", f"cosine similarity {result.cosine:.3f}"]
-    if result.direction is not None:
-        lines.append(f"of class minus background {result.direction:.3f}")
-    if result.correlation is not None:
-        lines.append(
-            f"correlation of their maps on {found.title} {result.correlation:.3f}"
-        )
-    if result.iou is not None:
-        first, second = result.iou
-        lines.append(
-            f"IoU with the labels of {found.label}, each at its best threshold: "
-            f"{first:.2f} and {second:.2f}"
-        )
-    elif result.maps is None:
-        lines.append("show an image to compare their maps on it")
-    return "\n".join(lines)
 
 
 def _add(menu: QMenu, text: str, call: Callable[[], Any]) -> None:
