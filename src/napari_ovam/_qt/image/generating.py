@@ -141,13 +141,13 @@ class Images:
                 self._layers.show_preview(value.picture, size[0])
             else:
                 self._layers.remove_preview()
-                made = self._add_made(value, value.generation.settings.prompt)
+                made = self.add_made(value, value.generation.settings.prompt)
                 made.exact = _is_exact(trace)
 
         self.session.start(
             "Generating",
             run,
-            returned=lambda _: self._after_images(),
+            returned=lambda _: self.after_images(),
             previewed=arrived,
             ended=self._layers.remove_preview,
             kept="Nothing was changed: correct the values and generate again.",
@@ -182,77 +182,12 @@ class Images:
         placement
             Where the image lies in the world, as of `placement_of`.
         """
-        wanted = self.session.map_requests()
-        labels = self.session.automatic_labels()
-        choice = self.session.choice
-        told: list[_Told] = []
-        pages: list[SeveralPages] = []
-
-        def run(job: Job) -> bool:
-            from napari_ovam import TraceSettings
-
-            try:
-                image, metadata = read()
-            except SeveralPages as several:
-                pages.append(several)  # returned, a job would take it for its error
-                return False
-            found = _Told.of(metadata, choice.model)
-            told.append(found)
-            shared = TraceSettings(), wanted, labels, job
-            models = self.session.models
-            if found.settings is not None and (
-                found.ours if reproduce is None else reproduce
-            ):
-                used = replace(choice, model=found.model or choice.model)
-                settings = found.settings
-                found.again = True
-                other = tasks.reproduce_image(models, used, image, settings, *shared)
-                return other is None
-            pairs = [(image, found.prompt or prompt)]
-            tasks.trace_images(models, choice, pairs, *shared, look)
-            return True
-
-        def arrived(made: tasks.Made) -> None:
-            found = told[0]
-            about: dict[str, Any] = {}
-            if not found.again:
-                about = {"prompt": found.prompt or prompt, **(look or {})}
-            if placement:
-                about[PLACEMENT] = dict(placement)
-            if found.metadata is not None and found.metadata.raw:
-                about["source"] = source_of(name, found.metadata)
-            self._add_made(made, name, loaded=not found.again, about=about)
-
-        def done(same: bool) -> None:
-            if pages:
-                self.session.say(f"{pages[0]}.")
-                self.pages_found.emit(pages[0])
-                return
-            (found,) = told
-            if found.settings is not None:
-                self.session.settings_restored.emit(found.settings)
-            again = partial(self.load, read, name, prompt=prompt, look=look)
-            if same:
-                if found.again and found.model:
-                    self.reproduced.emit(found.model)
-                self._after_images(found.note)
-                if reproduce is None and found.can_be_offered:
-                    self.reproducible.emit(found.model, partial(again, reproduce=True))
-                return
-            self.session.say(
-                "These settings make other pixels here (another model, device or "
-                f"version). {found.note} "
-                + ("Trace the image itself instead?" if reproduce is None else _STAYS),
-                "warning",
-            )
-            if reproduce is None:
-                self.differs.emit(partial(again, reproduce=False))
-
+        load = _Load(self, read, name, prompt, look or {}, reproduce, placement or {})
         self.session.start(
             "Loading the image",
-            run,
-            returned=done,
-            previewed=arrived,
+            load.run,
+            returned=load.done,
+            previewed=load.arrived,
             kept="Nothing was changed.",
         )
 
@@ -318,7 +253,7 @@ class Images:
             kept="The trace and maps are as they were.",
         )
 
-    def _add_made(
+    def add_made(
         self,
         made: tasks.Made,
         name: str,
@@ -326,6 +261,7 @@ class Images:
         loaded: bool = False,
         about: Mapping[str, Any] | None = None,
     ) -> LiveSample:
+        """Add an image that a model made, or looked at, and show it."""
         generation = made.generation
         maps = made.maps.maps if made.maps is not None else {}
         sample = self.session.projects.add(
@@ -345,7 +281,8 @@ class Images:
         sample.extra["notes"] = made.notes
         return sample
 
-    def _after_images(self, told: str = "") -> None:
+    def after_images(self, told: str = "") -> None:
+        """Say what can be done next, after what there is to say of the images."""
         notes = (
             self.session.current.extra.pop("notes", ()) if self.session.current else ()
         )
@@ -363,6 +300,99 @@ class Images:
         while free in names:
             free, number = f"{name} ({number})", number + 1
         return free
+
+
+@dataclass
+class _Load:
+    """An image that is being loaded: see `Images.load`."""
+
+    images: Images
+    read: Callable[[], tuple[NDArray[np.uint8], ImageMetadata | None]]
+    name: str
+    prompt: str
+    look: Mapping[str, Any]
+    reproduce: bool | None
+    placement: Mapping[str, Any]
+    found: _Told | None = None
+    pages: SeveralPages | None = None
+
+    def __post_init__(self) -> None:
+        session = self.images.session
+        self._choice, self._models = session.choice, session.models
+        self._wanted = session.map_requests(), session.automatic_labels()
+
+    def run(self, job: Job) -> bool:
+        """Read and trace it; False where other pixels came out, or pages were found."""
+        from napari_ovam import TraceSettings
+
+        choice = self._choice
+        try:
+            image, metadata = self.read()
+        except SeveralPages as several:
+            self.pages = several  # returned, a job would take it for its error
+            return False
+        self.found = found = _Told.of(metadata, choice.model)
+        shared = TraceSettings(), *self._wanted, job
+        ours = found.ours if self.reproduce is None else self.reproduce
+        if found.settings is not None and ours:
+            used = replace(choice, model=found.model or choice.model)
+            found.again = True
+            other = tasks.reproduce_image(
+                self._models, used, image, found.settings, *shared
+            )
+            return other is None
+        pairs = [(image, found.prompt or self.prompt)]
+        tasks.trace_images(self._models, choice, pairs, *shared, self.look)
+        return True
+
+    def arrived(self, made: tasks.Made) -> None:
+        """Add what was traced."""
+        found = self.found or _Told(None, None, "")
+        about: dict[str, Any] = {}
+        if not found.again:
+            about = {"prompt": found.prompt or self.prompt, **self.look}
+        if self.placement:
+            about[PLACEMENT] = dict(self.placement)
+        if found.metadata is not None and found.metadata.raw:
+            about["source"] = source_of(self.name, found.metadata)
+        self.images.add_made(made, self.name, loaded=not found.again, about=about)
+
+    def done(self, same: bool) -> None:
+        """Say what came of it, and what else can be done with the file."""
+        images, session, found = self.images, self.images.session, self.found
+        if self.pages is not None:
+            session.say(f"{self.pages}.")
+            images.pages_found.emit(self.pages)
+        if found is None:
+            return
+        if found.settings is not None:
+            session.settings_restored.emit(found.settings)
+        if same:
+            if found.again and found.model:
+                images.reproduced.emit(found.model)
+            images.after_images(found.note)
+            if self.reproduce is None and found.can_be_offered:
+                images.reproducible.emit(found.model, partial(self._again, True))
+            return
+        asks = self.reproduce is None
+        session.say(
+            "These settings make other pixels here (another model, device or "
+            f"version). {found.note} "
+            + ("Trace the image itself instead?" if asks else _STAYS),
+            "warning",
+        )
+        if asks:
+            images.differs.emit(partial(self._again, False))
+
+    def _again(self, reproduce: bool) -> None:
+        self.images.load(
+            self.read,
+            self.name,
+            prompt=self.prompt,
+            look=self.look,
+            reproduce=reproduce,
+            placement=self.placement,
+        )
 
 
 def _is_exact(trace: Mapping[str, Any] | None) -> bool:

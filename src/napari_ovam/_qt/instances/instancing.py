@@ -133,7 +133,7 @@ class InstanceEdits:
         if not on:
             self.set_tool("")
             for each in session.samples:
-                self._layers.remove_instances(each.key)
+                self._layers.remove_extra(each.key, "instances")
         elif sample is not None:
             self._want(sample)
         self.changed.emit()

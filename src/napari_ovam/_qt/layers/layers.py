@@ -324,10 +324,6 @@ class SampleLayers:
             layer.data = ids
             layer.features = names
 
-    def remove_instances(self, sample: str) -> None:
-        """Take the layer of a sample's instances away."""
-        self.remove_extra(sample, _INSTANCES)
-
     def show_classes(self, classes: ClassTable) -> None:
         """Give every Labels and map layer the names and colours of the table."""
         colors = tuple((entry.id, entry.color) for entry in classes)

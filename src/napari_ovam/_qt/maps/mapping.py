@@ -44,7 +44,7 @@ class Maps:
 
         def run(job: Job) -> tasks.Maps:
             if sample.trace is None:
-                sample.trace = self.session.projects.trace(sample, job)
+                sample.trace = self.session.models.trace(sample, job)
             return tasks.make_maps(
                 self.session.models, sample.choice, sample.trace, wanted, job
             )

@@ -9,11 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 from napari_ovam.hub.recent import remember_model
 
+from .reading import as_settings
+
 if TYPE_CHECKING:
     from napari_ovam import Token
+    from napari_ovam.attention.trace import Trace
     from napari_ovam.hub.memory import MemoryPlan
 
-    from .state import ModelChoice
+    from .state import LiveSample, ModelChoice
     from .worker import Job
 
 
@@ -69,6 +72,18 @@ class Models:
 
                 self._encoded[key] = encode_phrase(self.get(choice, job), phrase)
             return self._encoded[key]
+
+    def trace(self, sample: LiveSample, job: Job) -> Trace:
+        """Return the trace of a sample: from the project, else made now."""
+        from napari_ovam.workflows.sample_trace import sample_trace, saved_trace
+
+        project, name = sample.project, sample.key
+        sample.settings = as_settings(project.settings(name))
+        if (found := saved_trace(project, name)) is not None:
+            return found
+        pipe = self.get(sample.choice, job)
+        job.describe("Getting the trace of the image")
+        return sample_trace(project, name, pipe, progress=job.progress)
 
 
 def load_model(choice: ModelChoice, plan: MemoryPlan | None) -> Any:

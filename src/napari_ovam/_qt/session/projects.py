@@ -16,7 +16,7 @@ from napari_ovam.project.scratch import copy_project, mark_done
 
 from .edits import Edits
 from .loading import Loader
-from .reading import as_settings, new_scratch, open_project, read_sample
+from .reading import mark_seen, new_scratch, open_project, read_sample
 from .state import ClassView, LiveSample, title
 
 if TYPE_CHECKING:
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from napari_ovam.base.generation_settings import GenerationSettings
     from napari_ovam.project.index import Status
 
-    from .edits import Snapshot
     from .reading import Opened
     from .saving import Saving
     from .worker import Job
@@ -85,12 +84,8 @@ class Projects:
 
     def create(self, path: Path) -> None:
         """Make a project in a new or empty folder, and open it."""
-
-        def make() -> Opened:
-            Project.create(path)
-            return open_project(Path(path))
-
-        self._change("Making the project", make)
+        make = partial(Project.create, path)
+        self._change("Making the project", lambda: open_project(make().path))
 
     def leave(self) -> None:
         """Close the project; the window is as at its start."""
@@ -386,7 +381,9 @@ class Projects:
             return  # a person's strokes win
         sample.edits = found.edits or Edits(np.zeros(sample.shape, np.uint8))
         self._is_on_disk(sample)
-        self.saving.submit("seen", sample.key, partial(_see, sample, sample.on_disk))
+        self.saving.submit(
+            "seen", sample.key, partial(mark_seen, sample, sample.on_disk)
+        )
         session.show_labels(sample)
         session.sample_changed.emit(sample.key)
         session.labels_changed.emit()
@@ -401,25 +398,3 @@ class Projects:
     def _is_on_disk(self, sample: LiveSample) -> None:
         if sample.edits is not None:
             sample.saved = sample.on_disk = sample.edits.now
-
-    def trace(self, sample: LiveSample, job: Job) -> Trace:
-        """Return the trace of a sample: from the project, else made now.
-
-        Called in a job's thread.
-        """
-        from napari_ovam.workflows.sample_trace import sample_trace, saved_trace
-
-        project, name = sample.project, sample.key
-        sample.settings = as_settings(project.settings(name))
-        if (found := saved_trace(project, name)) is not None:
-            return found
-        pipe = self.session.models.get(sample.choice, job)
-        job.describe("Getting the trace of the image")
-        return sample_trace(project, name, pipe, progress=job.progress)
-
-
-def _see(sample: LiveSample, shown: Snapshot | None) -> None:
-    """Let labels on the disk be replaced, as long as they are those in the window."""
-    found = sample.project.load_labels(sample.key, to_edit=False)
-    if found is not None and shown is not None and np.array_equal(found, shown.labels):
-        sample.project.load_labels(sample.key)

@@ -13,7 +13,7 @@ from napari_ovam.project import Project, ProjectError
 from napari_ovam.project.index import BACKUP, INDEX
 from napari_ovam.project.scratch import Scratch, is_scratch
 
-from .edits import Edits
+from .edits import Edits, Snapshot
 from .state import LiveSample, ModelChoice
 
 if TYPE_CHECKING:
@@ -196,3 +196,10 @@ def edits_of(
             return Edits(ids)
         painted = np.ones(ids.shape, bool)
     return Edits(np.where(painted, 0, ids), ids, painted)
+
+
+def mark_seen(sample: LiveSample, shown: Snapshot | None) -> None:
+    """Let labels on the disk be replaced, as long as they are those in the window."""
+    found = sample.project.load_labels(sample.key, to_edit=False)
+    if found is not None and shown is not None and np.array_equal(found, shown.labels):
+        sample.project.load_labels(sample.key)

@@ -187,5 +187,5 @@ class Library:
 
     def _trace(self, sample: LiveSample, job: Job) -> Trace | None:
         if sample.trace is None:
-            sample.trace = self.session.projects.trace(sample, job)
+            sample.trace = self.session.models.trace(sample, job)
         return sample.trace

@@ -30,36 +30,18 @@ class Tokens:
         settings: Callable[[], OptimizationSettings] | None = None,
     ) -> None:
         """Optimize a token for a class from the labels of samples."""
-        if number not in self.session.classes:
-            self.session.complain("There is no class yet: map a phrase first")
-            return
-        entry = self.session.classes[number]
-        usable = [s for s in samples if s.trace is not None and s.edits is not None]
+        session = self.session
+        usable = self._usable(number, samples)
         if not usable:
-            self.session.complain(
-                "There are no labels to learn from: press Labels from maps"
-            )
             return
-        for sample in usable:
-            self.session.take_edits(sample)
-        usable = [s for s in usable if s.edits and (s.edits.labels == number).any()]
-        if not usable:
-            self.session.complain(
-                f"No pixel of these labels is {entry.name}: paint it first, or choose "
-                "another class"
-            )
-            return
-        untouched = [s for s in usable if s.edits and s.edits.are_proposal]
-        layers = self.session.map_layers
-        refine = self.session.label_rules.refine
-        request = tasks.MapRequest(entry.id, entry.phrase, layers=layers)
+        entry, refine = session.classes[number], session.label_rules.refine
+        request = tasks.MapRequest(number, entry.phrase, layers=session.map_layers)
         choice = usable[0].choice
-        labels = [s.edits.labels.copy() for s in usable if s.edits]
+        labels = [s.edits.labels for s in usable if s.edits]
         traces = [s.trace for s in usable if s.trace is not None]
         images = [s.image for s in usable]
-        keys = [s.key for s in usable]
         warning = ""
-        if untouched:
+        if any(s.edits and s.edits.are_proposal for s in usable):
             warning = (
                 "These labels are still exactly the map, so a token can learn little "
                 "from them: correct them with the brush for a better one."
@@ -71,7 +53,7 @@ class Tokens:
             targets = [labels_to_target(each, number) for each in labels]
             made = settings() if settings is not None else None
             return tasks.optimize(
-                self.session.models,
+                session.models,
                 choice,
                 request,
                 traces,
@@ -82,34 +64,38 @@ class Tokens:
                 job,
             )
 
-        live: Any = self.session.layers.find(keys[0], "map", number)
-
-        def shown() -> Any:  # a person may have removed it meanwhile
-            return live if live in self.session.viewer.layers else None
-
-        def step(value: tasks.Step) -> None:
-            self.session.optimized_step.emit(value.index, value.loss)
-            if (layer := shown()) is not None:
-                layer.data = value.map
-                scale = np.divide(usable[0].shape, value.map.shape)
-                if not np.array_equal(layer.scale, scale):  # each costs a drawing
-                    layer.scale = scale
-
-        def ended() -> None:
-            if (layer := shown()) is not None:
-                layer.scale = (1, 1)
-                layer.data = usable[0].maps.get(number, layer.data)
-
-        job = self.session.start(
+        live = _LiveMap(session, usable[0], number)
+        job = session.start(
             "Optimizing",
             run,
             returned=lambda result: self._optimized(number, result, warning),
-            previewed=step,
-            ended=ended,
+            previewed=live.step,
+            ended=live.restore,
             kept="The token in use and all labels are as they were.",
         )
         if job is not None and warning:
-            self.session.say(f"Optimizing… {warning}", "warning")
+            session.say(f"Optimizing… {warning}", "warning")
+
+    def _usable(self, number: int, samples: Sequence[LiveSample]) -> list[LiveSample]:
+        """Return the samples whose labels hold a class; none, and why, without."""
+        session = self.session
+        if number not in session.classes:
+            session.complain("There is no class yet: map a phrase first")
+            return []
+        traced = [s for s in samples if s.trace is not None and s.edits is not None]
+        for sample in traced:
+            session.take_edits(sample)
+        usable = [s for s in traced if s.edits and number in s.edits.now.ids]
+        if not traced:
+            session.complain(
+                "There are no labels to learn from: press Labels from maps"
+            )
+        elif not usable:
+            session.complain(
+                f"No pixel of these labels is {session.classes[number].name}: paint it "
+                "first, or choose another class"
+            )
+        return usable
 
     def _optimized(self, number: int, result: tasks.Optimized, warning: str) -> None:
         session = self.session
@@ -148,3 +134,30 @@ class Tokens:
         self.session.start(
             "Saving", run, returned=lambda _: self.session.say(f"Saved to {path}.")
         )
+
+
+class _LiveMap:
+    """The map layer of a class, which shows each step of an optimization."""
+
+    def __init__(self, session: Session, sample: LiveSample, number: int) -> None:
+        self._session, self._sample, self._number = session, sample, number
+        self._layer = session.layers.find(sample.key, "map", number)
+
+    @property
+    def _shown(self) -> Any:  # a person may have removed it meanwhile
+        return self._layer if self._layer in self._session.viewer.layers else None
+
+    def step(self, value: tasks.Step) -> None:
+        """Show one step."""
+        self._session.optimized_step.emit(value.index, value.loss)
+        if (layer := self._shown) is not None:
+            layer.data = value.map
+            scale = np.divide(self._sample.shape, value.map.shape)
+            if not np.array_equal(layer.scale, scale):  # each costs a drawing
+                layer.scale = scale
+
+    def restore(self) -> None:
+        """Show the map again."""
+        if (layer := self._shown) is not None:
+            layer.scale = (1, 1)
+            layer.data = self._sample.maps.get(self._number, layer.data)

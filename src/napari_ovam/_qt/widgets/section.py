@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from magicgui.widgets import CheckBox
 from qtpy.QtCore import QEvent, QSize, Qt, QTimer
@@ -27,38 +27,14 @@ from .text import Message
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from napari.viewer import Viewer
     from qtpy.QtCore import QObject
     from qtpy.QtGui import QResizeEvent
 
     from .colors import Kind
+    from .speaker import Speaker
 
 _NO_LIMIT = 16_777_215  # Qt's own maximum of a height
 _SHOWN = 8  # characters of what takes the room of a row, before it is broken
-
-
-class Speaker(Protocol):
-    """What a status line shows: a session."""
-
-    said: Any
-    job_changed: Any
-    progressed: Any
-    asked: Any
-
-    @property
-    def viewer(self) -> Viewer:
-        """Whose theme is followed."""
-
-    @property
-    def message(self) -> tuple[str, Kind]:
-        """The last sentence, and its kind."""
-
-    @property
-    def busy(self) -> bool:
-        """Whether a long task runs."""
-
-    def cancel(self) -> None:
-        """Ask it to stop."""
 
 
 class StatusLine(QWidget):

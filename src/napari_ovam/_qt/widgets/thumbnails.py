@@ -81,10 +81,6 @@ class Thumbnails(QObject):
         self._loader.clear()
         self._made.clear()
 
-    def drop_waiting(self) -> None:
-        """Make no pictures for rows that were scrolled away."""
-        self._loader.clear()
-
     def close(self) -> None:
         """End the thread."""
         self._loader.close()
