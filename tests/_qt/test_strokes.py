@@ -175,7 +175,7 @@ def test_new_labels_come_in_spite_of_an_outline_that_stays_open(
     session.current.maps = {1: np.linspace(0, 1, SIZE * SIZE, dtype=np.float32)}
     session.current.maps[1] = session.current.maps[1].reshape(SIZE, SIZE)
     session.labels.labels_from_maps()
-    window.bot.waitUntil(lambda: session.labels.job is None, timeout=30_000)
+    window.bot.waitUntil(lambda: session.labels.job is None, timeout=120_000)
     window.bot.waitUntil(lambda: window.labels.data[-1, -1] == 1, timeout=5000)
     assert (window.labels.data[outline] == 2).all()
 

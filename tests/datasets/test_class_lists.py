@@ -79,7 +79,7 @@ def test_yolo(tmp_path: Path, text: str, names: list[str]):
         ("a.json", "[" * 100_000, "broken"),
         ("a.yaml", "names: 3", "no list"),
         ("a.yaml", "nc: 3", "no class list"),
-        ("a.yaml", "names: [!!python/object/apply:os.getcwd []]", "no YAML"),
+        ("a.yaml", "names: [!!python/object/apply:os.getcwd []]", "no texts"),
     ],
 )
 def test_what_is_no_list_is_named(tmp_path: Path, name: str, content: str, named: str):

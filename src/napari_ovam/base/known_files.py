@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from hashlib import sha256
 from typing import TYPE_CHECKING
+
+from napari_ovam.base.hashing import hash_file
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -48,15 +49,6 @@ class KnownFiles:
         if path in self._content:
             return hash_file(path) != self._content[path]
         return self._looks.get(path) != _look(path)
-
-
-def hash_file(path: Path) -> str:
-    """Return the SHA-256 of a file, in hexadecimal."""
-    digest = sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def _look(path: Path) -> tuple[int, int]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import threading
+import unicodedata
 from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -39,6 +40,14 @@ PALETTE: tuple[Colour, ...] = (
 
 class ClassError(ValueError):
     """A class that cannot be as it was asked for."""
+
+
+def one_form(name: str) -> str:
+    """Return a name in one Unicode form, without spaces at its ends.
+
+    "é" is one character or two, and looks the same: macOS writes the latter.
+    """
+    return unicodedata.normalize("NFC", name.strip())
 
 
 def default_thresholds() -> dict[Source, float | None]:
@@ -145,7 +154,8 @@ class ClassTable:
 
     def by_name(self, name: str) -> ProjectClass | None:
         """Return the class of that name, if there is one."""
-        return next((entry for entry in self if entry.name == name), None)
+        wanted = one_form(name)
+        return next((entry for entry in self if one_form(entry.name) == wanted), None)
 
     def add(
         self,
@@ -189,7 +199,7 @@ class ClassTable:
                     f"the id {number} belongs to {self._entries[number].name!r}: "
                     "choose another id"
                 )
-            name = name.strip()
+            name = one_form(name)
             if color is None:
                 color = PALETTE[(number - 1) % len(PALETTE)]
             phrase = plain_phrase(phrase or name)
@@ -209,7 +219,7 @@ class ClassTable:
         if unknown := set(values) - allowed:
             raise ClassError(f"a class has no {min(unknown)!r} that can be changed")
         if "name" in values:
-            values["name"] = str(values["name"]).strip()
+            values["name"] = one_form(str(values["name"]))
         if "phrase" in values:
             values["phrase"] = phrase = str(values["phrase"]).strip()
             if phrase != plain_phrase(phrase):

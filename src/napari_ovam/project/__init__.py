@@ -18,16 +18,11 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from napari_ovam.base.known_files import hash_file
+from napari_ovam.base.hashing import hash_file
 from napari_ovam.base.names import check_name
 from napari_ovam.base.progress import no_progress
-from napari_ovam.images.png import (
-    PngError,
-    png_size,
-    read_png_settings,
-    read_rgb,
-    write_png,
-)
+from napari_ovam.images.files import ImageFileError, image_size, read
+from napari_ovam.images.png import read_png_settings, write_png
 from napari_ovam.project.class_changes import ProjectClasses
 from napari_ovam.project.files import now, program_version
 from napari_ovam.project.index import (
@@ -157,18 +152,19 @@ class Project(ProjectClasses):
         OSError
             If it cannot be written.
         """
-        if name is None:
-            name = self.reserve(str((settings or {}).get("prompt") or "image"))
-        check_name(name)
+        if name is not None:
+            check_name(name)
         if image.ndim != 3:
             raise ProjectError(f"{name}: the image is {image.shape}; use (H, W, 3)")
         version = program_version()
         made = {"added": now(), "version": version, **(provenance or {})}
         text = None if settings is None else {"version": version, **settings}
-        path = self.files.image(name)
         with self.writing():
+            if name is None:  # when all that others added is known
+                name = self.reserve(str((settings or {}).get("prompt") or "image"))
+            path = self.files.image(name)
             if name in self._samples or (path.is_file() and self._foreign(name, image)):
-                raise ProjectError(f"{self.path} has an image {name!r} already")
+                raise ConflictError(f"{self.path} has an image {name!r} already")
             write_png(path, image, text)
             digest = hash_file(path)
             with self._memory:  # what was changed since it was announced counts
@@ -190,19 +186,19 @@ class Project(ProjectClasses):
     def _foreign(self, name: str, image: NDArray[np.uint8]) -> bool:
         """Whether the file of an image is another than a save left that failed."""
         try:
-            return not np.array_equal(read_rgb(self.files.image(name)), image)
-        except PngError:
+            return not np.array_equal(read(self.files.image(name)), image)
+        except ImageFileError:
             return True
 
     def load_image(self, name: str) -> NDArray[np.uint8]:
         """Return the image of a sample, (H, W, 3) uint8 RGB."""
         self.sample(name)
-        return read_rgb(self.files.image(name))
+        return read(self.files.image(name))
 
     def image_size(self, name: str) -> tuple[int, int]:
         """Return the (H, W) of a sample's image, without reading its pixels."""
         self.sample(name)
-        return png_size(self.files.image(name))
+        return image_size(self.files.image(name))
 
     def settings(self, name: str) -> dict[str, Any] | None:
         """Return how the image of a sample was generated; None if it was loaded."""

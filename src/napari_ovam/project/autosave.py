@@ -92,15 +92,25 @@ class Autosave:
         *,
         painted: NDArray[np.bool_] | None = None,
         absent: Iterable[int] | None = None,
+        keep_others: bool = False,
     ) -> None:
-        """Write labels, as `Project.save_labels`; the arrays may change later."""
+        """Write labels, as `Project.save_labels`; the arrays may change later.
+
+        Where another program wrote them meanwhile, they wait until they are given again
+        with `keep_others`, or dropped.
+        """
         labels, ids = labels.copy(), None if absent is None else tuple(absent)
         if painted is not None:
             painted = painted.copy()
         self.submit(
             ("labels", name),
             lambda: self.project.save_labels(
-                name, labels, status, painted=painted, absent=ids
+                name,
+                labels,
+                status,
+                painted=painted,
+                absent=ids,
+                keep_others=keep_others,
             ),
         )
 

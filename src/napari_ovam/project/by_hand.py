@@ -7,8 +7,6 @@ the last good copy where that knows better.
 
 from __future__ import annotations
 
-import json
-import re
 import shutil
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
@@ -18,6 +16,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from PIL import ImageColor
 
+from napari_ovam.base.loose_json import DamagedError, load_table
 from napari_ovam.base.names import check_name
 from napari_ovam.datasets.classes import (
     KEYS,
@@ -26,6 +25,7 @@ from napari_ovam.datasets.classes import (
     ClassTable,
     ProjectClass,
     default_thresholds,
+    one_form,
 )
 from napari_ovam.project.index import (
     BACKUP,
@@ -43,14 +43,6 @@ if TYPE_CHECKING:
 
 _TRUE, _FALSE = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
 _STATUSES = get_args(Status)
-# Texts are matched so that what looks like a comment in one stays.
-_LOOSE = re.compile(
-    r'("(?:\\.|[^"\\])*")|//[^\n]*|/\*.*?\*/|^\s*#[^\n]*|,(?=\s*[}\]])', re.S | re.M
-)
-
-
-class DamagedError(ValueError):
-    """A text that is no index, whatever one makes of it; the message says where."""
 
 
 def read_index(folder: Path, *, mend: bool = True) -> Index:
@@ -133,25 +125,10 @@ class _Reader:
     def note(self, where: str, what: str) -> None:
         self.notes.append(f"{where}: {what}.")
 
-    # -- the text ------------------------------------------------------------------
-
     def content(self, data: bytes) -> Mapping[str, Any]:
         """Return the table that the file holds."""
-        text = self._text(data)
-        try:
-            content = json.loads(text, object_pairs_hook=self._pairs)
-        except (ValueError, RecursionError) as error:
-            strict = error
-            loose = _LOOSE.sub(lambda found: found[1] or "", text)
-            try:
-                content = json.loads(loose, object_pairs_hook=self._pairs)
-            except (ValueError, RecursionError):
-                raise DamagedError(str(strict)) from None
-            self.note(INDEX, f"comments or commas too many are left out ({strict})")
-        except MemoryError as error:
-            raise DamagedError("it is too large") from error
-        if not isinstance(content, dict):
-            raise DamagedError("it holds no table {...}")
+        content, said = load_table(data)
+        self.notes += [f"{INDEX}: {each}." for each in said]
         if not {"classes", "samples"} & set(content):
             raise DamagedError("it has neither 'classes' nor 'samples'")
         version = self.number(content.get("format", FORMAT))
@@ -163,22 +140,6 @@ class _Reader:
                 "newer than this version: update napari-ovam to open it"
             )
         return content
-
-    def _text(self, data: bytes) -> str:
-        wide = data[:2] in (b"\xff\xfe", b"\xfe\xff")  # as an editor may save it
-        try:
-            return data.decode("utf-16" if wide else "utf-8-sig")
-        except UnicodeDecodeError as error:
-            self.note(INDEX, f"it is not in UTF-8 ({error}): look at the names")
-            return data.decode("cp1252", errors="replace")
-
-    def _pairs(self, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        found = dict(pairs)
-        if len(found) < len(pairs):
-            keys = [key for key, _ in pairs]
-            twice = sorted({key for key in keys if keys.count(key) > 1})
-            self.note(INDEX, f"{twice} stand twice in one entry: the last counts")
-        return found
 
     # -- classes -------------------------------------------------------------------
 
@@ -213,6 +174,14 @@ class _Reader:
                 number = same.id
             self.note(where, f"its id {values.get('id')!r} is {number} now")
             entries[number] = self._class(number, values, where, entries)
+        for entry in known:
+            if entry.id not in entries and entry.id not in retired:
+                self.note(
+                    INDEX,
+                    f"class {entry.id} ({entry.name!r}) is not in it any more: its "
+                    "pixels stay, as an id without a class",
+                )
+                last = max(last, entry.id)
         return ClassTable.of(entries.values(), last, retired)
 
     @staticmethod
@@ -284,7 +253,8 @@ class _Reader:
         if not name:
             name = f"class {number}"
             self.note(where, f"it has no name and is called {name!r}")
-        taken = {entry.name for entry in others.values()}
+        taken = {one_form(entry.name) for entry in others.values()}
+        name = one_form(name)
         if name in taken:
             free = next(n for i in range(2, 10**6) if (n := f"{name} {i}") not in taken)
             self.note(where, f"another class has that name: it is called {free!r}")
@@ -307,8 +277,8 @@ class _Reader:
                 values = {"name": values}
             name: Any = values.get("name") if isinstance(values, dict) else values
             try:
-                check_name(name)
-            except (ValueError, TypeError):
+                check_name(name if isinstance(name, str) else "")
+            except ValueError:
                 self.note(where, f"{name!r} is no name of a sample: it is left out")
                 continue
             where += f" ({name!r})"
@@ -321,7 +291,8 @@ class _Reader:
     def _sample(
         self, name: str, values: Mapping[str, Any], where: str, classes: ClassTable
     ) -> Sample:
-        old = self.copy.samples.get(name, Sample(name, self._likely_status(name)))
+        labelled = (self.folder / "labels" / f"{name}.png").is_file()
+        old = self.copy.samples.get(name, Sample(name, "edited" if labelled else "new"))
         status = str(values.get("status", old.status)).strip().lower()
         if status not in _STATUSES:
             self.note(
@@ -341,10 +312,6 @@ class _Reader:
             provenance,
             str(values.get("sha256") or ""),
         )
-
-    def _likely_status(self, name: str) -> Status:
-        labels = self.folder / "labels" / f"{name}.png"
-        return "edited" if labels.is_file() else "new"
 
     def _absent(self, values: Any, where: str, classes: ClassTable) -> tuple[int, ...]:
         found = set()

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_ovam.images.png import PngError, as_ids, png_size, read_ids, write_png
+from napari_ovam.images.files import image_size
+from napari_ovam.images.png import PngError, as_ids, read_ids, write_png
 from napari_ovam.project.files import (
     hash_ids,
     now,
@@ -75,7 +76,7 @@ class ProjectLabels(ProjectStore):
         self.sample(name)
         ids = as_ids(name, labels)
         with self.writing():
-            size = png_size(self.files.image(name))
+            size = image_size(self.files.image(name))
             for array in (ids, painted):
                 if array is not None and array.shape != size:
                     raise ProjectError(

@@ -16,7 +16,12 @@ from napari_ovam.base.known_files import KnownFiles
 from napari_ovam.base.names import check_name, safe_name
 from napari_ovam.datasets.classes import ClassTable
 from napari_ovam.project.by_hand import read_index
-from napari_ovam.project.files import ProjectFiles, now, program_version
+from napari_ovam.project.files import (
+    ProjectFiles,
+    find_left_out,
+    now,
+    program_version,
+)
 from napari_ovam.project.index import (
     BACKUP,
     INDEX,
@@ -269,6 +274,14 @@ class ProjectStore:
             self.notes.append(
                 f"{len(gone)} images are missing from {self.path / 'images'}: "
                 f"{', '.join(gone[:3])}{' …' if len(gone) > 3 else ''}"
+            )
+        left_out = find_left_out(self.path / "images", self._samples)
+        found -= {name for name in found if f"{name}.png" in left_out}
+        if left_out:
+            reasons = [f"{file}: {reason}" for file, reason in left_out.items()]
+            self.notes.append(
+                f"{len(reasons)} pictures in {self.path / 'images'} are left out: "
+                f"{'; '.join(reasons[:3])}{' …' if len(reasons) > 3 else ''}"
             )
         new = []
         for name in sorted(found - set(self._samples)):

@@ -12,8 +12,9 @@ from napari_ovam._qt.layers.layers import SampleLayers
 from napari_ovam._qt.layers.placement import PLACEMENT
 from napari_ovam._qt.session import tasks
 from napari_ovam._qt.session.edits import Edits
+from napari_ovam.base.prompt_syntax import plain_prompt
 
-from .images import LOOK, SeveralPages, model_here, source_of, what_is_told
+from .images import LOOK, SeveralPages, model_here
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -51,11 +52,15 @@ class _Told:
     again: bool = False
 
     @classmethod
-    def of(cls, metadata: ImageMetadata | None, chosen: str) -> _Told:
+    def of(
+        cls, metadata: ImageMetadata | None, chosen: str, *, plain: bool = False
+    ) -> _Told:
         if metadata is None:
             return cls(None, None, "")
-        here = model_here(metadata.model, chosen) or ""
-        return cls(metadata, metadata.settings(), here)
+        settings = metadata.settings()
+        if plain and settings is not None:
+            settings = replace(settings, prompt=plain_prompt(settings.prompt)[0])
+        return cls(metadata, settings, model_here(metadata.model, chosen) or "")
 
     @property
     def ours(self) -> bool:
@@ -67,7 +72,7 @@ class _Told:
 
     @property
     def note(self) -> str:
-        return what_is_told(self.metadata) if self.metadata is not None else ""
+        return self.metadata.describe() if self.metadata is not None else ""
 
     @property
     def can_be_offered(self) -> bool:
@@ -84,6 +89,7 @@ class Images:
 
     reproducible = Signal(str, object)  # model, what makes a loaded image with it again
     reproduced = Signal(str)  # the model that did
+    syntax_found = Signal(str, object)  # what is no word of a prompt; loads without it
     pages_found = Signal(object)  # SeveralPages: one of them is to be chosen
     differs = Signal(object)  # what loads the picture in spite of other pixels
 
@@ -161,6 +167,7 @@ class Images:
         prompt: str = "",
         look: Mapping[str, Any] | None = None,
         reproduce: bool | None = None,
+        plain: bool = False,
         placement: Mapping[str, Any] | None = None,
     ) -> None:
         """Load an image and trace it.
@@ -179,10 +186,14 @@ class Images:
         reproduce
             Generate it again, for its exact trace. None does so with images of ours,
             and offers it where another tool names a model that is on this machine.
+        plain
+            Take weights and tags of other tools out of the prompt that the file names.
         placement
             Where the image lies in the world, as of `placement_of`.
         """
-        load = _Load(self, read, name, prompt, look or {}, reproduce, placement or {})
+        load = _Load(
+            self, read, name, prompt, look or {}, reproduce, placement or {}, plain
+        )
         self.session.start(
             "Loading the image",
             load.run,
@@ -313,6 +324,7 @@ class _Load:
     look: Mapping[str, Any]
     reproduce: bool | None
     placement: Mapping[str, Any]
+    plain: bool
     found: _Told | None = None
     pages: SeveralPages | None = None
 
@@ -331,7 +343,7 @@ class _Load:
         except SeveralPages as several:
             self.pages = several  # returned, a job would take it for its error
             return False
-        self.found = found = _Told.of(metadata, choice.model)
+        self.found = found = _Told.of(metadata, choice.model, plain=self.plain)
         shared = TraceSettings(), *self._wanted, job
         ours = found.ours if self.reproduce is None else self.reproduce
         if found.settings is not None and ours:
@@ -354,7 +366,7 @@ class _Load:
         if self.placement:
             about[PLACEMENT] = dict(self.placement)
         if found.metadata is not None and found.metadata.raw:
-            about["source"] = source_of(self.name, found.metadata)
+            about["source"] = found.metadata.as_source(self.name)
         self.images.add_made(made, self.name, loaded=not found.again, about=about)
 
     def done(self, same: bool) -> None:
@@ -367,12 +379,17 @@ class _Load:
             return
         if found.settings is not None:
             session.settings_restored.emit(found.settings)
+        taken = plain_prompt(found.prompt)[1]
+        if same and taken and not found.again:
+            images.syntax_found.emit(
+                ", ".join(taken)[:300], self._again_with(plain=True)
+            )
         if same:
             if found.again and found.model:
                 images.reproduced.emit(found.model)
             images.after_images(found.note)
             if self.reproduce is None and found.can_be_offered:
-                images.reproducible.emit(found.model, partial(self._again, True))
+                images.reproducible.emit(found.model, self._again_with(reproduce=True))
             return
         asks = self.reproduce is None
         session.say(
@@ -382,17 +399,17 @@ class _Load:
             "warning",
         )
         if asks:
-            images.differs.emit(partial(self._again, False))
+            images.differs.emit(self._again_with(reproduce=False))
 
-    def _again(self, reproduce: bool) -> None:
-        self.images.load(
-            self.read,
-            self.name,
-            prompt=self.prompt,
-            look=self.look,
-            reproduce=reproduce,
-            placement=self.placement,
-        )
+    def _again_with(self, **values: bool) -> Callable[[], None]:
+        known = {
+            "prompt": self.prompt,
+            "look": self.look,
+            "reproduce": self.reproduce,
+            "placement": self.placement,
+            "plain": self.plain,
+        }
+        return partial(self.images.load, self.read, self.name, **{**known, **values})
 
 
 def _is_exact(trace: Mapping[str, Any] | None) -> bool:

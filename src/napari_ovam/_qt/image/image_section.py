@@ -38,6 +38,7 @@ from napari_ovam._qt.widgets.section import (
     small_button,
 )
 from napari_ovam.hub.recent import recent_models
+from napari_ovam.images.files import PICTURE_SUFFIXES
 
 from .generating import Images
 from .images import read_image, reader_of_layer
@@ -57,10 +58,6 @@ if TYPE_CHECKING:
 
 _STABLE_DIFFUSION = "stable-diffusion-v1-5/stable-diffusion-v1-5"
 PROMPT = "a cat and a hat on the grass"
-_SUFFIXES = (
-    *(".png", ".jpg", ".jpeg", ".webp", ".avif", ".tif", ".tiff", ".bmp", ".gif"),
-    *(".ppm", ".pgm", ".jp2"),
-)
 _TILES = 16  # as in trace_image, which would import torch here
 _BRANCHES = {"conditional (DAAM)": "cond", "unconditional (OVAM)": "uncond"}
 
@@ -130,10 +127,17 @@ class ImageSection(Section):
         self.make_again.hide()
         self.box.addWidget(self.make_again)
         self._again: tuple[str, Callable[[], None]] | None = None
+        self.plain_prompt = button(
+            "Trace it with the plain words", "plain_prompt_button", self._load_plain
+        )
+        self.plain_prompt.hide()
+        self.box.addWidget(self.plain_prompt)
+        self._plain: Callable[[], None] = lambda: None
         self.setAcceptDrops(True)
         images = self.session.feature(Images)
         listen(self, images.reproducible, self._offer_again)
         listen(self, images.reproduced, self._show_model)
+        listen(self, images.syntax_found, self._offer_plain)
         listen(self, images.pages_found, self._ask_page)
         listen(self, images.differs, self._offer_trace)
         listen(self, self.session.settings_restored, self._restore)
@@ -255,7 +259,7 @@ class ImageSection(Section):
 
     def _browse_image(self, *_: Any) -> None:
         path, _filter = QFileDialog.getOpenFileName(
-            self, "Load an image", "", f"Images (*{' *'.join(_SUFFIXES)})"
+            self, "Load an image", "", f"Images (*{' *'.join(PICTURE_SUFFIXES)})"
         )
         if path:
             self.load_path(path)
@@ -276,6 +280,7 @@ class ImageSection(Section):
         self._choose()
         self.trace_anyway.hide()
         self.make_again.hide()
+        self.plain_prompt.hide()
         self.session.feature(Images).load(
             read, name, prompt=prompt, look=self._look(), placement=placement
         )
@@ -358,6 +363,15 @@ class ImageSection(Section):
             self._choose()
             load()
 
+    def _offer_plain(self, taken: str, load: Callable[[], None]) -> None:
+        self._plain = load
+        self.plain_prompt.setToolTip(f"Without what the model reads as words: {taken}")
+        self.plain_prompt.show()
+
+    def _load_plain(self) -> None:
+        self.plain_prompt.hide()
+        self._plain()
+
     def _offer_trace(self, load: Callable[[], None]) -> None:
         self._differs = load
         self.trace_anyway.show()
@@ -382,4 +396,4 @@ def _dropped(data: QMimeData | None) -> list[Path]:
     """Return the image files among what is dropped."""
     urls = data.urls() if data is not None else []
     paths = [Path(url.toLocalFile()) for url in urls if url.isLocalFile()]
-    return [path for path in paths if path.suffix.lower() in _SUFFIXES]
+    return [path for path in paths if path.suffix.lower() in PICTURE_SUFFIXES]

@@ -16,7 +16,7 @@ from qtpy.QtCore import QTimer
 from napari_ovam._qt.session.edits import tile_places, tiles_in
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator
 
     from napari.layers import Labels
     from numpy.typing import NDArray
@@ -146,6 +146,7 @@ class LabelsWatch:
                 self._listener.unconfirmed(self._layer, self._confirmed.pop())
         self._redo = redo
         self._everywhere()
+        self._look()
 
     def _on_data(self, _: Any = None) -> None:
         if not self._silent:
@@ -219,53 +220,30 @@ def end_stroke(layer: Labels) -> None:
     layer._commit_stroke()
 
 
-def brushed(
-    start: Sequence[float],
-    end: Sequence[float],
-    size: float,
-    shape: tuple[int, ...],
-) -> tuple[tuple[slice, slice], NDArray[np.bool_]]:
-    """Return a box, and the pixels in it under a round brush drawn along a line.
-
-    `start` and `end` are places (row, column), `size` is the brush's diameter.
-    """
-    radius = size / 2
-    along = np.subtract(end, start)
-    length = float(along @ along) or 1.0
-    low = np.floor(np.minimum(start, end) - radius).astype(int).clip(0, shape)
-    high = np.ceil(np.maximum(start, end) + radius).astype(int) + 1
-    (top, left), (bottom, right) = low, high.clip(low, shape)
-    rows, columns = np.ogrid[top:bottom, left:right]
-    part = (rows - start[0]) * along[0] + (columns - start[1]) * along[1]
-    part = (part / length).clip(0, 1)
-    distance = np.hypot(
-        rows - start[0] - part * along[0], columns - start[1] - part * along[1]
-    )
-    box = slice(int(top), int(bottom)), slice(int(left), int(right))
-    return box, distance <= radius
-
-
 def _brush_over(under: Masks, start: Any, end: Any, layer: Labels) -> None:
-    """Add what the brush went over on its way to masks of tiles."""
-    shape = layer.data.shape
-    box, mask = brushed(start, end, layer.brush_size, shape)
-    if not mask.size:
-        return
-    places = tile_places(shape)
+    """Add what is under a round brush, on its way in a line, to masks of tiles."""
+    shape, radius = layer.data.shape, layer.brush_size / 2
+    scale = np.abs(layer.scale) / np.abs(layer.scale).min()  # round where it is seen
+    along = np.subtract(end, start) * scale
+    length = float(along @ along) or 1.0
+    low = np.floor(np.minimum(start, end) - radius / scale).astype(int)
+    high = np.ceil(np.maximum(start, end) + radius / scale).astype(int) + 1
+    box = slice(int(low[0]), int(high[0])), slice(int(low[1]), int(high[1]))
     for number in tiles_in(shape, box):
-        here = places[number]
-        both = [
+        tile = tile_places(shape)[number]
+        top, left = tile[0].start, tile[1].start
+        near = tuple(
             slice(max(a.start, b.start), min(a.stop, b.stop))
-            for a, b in zip(here, box, strict=True)
-        ]
-        inside = tuple(
-            slice(p.start - a.start, p.stop - a.start)
-            for p, a in zip(both, here, strict=True)
+            for a, b in zip(tile, box, strict=True)
         )
-        source = tuple(
-            slice(p.start - a.start, p.stop - a.start)
-            for p, a in zip(both, box, strict=True)
-        )
+        rows, columns = np.ogrid[near]
+        down, across = (rows - start[0]) * scale[0], (columns - start[1]) * scale[1]
+        part = ((down * along[0] + across * along[1]) / length).clip(0, 1)
+        distance = np.hypot(down - part * along[0], across - part * along[1])
         if number not in under:
-            under[number] = np.zeros([a.stop - a.start for a in here], bool)
-        under[number][inside] |= mask[source]
+            under[number] = np.zeros([side.stop - side.start for side in tile], bool)
+        inside = under[number][
+            near[0].start - top : near[0].stop - top,
+            near[1].start - left : near[1].stop - left,
+        ]
+        inside |= distance <= radius

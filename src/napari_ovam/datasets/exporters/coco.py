@@ -24,8 +24,7 @@ from pycocotools import mask as rle
 from napari_ovam.base.ids import IGNORE
 
 from .dataset import ExportItem, LabelClass, check_same, save_png
-from .polygons import outlines
-from .report import LowestIou, lower
+from .polygons import LowestIou, lower, outlines
 
 
 class CocoWriter:

@@ -14,7 +14,7 @@ from napari_ovam.base.ids import BACKGROUND, IGNORE
 from napari_ovam.base.names import check_name
 
 if TYPE_CHECKING:
-    from .report import LowestIou
+    from .polygons import LowestIou
 
 SPLITS = ("train", "val", "test")
 

@@ -19,8 +19,7 @@ from numpy.typing import NDArray
 from napari_ovam.base.ids import IGNORE
 
 from .dataset import ExportItem, LabelClass, save_json, save_png, save_text
-from .polygons import fill, outlines
-from .report import LowestIou, lower
+from .polygons import LowestIou, fill, lower, outlines
 from .yolo import save_data_yaml
 
 
