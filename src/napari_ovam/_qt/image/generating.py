@@ -14,7 +14,7 @@ from napari_ovam._qt.session import tasks
 from napari_ovam._qt.session.edits import Edits
 from napari_ovam.base.prompt_syntax import plain_prompt
 
-from .images import LOOK, SeveralPages, model_here
+from .images import LOOK, SeveralPages, Told
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -25,63 +25,10 @@ if TYPE_CHECKING:
     from napari_ovam._qt.session.session import Session
     from napari_ovam._qt.session.state import LiveSample
     from napari_ovam._qt.session.worker import Job
-    from napari_ovam.base.generation_settings import GenerationSettings
     from napari_ovam.images.metadata import ImageMetadata
 
 
 _STAYS = "The trace of the image itself stays."
-
-
-@dataclass
-class _Told:
-    """What a file says, as far as it matters for loading it.
-
-    Attributes
-    ----------
-    settings
-        How it was made, None without a prompt.
-    model
-        What to load for the model that it names; "" where that is not here.
-    again
-        Whether it was generated again.
-    """
-
-    metadata: ImageMetadata | None
-    settings: GenerationSettings | None
-    model: str
-    again: bool = False
-
-    @classmethod
-    def of(
-        cls, metadata: ImageMetadata | None, chosen: str, *, plain: bool = False
-    ) -> _Told:
-        if metadata is None:
-            return cls(None, None, "")
-        settings = metadata.settings()
-        if plain and settings is not None:
-            settings = replace(settings, prompt=plain_prompt(settings.prompt)[0])
-        return cls(metadata, settings, model_here(metadata.model, chosen) or "")
-
-    @property
-    def ours(self) -> bool:
-        return self.metadata is not None and self.metadata.tool == "napari-ovam"
-
-    @property
-    def prompt(self) -> str:
-        return self.settings.prompt if self.settings is not None else ""
-
-    @property
-    def note(self) -> str:
-        return self.metadata.describe() if self.metadata is not None else ""
-
-    @property
-    def can_be_offered(self) -> bool:
-        """Whether the model that made it may make it again: it and the seed are known.
-
-        What was generated again already needs no offer.
-        """
-        known = self.metadata is not None and self.metadata.seed is not None
-        return known and bool(self.model) and not (self.again or self.settings is None)
 
 
 class Images:
@@ -325,7 +272,7 @@ class _Load:
     reproduce: bool | None
     placement: Mapping[str, Any]
     plain: bool
-    found: _Told | None = None
+    found: Told | None = None
     pages: SeveralPages | None = None
 
     def __post_init__(self) -> None:
@@ -343,7 +290,7 @@ class _Load:
         except SeveralPages as several:
             self.pages = several  # returned, a job would take it for its error
             return False
-        self.found = found = _Told.of(metadata, choice.model, plain=self.plain)
+        self.found = found = Told.of(metadata, choice.model, plain=self.plain)
         shared = TraceSettings(), *self._wanted, job
         ours = found.ours if self.reproduce is None else self.reproduce
         if found.settings is not None and ours:
@@ -359,7 +306,7 @@ class _Load:
 
     def arrived(self, made: tasks.Made) -> None:
         """Add what was traced."""
-        found = self.found or _Told(None, None, "")
+        found = self.found or Told(None, None, "")
         about: dict[str, Any] = {}
         if not found.again:
             about = {"prompt": found.prompt or self.prompt, **self.look}
@@ -402,7 +349,7 @@ class _Load:
             images.differs.emit(self._again_with(reproduce=False))
 
     def _again_with(self, **values: bool) -> Callable[[], None]:
-        known = {
+        known: dict[str, Any] = {
             "prompt": self.prompt,
             "look": self.look,
             "reproduce": self.reproduce,
