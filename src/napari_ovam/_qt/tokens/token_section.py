@@ -9,15 +9,8 @@ from magicgui.widgets import ComboBox, SpinBox
 from qtpy.QtWidgets import QFileDialog, QWidget
 
 from napari_ovam._qt.widgets.plot import LossPlot
-from napari_ovam._qt.widgets.section import (
-    Row,
-    Section,
-    button,
-    chooser,
-    form,
-    listen,
-    more,
-)
+from napari_ovam._qt.widgets.row import Row
+from napari_ovam._qt.widgets.section import Section, button, chooser, form, listen, more
 from napari_ovam._qt.widgets.text import ElidedLabel
 
 from .optimizing import Tokens
