@@ -165,8 +165,8 @@ class Section(QWidget):
             self, self.session.asked, lambda asked: call() if asked == name else None
         )
 
-    def row(self, *widgets: QWidget, stretch: int = 0) -> None:
-        """Add widgets side by side; the one at index `stretch` takes the room."""
+    def row(self, *widgets: QWidget, stretch: int | None = 0) -> None:
+        """Add widgets side by side; see `Row`."""
         self.box.addWidget(Row(*widgets, stretch=stretch))
 
 
