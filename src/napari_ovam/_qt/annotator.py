@@ -39,7 +39,8 @@ from .tokens.optimizing import Tokens
 from .tokens.token_dock import TokenLibraryWidget
 from .tokens.token_section import TokenSection
 from .widgets.docks import NAMES, show_dock
-from .widgets.section import Row, StatusLine, chooser, fold, listen, small_button
+from .widgets.row import Row
+from .widgets.section import StatusLine, chooser, fold, listen, small_button
 
 if TYPE_CHECKING:
     from napari.viewer import Viewer

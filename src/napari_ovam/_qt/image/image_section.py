@@ -26,8 +26,8 @@ from napari_ovam._qt.layers.layers import role_of
 from napari_ovam._qt.layers.placement import placement_of
 from napari_ovam._qt.session.settings import preferences
 from napari_ovam._qt.session.state import ModelChoice
+from napari_ovam._qt.widgets.row import Row
 from napari_ovam._qt.widgets.section import (
-    Row,
     Section,
     button,
     chooser,

@@ -44,7 +44,7 @@ class InstancesSection(Section):
         self.undo = button(
             "Undo", "undo_instances_button", edits.undo, "Take the last one back"
         )
-        self.row(*self._tools.values(), self.undo)
+        self.row(*self._tools.values(), self.undo, stretch=None)
         listen(self, edits.changed, self._show)
         listen(self, self.session.classes_changed, self._show)
         self._show()

@@ -23,8 +23,8 @@ from qtpy.QtWidgets import (
 
 from napari_ovam._qt.layers.keys import ACTIONS, keys
 from napari_ovam._qt.widgets.docks import place_below
+from napari_ovam._qt.widgets.row import Row
 from napari_ovam._qt.widgets.section import (
-    Row,
     SaidLine,
     button,
     debounced,

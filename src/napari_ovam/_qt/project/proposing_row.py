@@ -19,7 +19,8 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from napari_ovam._qt.widgets.section import Row, button, listen, menu_button
+from napari_ovam._qt.widgets.row import Row
+from napari_ovam._qt.widgets.section import button, listen, menu_button
 
 from .proposing import Proposing
 from .review import Review

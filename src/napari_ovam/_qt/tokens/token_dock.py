@@ -22,8 +22,8 @@ from qtpy.QtWidgets import (
 )
 
 from napari_ovam._qt.widgets.docks import NAMES, dock_of, place_below
+from napari_ovam._qt.widgets.row import Row
 from napari_ovam._qt.widgets.section import (
-    Row,
     SaidLine,
     button,
     debounced,

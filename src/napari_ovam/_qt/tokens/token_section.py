@@ -9,15 +9,8 @@ from magicgui.widgets import ComboBox, SpinBox
 from qtpy.QtWidgets import QFileDialog, QWidget
 
 from napari_ovam._qt.widgets.plot import LossPlot
-from napari_ovam._qt.widgets.section import (
-    Row,
-    Section,
-    button,
-    chooser,
-    form,
-    listen,
-    more,
-)
+from napari_ovam._qt.widgets.row import Row
+from napari_ovam._qt.widgets.section import Section, button, chooser, form, listen, more
 from napari_ovam._qt.widgets.text import ElidedLabel
 
 from .optimizing import Tokens
@@ -58,11 +51,11 @@ class TokenSection(Section):
         self.back_button = button(
             "Back to the phrase", "use_phrase_button", lambda: self._use("phrase")
         )
-        self.row(self.use_button, self.back_button)
+        self.row(self.use_button, self.back_button, stretch=None)
         self.save_button = button("Save token…", "save_token_button", self._save)
         self.load_button = button("Load token…", "load_token_button", self._load)
         content: Any = self._form()
-        content.layout().addRow(Row(self.save_button, self.load_button))
+        content.layout().addRow(Row(self.save_button, self.load_button, stretch=None))
         self.box.addWidget(more(content, "save, load, settings"))
         listen(self, self.session.classes_changed, self._fill)
         listen(self, self.session.optimized_step, self.plot.add)

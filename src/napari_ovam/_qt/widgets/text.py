@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from math import ceil
 from typing import TYPE_CHECKING
 
 from qtpy.QtCore import QEvent, QSize, Qt
-from qtpy.QtGui import QTextOption
+from qtpy.QtGui import QFontMetricsF, QTextOption
 from qtpy.QtWidgets import QCheckBox, QSizePolicy, QStyle, QStyleOptionButton, QTextEdit
 from superqt import QElidingLabel
 
@@ -128,7 +129,8 @@ class Message(QTextEdit):
     def changeEvent(self, event: QEvent | None) -> None:
         """Follow theme and font."""
         super().changeEvent(event)
-        if event is not None and event.type() == QEvent.Type.StyleChange:
+        kinds = (QEvent.Type.StyleChange, QEvent.Type.FontChange)
+        if event is not None and event.type() in kinds:
             self._dress()
 
     def _dress(self) -> None:
@@ -139,4 +141,5 @@ class Message(QTextEdit):
         )
         if sheet != self.styleSheet():
             self.setStyleSheet(sheet)
-        self.setFixedHeight(self._lines * self.fontMetrics().lineSpacing() + 2)
+        line = ceil(QFontMetricsF(self.font()).height())  # as documents round
+        self.setFixedHeight(self._lines * line + 2)
