@@ -269,6 +269,11 @@ class ClassTable:
             self._retired = self._retired | {number: becomes}
             self._entries = {i: e for i, e in self._entries.items() if i != entry.id}
 
+    def withdraw(self, number: int) -> None:
+        """Take back a class that was added a moment ago and that no labels hold."""
+        with self._changing:
+            self._entries = {i: e for i, e in self._entries.items() if i != number}
+
     def merge(self, number: int, into: int) -> dict[int, int]:
         """Remove a class whose pixels belong to another from now on.
 
