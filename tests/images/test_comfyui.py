@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from napari_ovam.images.comfyui import read_graph
-from napari_ovam.images.metadata_formats import json_object
+from napari_ovam.images.metadata_formats import read_json
 
 Graph = dict[str, Any]
 
@@ -84,7 +84,7 @@ def test_slots_are_named_by_the_workflow_where_it_is_there() -> None:
     made = fed(["20", 2], ["20", 1], n20=both)
     assert sides(made, workflow) == ("fox", "rain")
     text = json.dumps(made)
-    assert json_object(text, json.dumps(workflow))["prompt"] == "fox"
+    assert read_json(text, json.dumps(workflow))["prompt"] == "fox"
 
 
 def test_loaders_and_pipes_of_node_packs() -> None:
