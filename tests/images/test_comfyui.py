@@ -399,6 +399,19 @@ def test_subgraphs_are_opened() -> None:
     assert time.perf_counter() - start < 5
 
 
+def test_a_chain_of_switches_and_doubled_links_ends_soon() -> None:
+    start = time.perf_counter()
+    for kind in ("Any Switch", "ConditioningCombine"):
+        made = fed(["20", 0], ["20", 1])
+        made["3"]["inputs"]["seed"] = ["20", 0]
+        for number in range(20, 4000):
+            after = [str(number + 1), 0]
+            inputs = {"select": after, "input1": after, "conditioning_1": after}
+            made[str(number)] = node(kind, **inputs, conditioning_2=after)
+        assert sides(made) == ("", "")
+    assert time.perf_counter() - start < 10
+
+
 ANY = st.recursive(
     st.none() | st.booleans() | st.integers(-3, 9) | st.text("apositve", max_size=8),
     lambda inner: (

@@ -87,7 +87,7 @@ def generate(
         from napari_ovam.workflows.filling import generate_sample
 
         if taken := plain_prompt(prompt)[1]:
-            typer.echo(f"The model reads as words: {', '.join(taken)}", err=True)
+            say(f"The model reads as words: {', '.join(taken)}", err=True)
         pipe = load_pipeline(model, device=device, dtype=dtype)
         asked = GenerationSettings(
             prompt, negative_prompt, seed, steps, guidance_scale, height, width

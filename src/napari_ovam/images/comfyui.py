@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 _DEEPEST = 100
 _MOST = 3000
 _SAMPLERS = 20
+_SWITCHES = 20
 
 Link = tuple[str, int]
 
@@ -261,7 +262,7 @@ class _Graph:
             return sorted(linked, key=_order)[:1]
         value = inputs[control]
         if link := self._link(value):
-            if node in self._choosing:
+            if node in self._choosing or len(self._choosing) > _SWITCHES:
                 return []
             self._choosing.add(node)
             value = self._literal(link, ("boolean", "bool"))

@@ -16,7 +16,7 @@ _CONTROLS = ("fixed", "increment", "decrement", "randomize")
 _MUTED, _BYPASSED = 2, 4
 _INPUT, _OUTPUT = "-10", "-20"  # the ends of a subgraph
 _DEEPEST, _MOST = 8, 50_000  # subgraphs in one another, nodes and links in all
-_LONGEST = 1000  # links of bypassed nodes after one another
+_LONGEST = 50  # links of bypassed nodes after one another
 # The fields of older workflows, which name only those that were made inputs.
 _SAMPLING = "steps cfg sampler_name scheduler"
 _FIELDS = {
@@ -55,7 +55,11 @@ def nodes_of_workflow(workflow: Mapping[str, Any]) -> dict[str, Any]:
     flat = _Flat(workflow)
     sets = {n: node for n, node in flat.nodes.items() if node.get("type") == "SetNode"}
     named = {_name(node): name for name, node in sets.items()}
-    return {name: _node(node, flat, named) for name, node in flat.nodes.items()}
+    return {
+        name: _node(node, flat, named)
+        for name, node in flat.nodes.items()
+        if node.get("mode") != _BYPASSED
+    }
 
 
 def output_names(workflow: Mapping[str, Any]) -> dict[str, list[str]]:
