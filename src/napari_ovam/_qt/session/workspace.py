@@ -208,6 +208,7 @@ class Workspace(JobRunner):
     def take_maps(self, sample: LiveSample, maps: Maps) -> None:
         """Give a sample new maps."""
         sample.maps.update(maps.maps)
+        sample.presence.update(maps.presence)
         for number, pieces in maps.pieces.items():
             if pieces:
                 self.view(number).pieces = pieces
