@@ -169,8 +169,8 @@ class LabelsSection(Section):
         absent = QCheckBox("absent?" if score < ABSENT else "absent")
         absent.setObjectName(f"absent_{entry.id}")
         absent.setToolTip(
-            "Probably not in this picture: its phrase peaks no higher than others. Tick "
-            "it if so"
+            "Probably not in this picture: its phrase peaks no higher than others. "
+            "Tick it if so"
             if score < ABSENT
             else "This class is not in this image"
         )
