@@ -161,9 +161,9 @@ class SampleLayers:
             else:
                 self._remove(layer)
                 continue
+            _marks[layer] = (new.key, role, 0)  # before napari tells of the change
             for name, value in placed(new).items():
                 setattr(layer, name, value)
-            _marks[layer] = (new.key, role, 0)
 
     def forget_history(self) -> None:
         """Empty what can be undone: it may hold ids of classes that are gone."""

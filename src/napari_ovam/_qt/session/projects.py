@@ -379,7 +379,10 @@ class Projects:
         sample.extra[_VERSION] = found.extra[_VERSION]
         if not self.saving.written(sample.key):
             return  # a person's strokes win
-        sample.edits = found.edits or Edits(np.zeros(sample.shape, np.uint8))
+        found.edits = found.edits or Edits(np.zeros(sample.shape, np.uint8))
+        if sample.edits is not None and found.edits.now.same(sample.edits.now):
+            return  # and what can be undone stays
+        sample.edits = found.edits
         self._is_on_disk(sample)
         self.saving.submit(
             "seen", sample.key, partial(mark_seen, sample, sample.on_disk)
