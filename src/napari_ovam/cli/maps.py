@@ -86,7 +86,6 @@ def propose_classes(
     ids: Sequence[int],
     *,
     layers: str,
-    refine: str,
     overwrite: bool,
     maps: bool,
     progress: Progress,
@@ -100,7 +99,6 @@ def propose_classes(
         redo=True,
         overwrite=overwrite,
         layers=layers,
-        refine=refine,
         keep_traces=True,
         by_prompt=False,  # it was said what to look for
     )

@@ -36,8 +36,9 @@ Out = Annotated[
 Threshold = Annotated[
     str | None,
     typer.Option(
-        help="From 0 to 1, or 'auto': each map's own (Otsu). It stays with the "
-        "class; by default each class keeps what it has, new ones 'auto'."
+        help="The probability from which a pixel is the class's, from 0 to 1, or "
+        "'auto': 0.5. It stays with the class; by default each class keeps what it "
+        "has, new ones 'auto'."
     ),
 ]
 Tokens = Annotated[
@@ -46,10 +47,6 @@ Tokens = Annotated[
         help="Use the tokens that 'optimize' has made, or the words alone. By "
         "default what each class uses."
     ),
-]
-Refine = Annotated[
-    str,
-    typer.Option(help="Borders follow it: walk, guided, superpixels or none."),
 ]
 Layers = Annotated[str, typer.Option(help="What maps are made of: fine or all.")]
 
@@ -178,7 +175,6 @@ def maps(
     image: Images = None,
     threshold: Threshold = None,
     layers: Layers = "fine",
-    refine: Refine = "walk",
     tokens: Tokens = None,
     save_maps: Annotated[bool, typer.Option(help="Write maps/*.png, too.")] = True,
     overwrite: Annotated[
@@ -190,9 +186,9 @@ def maps(
 ) -> None:
     """Map phrases on images and propose labels from the maps.
 
-    Adds labels/NAME.png with the status "proposed", maps/NAME.ID-CLASS.png (16-bit,
-    before refinement) and the classes. Labels that a person edited, accepted or
-    rejected, here or with another program, are kept.
+    Adds labels/NAME.png with the status "proposed", maps/NAME.ID-CLASS.png (16-bit)
+    and the classes. Labels that a person edited, accepted or rejected, here or with
+    another program, are kept.
     """
     with reported(), show_progress("maps") as progress:
         limit = _threshold(threshold)
@@ -202,7 +198,6 @@ def maps(
         from napari_ovam.segmentation.class_maps import LAYERS
 
         _one_of("--layers", layers, LAYERS)
-        _one_of("--refine", refine, ("walk", "guided", "superpixels", "none"))
         for note in notes:
             say(note, err=True)
         with working_in(folder) as project:
@@ -221,7 +216,6 @@ def maps(
                 names,
                 ids,
                 layers=layers,
-                refine="" if refine == "none" else refine,
                 overwrite=overwrite,
                 maps=save_maps,
                 progress=progress,

@@ -273,7 +273,7 @@ def _from_json(content: Any) -> list[ListedClass]:
         raise ClassListError("it has neither classes nor categories")
     found = []
     for entry in entries:
-        if isinstance(entry, str):
+        if not isinstance(entry, dict):
             found.append(ListedClass(plain(entry)))
             continue
         number = whole(entry.get("id"))

@@ -188,7 +188,7 @@ class ClassTable:
         """
         with self._changing:
             if number is None:
-                number = self._last + 1 + (self._last + 1 == IGNORE)
+                number = self._free_id()
             if number in self._retired:
                 raise ClassError(
                     f"the id {number} belonged to a class that was removed: choose "
@@ -206,6 +206,14 @@ class ClassTable:
             self._put(ProjectClass(number, name, color, phrase, thing=thing))
             self._last = max(self._last, number)
             return self._entries[number]
+
+    def _free_id(self) -> int:
+        """Return the id after the largest ever given, at the end the least free one."""
+        number = self._last + 1 + (self._last + 1 == IGNORE)
+        if number <= _LARGEST:
+            return number
+        taken = {IGNORE, *self._entries, *self._retired}
+        return next((i for i in range(1, number) if i not in taken), number)
 
     def change(self, number: int, **values: Any) -> ProjectClass:
         """Set fields of a class, all but its id; return it as it is now.

@@ -37,6 +37,7 @@ __all__ = [
     "opened",
     "page_count",
     "read",
+    "read_orientation",
 ]
 
 FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "TIFF", "BMP", "GIF", "PPM", "JPEG2000")
@@ -130,13 +131,35 @@ def image_size(path: str | Path) -> tuple[int, int]:
             return tiff.page_size(path)
     with opened(path) as picture:
         size = picture.height, picture.width
-        plain = picture.format == "PNG" and not any(k in picture.info for k in _EXIF)
-        if plain and not _has_late_exif(path):
-            return size  # to look for EXIF, Pillow would read all pixels
-        turned = False
-        with suppress(*BROKEN):
-            turned = picture.getexif().get(_ORIENTATION) in (5, 6, 7, 8)
-        return size[::-1] if turned else size
+        return size if _orientation(path, picture) < 5 else size[::-1]
+
+
+def read_orientation(path: str | Path) -> int:
+    """Return how `read` turns the stored pixels of a picture: EXIF's number, 1 to 8.
+
+    Raises
+    ------
+    ImageFileError
+        As from `read`, for what its head says.
+    """
+    path = Path(path)
+    if is_tiff(path):
+        from napari_ovam.images import tiff
+
+        with named_faults(path):
+            return tiff.read_orientation(path)
+    with opened(path) as picture:
+        return _orientation(path, picture)
+
+
+def _orientation(path: Path, picture: Image.Image) -> int:
+    plain = picture.format == "PNG" and not any(k in picture.info for k in _EXIF)
+    if plain and not _has_late_exif(path):
+        return 1  # to look for EXIF, Pillow would read all pixels
+    found: object = 1
+    with suppress(*BROKEN):
+        found = picture.getexif().get(_ORIENTATION)
+    return found if isinstance(found, int) and found in range(1, 9) else 1
 
 
 def is_tiff(path: Path) -> bool:

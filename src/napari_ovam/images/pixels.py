@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
@@ -12,6 +12,18 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from numpy.typing import NDArray
+
+_Any = TypeVar("_Any", bound=np.generic)
+# Rows and columns of EXIF's orientations 1 to 4, and of 5 to 8 after an exchange.
+_TURNS = ((1, 1), (1, -1), (-1, -1), (-1, 1))
+
+
+def turned(pixels: NDArray[_Any], orientation: int) -> NDArray[_Any]:
+    """Return stored pixels, (H, W, ...), as an EXIF orientation, 1 to 8, shows them."""
+    if orientation >= 5:
+        pixels = pixels.swapaxes(0, 1)
+    down, right = _TURNS[(orientation - 1) % 4]
+    return np.ascontiguousarray(pixels[::down, ::right])
 
 
 def stretch(path: Path, values: NDArray[Any]) -> NDArray[np.uint8]:

@@ -16,7 +16,7 @@ from PIL import Image
 from tifffile import COMPRESSION, EXTRASAMPLE, PHOTOMETRIC
 
 from napari_ovam.images.faults import ImageFileError, check_size
-from napari_ovam.images.pixels import colors_of, grey_of, over_white
+from napari_ovam.images.pixels import colors_of, grey_of, over_white, turned
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -32,8 +32,6 @@ _PHOTOMETRICS = (
     *(PHOTOMETRIC.PALETTE, PHOTOMETRIC.SEPARATED),
 )
 _MULTIPLIED, _OPACITY = EXTRASAMPLE.ASSOCALPHA, EXTRASAMPLE.UNASSALPHA
-# Rows and columns of orientations 1 to 4, and of 5 to 8 after they are exchanged.
-_TURNS = ((1, 1), (1, -1), (-1, -1), (-1, 1))
 
 
 def count_pages(path: Path) -> int:
@@ -69,9 +67,35 @@ def read_page(path: Path, number: int) -> NDArray[np.uint8] | None:
                 return None
             raise _refusal(path, page)
         _check_parts(path, page)
-        planes = page.asarray(maxworkers=1).reshape(page.shaped)[:, 0]
-        values = np.moveaxis(planes, 0, -1).reshape(*planes.shape[1:3], -1)
-        return _turned(_rgb(path, page, values), _orientation(page))
+        values = _values(page)
+        return turned(_rgb(path, page, values), _orientation(page))
+
+
+def read_values(path: Path) -> NDArray[Any] | None:
+    """Read the numbers of a page as they are, (H, W, channels), turned as it says.
+
+    None where only Pillow unpacks them. All else as for `read_page`.
+    """
+    with _opened(path) as file:
+        page = _page(path, file, 0)
+        if not _are_known_numbers(page):
+            return None
+        _check_parts(path, page)
+        values = _values(page)
+        if page.photometric == PHOTOMETRIC.MINISWHITE and values.dtype.kind in "bu":
+            values = (1 << page.bitspersample) - 1 - values
+        return turned(values, _orientation(page))
+
+
+def read_orientation(path: Path) -> int:
+    """Return how the first page of a TIFF says to turn it, 1 to 8."""
+    with _opened(path) as file:
+        return _orientation(_page(path, file, 0))
+
+
+def _values(page: tifffile.TiffPage) -> NDArray[Any]:
+    planes = page.asarray(maxworkers=1).reshape(page.shaped)[:, 0]
+    return np.moveaxis(planes, 0, -1).reshape(*planes.shape[1:3], -1)
 
 
 @contextmanager
@@ -194,12 +218,3 @@ def _rgb(
 def _orientation(page: tifffile.TiffPage) -> int:
     tag = page.tags.get(_ORIENTATION)
     return tag.value if tag is not None and tag.value in range(1, 9) else 1
-
-
-def _turned(pixels: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:
-    """Turn pixels as the tag says: 5 to 8 exchange rows and columns first."""
-    if orientation >= 5:
-        pixels = pixels.swapaxes(0, 1)
-    down, right = _TURNS[(orientation - 1) % 4]
-    turned: NDArray[np.uint8] = np.ascontiguousarray(pixels[::down, ::right])
-    return turned

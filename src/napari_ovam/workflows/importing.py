@@ -22,7 +22,7 @@ from napari_ovam.segmentation.instances import Instances
 from napari_ovam.segmentation.instances.files import instances_path, save_instances
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -254,22 +254,28 @@ def _of_tail(
 
 
 def _of_name(
-    pictures: Mapping[str, Picture], samples: Iterable[Sample]
+    pictures: Mapping[str, Picture], samples: Sequence[Sample]
 ) -> Iterator[tuple[str, str]]:
     names = {sample.name for sample in samples}
-    for path in pictures:
-        stem = unicodedata.normalize("NFC", PurePosixPath(path).stem)
-        for name in dict.fromkeys((PurePosixPath(path).stem, stem, safe_name(stem))):
-            if name in names:
-                yield path, name
-                break
+    titles: dict[str, list[str]] = defaultdict(list)
+    for sample in samples:
+        titles[str(sample.provenance.get("title"))].append(sample.name)
+    for path, picture in pictures.items():
+        stem = PurePosixPath(path).stem
+        found = [stem] if stem in names else titles.get(stem, [])
+        if not found and picture.file is not None:
+            plain = unicodedata.normalize("NFC", stem)
+            tried = dict.fromkeys((plain, safe_name(plain)))
+            found = [name for name in tried if name in names][:1]
+        for name in found:
+            yield path, name
 
 
 def _is_same(project: Project, sample: Sample, picture: Picture, by_name: bool) -> bool:
     """Whether a sample shows a picture: pixel by pixel, or nearly if that is a JPEG.
 
-    Without a picture its masks have to have the size. A picture of one colour says
-    nothing of where a sample of its name came from.
+    Without a picture its masks have to have the size. A picture of one colour does not
+    tell whether a sample of nearly its name, or imported from elsewhere, is the same.
     """
     file = picture.file
     try:
@@ -288,7 +294,9 @@ def _is_same(project: Project, sample: Sample, picture: Picture, by_name: bool) 
         here = project.load_image(sample.name)
     except (ValueError, OSError):
         return False
-    if by_name and _origin(sample) and (image == image[0, 0]).all():
+    stems = sample.name, sample.provenance.get("title")
+    told = not _origin(sample) and PurePosixPath(picture.path).stem in stems
+    if by_name and not told and (image == image[0, 0]).all():
         return False
     if np.array_equal(here, image):
         return True

@@ -24,7 +24,7 @@ from napari_ovam.attention.trace import ModelMismatchError, TraceSettings
 from napari_ovam.base.progress import Cancelled, Progress, no_progress
 from napari_ovam.diffusion.phrases import encode_phrase, text_space
 from napari_ovam.project.class_tokens import give_token
-from napari_ovam.segmentation.class_maps import REFINE, class_iou
+from napari_ovam.segmentation.class_maps import class_iou
 from napari_ovam.workflows.accepted import (
     FEW,
     Example,
@@ -65,7 +65,7 @@ class ImproveSettings:
     store
         Which tokens the classes get: those that are "better" than what they have,
         "always" or "never".
-    layers, refine
+    layers
         As in `ProposalSettings`.
     optimization
         As for `optimize_token`.
@@ -78,7 +78,6 @@ class ImproveSettings:
     seed: int = 0
     store: Store = "better"
     layers: str = "fine"
-    refine: str = REFINE
     optimization: OptimizationSettings | None = None
     trace: TraceSettings = field(default_factory=TraceSettings)
 
@@ -289,8 +288,8 @@ def _improve(
         level = entry.threshold if bool(used) == (entry.source == "token") else None
         for name in outside or inside[:1]:
             found = examples[name]
-            before[name] = _score(entry, old, level, found, settings)
-            after[name] = _score(entry, (token, phrase), None, found, settings)
+            before[name] = _score(entry, old, level, found)
+            after[name] = _score(entry, (token, phrase), None, found)
     if 1 < len(names) == len(before):  # each was left out once
         inside = names
         token = _optimized(entry, phrase, inside, examples, settings, report)
@@ -353,7 +352,6 @@ def _score(
     tokens: Sequence[Token],
     threshold: float | None,
     example: Example,
-    settings: ImproveSettings,
 ) -> float:
     return class_iou(
         example.trace,
@@ -362,5 +360,4 @@ def _score(
         example.image,
         threshold=threshold,
         layers="all",  # the layers were chosen before
-        refine=settings.refine,
     )

@@ -18,7 +18,7 @@ from napari_ovam.attention.trace import ModelMismatchError, TraceSettings
 from napari_ovam.base.progress import Progress, no_progress
 from napari_ovam.base.words import is_named
 from napari_ovam.diffusion.phrases import encode_phrase, text_space
-from napari_ovam.segmentation.class_maps import REFINE, class_labels, class_maps
+from napari_ovam.segmentation.class_maps import class_labels, class_maps
 from napari_ovam.workflows.sample_trace import sample_trace
 
 if TYPE_CHECKING:
@@ -46,8 +46,6 @@ class ProposalSettings:
         Whether labels that a person edited, accepted or rejected are replaced, too.
     layers
         What maps are made of: see `class_maps.LAYERS`.
-    refine
-        How borders follow the image: a name in `refine.REFINEMENTS`, or empty.
     labels
         Further fields of `LabelSettings`, such as {"min_size": 20}.
     trace
@@ -62,7 +60,6 @@ class ProposalSettings:
     redo: bool = False
     overwrite: bool = False
     layers: str = "fine"
-    refine: str = REFINE
     labels: Mapping[str, Any] = field(default_factory=dict)
     trace: TraceSettings = field(default_factory=TraceSettings)
     keep_traces: bool = False
@@ -297,19 +294,12 @@ def _propose_one(
     maps = class_maps(trace, tokens, settings.layers)
     # A person may have removed classes meanwhile.
     thresholds = {e.id: e.threshold for e in project.classes if e.id in maps}
-    labels = class_labels(
-        maps,
-        thresholds,
-        image,
-        refine=settings.refine,
-        options=settings.labels,
-    )
+    labels = class_labels(maps, thresholds, image, options=settings.labels)
     progress(0, 0)  # the last moment to cancel before something is written
     made_by = {
         "model": trace.model,
         "thresholds": {str(i): thresholds[i] for i in sorted(thresholds)},
         "sources": {str(i): _described(tokens[i]) for i in sorted(thresholds)},
-        "refine": settings.refine,
         "layers": settings.layers,
     }
     with project.writing():  # else strokes that come meanwhile would be overwritten

@@ -106,11 +106,11 @@ class Labelling:
         request = self.session.label_request(sample)
         active = {entry.id for entry in self.session.classes.active}
         maps = {i: values for i, values in sample.maps.items() if i in active}
-        known = sample.refined  # by one job at a time
 
         def make(_: Job) -> NDArray[Any]:
-            labels, levels = self._labeller.labels(maps, request, sample.image, known)
-            sample.levels = sample.levels | levels
+            labels, sample.probabilities = self._labeller.labels(
+                maps, request, sample.image
+            )
             return labels
 
         return make, partial(self._proposed, sample)
@@ -148,11 +148,6 @@ class Labelling:
     def set_options(self, **options: Any) -> None:
         """Set further fields of `LabelSettings` and propose labels anew."""
         self.session.label_rules.options = options
-        self._propose_shown()
-
-    def set_refine(self, method: str) -> None:
-        """Set how borders follow the image, and propose labels anew."""
-        self.session.label_rules.refine = method
         self._propose_shown()
 
     def set_absent(self, number: int, absent: bool) -> None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from napari_ovam._qt.layers.layers import SampleLayers
 from napari_ovam._qt.session.jobs import Background
+from napari_ovam.segmentation.class_maps import THRESHOLD
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -63,7 +64,7 @@ class UncertainPlaces:
     def next(self) -> None:
         """Show the next uncertain place, largest first; painted ones are settled."""
         sample = self.session.current
-        if sample is None or sample.edits is None or not sample.levels:
+        if sample is None or sample.edits is None or not sample.probabilities:
             self.session.complain(
                 "There are no labels from maps: press Labels from maps first"
             )
@@ -76,7 +77,7 @@ class UncertainPlaces:
 
     def _refresh(self) -> None:
         sample = self.session.current
-        if (self.shown or self._going) and sample is not None and sample.levels:
+        if (self.shown or self._going) and sample is not None and sample.probabilities:
             self._find(sample)
 
     def close(self) -> None:
@@ -92,13 +93,10 @@ class UncertainPlaces:
         entries = [
             entry
             for entry in self.session.classes.active
-            if entry.id in sample.maps and entry.id not in sample.absent
+            if entry.id in sample.probabilities and entry.id not in sample.absent
         ]
-        maps = [self._final(sample, entry.id) for entry in entries]
-        levels = [
-            sample.levels.get(e.id, 0.5) if e.threshold is None else e.threshold
-            for e in entries
-        ]
+        maps = [sample.probabilities[entry.id] for entry in entries]
+        levels = [THRESHOLD if e.threshold is None else e.threshold for e in entries]
         if not maps or sample.edits is None:
             if self._going:
                 self._go(sample, [])
@@ -112,7 +110,7 @@ class UncertainPlaces:
             )
 
             found = [max(level, 1e-6) for level in levels]
-            unsure = uncertainty(np.stack(maps), np.minimum(found, 1e6).tolist())
+            unsure = uncertainty(np.stack(maps), found)
             # Of much of an image another label is close: what is worth a look glows.
             dark = min(float(np.quantile(unsure, 1 - _GLOWING)), 0.99)
             return unsure, dark, doubtful_places(unsure, settled=now.painted)
@@ -126,14 +124,6 @@ class UncertainPlaces:
     def _failed(self, error: Exception) -> None:
         self._going = False
         self.session.complain(error)
-
-    def _final(self, sample: LiveSample, number: int) -> NDArray[Any]:
-        """Return a map as labels were made of it."""
-        refined = sample.refined.get(number)
-        values = sample.maps[number]
-        if self.session.label_rules.refine and refined and refined[0] is values:
-            return refined[2]
-        return values
 
     def _found(
         self,

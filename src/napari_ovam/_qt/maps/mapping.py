@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from napari_ovam._qt.layers.layers import SampleLayers, role_of
 from napari_ovam._qt.session import tasks
 from napari_ovam._qt.session.state import split_phrases
+from napari_ovam.base.words import read_phrases
 
 if TYPE_CHECKING:
     from napari_ovam._qt.session.session import Session
@@ -23,7 +24,7 @@ class Maps:
 
     def map_phrases(self, text: str) -> None:
         """Map the typed phrases on the sample that is shown."""
-        phrases = split_phrases(text)
+        phrases, said = read_phrases(text)
         sample = self.session.current
         if not phrases:
             self.session.complain(
@@ -56,7 +57,10 @@ class Maps:
             self.session.layers.show_classes(self.session.classes)
             self.session.classes_changed.emit()
             self.session.maps_changed.emit(sample)
-            self.session.hint()
+            if said:
+                self.session.say(" ".join(said))
+            else:
+                self.session.hint()
 
         self.session.start(
             "Mapping",

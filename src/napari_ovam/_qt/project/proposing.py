@@ -26,6 +26,7 @@ class _Run:
     cancelled: bool = False
     kept: Mapping[str, str] = field(default_factory=dict)
     failed: Mapping[str, str] = field(default_factory=dict)
+    notes: Sequence[str] = ()
 
 
 class Proposing:
@@ -65,8 +66,7 @@ class Proposing:
             )
             return
         choice, layers = session.choice, session.map_layers
-        rules = session.label_rules
-        refine, options = rules.refine, dict(rules.options)
+        options = dict(session.label_rules.options)
 
         def run(job: Job) -> _Run:
             from napari_ovam.workflows.proposals import ProposalSettings, propose
@@ -83,9 +83,7 @@ class Proposing:
                     project,
                     session.models.get(choice, job),
                     names,
-                    settings=ProposalSettings(
-                        redo=redo, layers=layers, refine=refine, labels=options
-                    ),
+                    settings=ProposalSettings(redo=redo, layers=layers, labels=options),
                     progress=_counting(job),
                     written=written,
                 )
@@ -93,6 +91,7 @@ class Proposing:
                 found.cancelled = True
             else:
                 found.kept, found.failed = report.kept, report.failed
+                found.notes = report.notes()
             return found
 
         session.start(
@@ -122,6 +121,7 @@ class Proposing:
             text += f" {_images(len(found.failed))} failed, such as {name}: {reason}."
         elif found.done:
             text += " Go through them, correct and accept."
+        text = " ".join([text, *found.notes])
         self.session.say(text, "warning" if found.failed else "info")
 
     # -- tokens --------------------------------------------------------------------
@@ -147,14 +147,13 @@ class Proposing:
             )
             return
         choice, layers = session.choice, session.map_layers
-        refine = session.label_rules.refine
 
         def run(job: Job) -> ImproveReport:
             from napari_ovam.workflows.improving import ImproveSettings, improve_tokens
 
             session.saving.flush()
             pipe = session.models.get(choice, job)
-            settings = ImproveSettings(store="never", layers=layers, refine=refine)
+            settings = ImproveSettings(store="never", layers=layers)
             return improve_tokens(
                 project, pipe, settings=settings, progress=job.progress
             )

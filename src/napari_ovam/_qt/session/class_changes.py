@@ -340,8 +340,7 @@ class ClassChanges:
         for sample in session.samples:
             for number in numbers:
                 sample.maps.pop(number, None)
-                sample.refined.pop(number, None)
-                sample.levels.pop(number, None)
+                sample.probabilities.pop(number, None)
             keep = {entry.id for entry in session.classes} - set(numbers)
             session.layers.remove_maps(sample.key, keep)
 

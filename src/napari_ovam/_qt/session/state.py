@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from napari_ovam.base.ids import IGNORE
+from napari_ovam.base.words import read_phrases
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from napari_ovam.attention.trace import Trace
     from napari_ovam.base.generation_settings import GenerationSettings
     from napari_ovam.project import Project, Sample, Status
-    from napari_ovam.segmentation.class_maps import RefinedMaps
 
     from .edits import Edits, Snapshot
 
@@ -66,21 +65,15 @@ class LabelRules:
         Whether new samples get labels by themselves: once a person asked for some.
     options
         Further fields of `napari_ovam.LabelSettings`.
-    refine
-        How borders follow the image: a name in
-        `napari_ovam.segmentation.refine.REFINEMENTS`, or empty.
     """
 
     automatic: bool = False
     options: dict[str, Any] = field(default_factory=dict)
-    refine: str = "walk"
 
 
 def split_phrases(text: str) -> list[str]:
-    """Split typed phrases at commas, semicolons and line ends; each once."""
-    parts = (" ".join(part.split()) for part in re.split(r"[,;\n]", text))
-    unique = {part.casefold(): part for part in parts if part}
-    return list(unique.values())
+    """Split typed phrases, as `read_phrases`, which also says what was left out."""
+    return read_phrases(text)[0]
 
 
 @dataclass(eq=False)
@@ -107,10 +100,8 @@ class LiveSample:
         How long the model ran for it; 0 where that is not known.
     exact
         Whether everything was recorded in full precision.
-    refined
-        Maps with borders that follow the image, as they were made last.
-    levels
-        Automatic thresholds of the refined maps by class id, as they were made last.
+    probabilities
+        Of the classes by id, (H, W) float32, as labels were made of them last.
     saved
         The labels that are written or will be in a moment.
     on_disk
@@ -127,8 +118,7 @@ class LiveSample:
     edits: Edits | None = None
     seconds: float = 0
     exact: bool = False
-    refined: RefinedMaps = field(default_factory=dict)
-    levels: dict[int, float] = field(default_factory=dict)
+    probabilities: dict[int, NDArray[np.float32]] = field(default_factory=dict)
     saved: Snapshot | None = None
     on_disk: Snapshot | None = None
     extra: dict[str, Any] = field(default_factory=dict)

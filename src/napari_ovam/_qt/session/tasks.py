@@ -12,13 +12,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_ovam.segmentation.class_maps import (
-    RefinedMaps,
     class_iou,
     class_map,
     class_maps,
     label_maker,
     label_settings,
-    refined_maps,
     seen,
 )
 
@@ -64,7 +62,6 @@ class LabelRequest:
 
     thresholds: Mapping[int, float | None]
     absent: frozenset[int] = frozenset()
-    refine: str = ""
     options: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -162,31 +159,27 @@ class Labeller:
     def __init__(self) -> None:
         self._maps: dict[int, NDArray[np.float32]] = {}
         self._maker: LabelMaker | None = None
-        self._levels: dict[int, float] = {}
 
     def labels(
         self,
         maps: Mapping[int, NDArray[np.float32]],
         request: LabelRequest,
         image: NDArray[np.uint8],
-        known: RefinedMaps | None = None,
-    ) -> tuple[NDArray[Any], dict[int, float]]:
+    ) -> tuple[NDArray[Any], dict[int, NDArray[np.float32]]]:
         """Turn maps by class id into (H, W) class ids, as `class_labels` does.
 
-        Also returns the automatic thresholds of these maps, whether or not they are in
-        use. `known` is as in `refined_maps`.
+        Also returns the probabilities that they were made of, by class id.
         """
         wanted = set(maps) & set(request.thresholds) - request.absent
         if not wanted:
             return np.zeros(image.shape[:2], np.uint8), {}
-        fine = refined_maps({i: maps[i] for i in wanted}, image, request.refine, known)
-        from napari_ovam.segmentation.labels import automatic_threshold
-
-        if self._maker is None or not _same(fine, self._maps):
-            self._maker, self._maps = label_maker(fine, image, refine=""), fine
-            self._levels = {i: automatic_threshold(each) for i, each in fine.items()}
-        settings = label_settings(request.thresholds, self._maker.ids, request.options)
-        return self._maker.labels(settings), self._levels
+        chosen = {i: maps[i] for i in wanted}
+        if self._maker is None or not _same(chosen, self._maps):
+            self._maker, self._maps = label_maker(chosen, image), chosen
+        ids = self._maker.ids
+        settings = label_settings(request.thresholds, ids, request.options)
+        found = dict(zip(ids, self._maker.maps, strict=True))
+        return self._maker.labels(settings), found
 
 
 def _same(one: Mapping[int, Any], other: Mapping[int, Any]) -> bool:
@@ -329,7 +322,6 @@ def optimize(
     images: Sequence[NDArray[np.uint8]],
     targets: Sequence[NDArray[np.uint8]],
     settings: OptimizationSettings | None,
-    refine: str,
     job: Job,
 ) -> Optimized:
     """Optimize a token, and score labels of the class alone against the targets."""
@@ -342,7 +334,7 @@ def optimize(
     def scored(tokens: Sequence[Token]) -> float:
         each = zip(traces, targets, images, strict=True)
         found = [
-            class_iou(trace, tokens, target, image, layers="all", refine=refine)
+            class_iou(trace, tokens, target, image, layers="all")
             for trace, target, image in each
         ]
         return float(np.mean(found))

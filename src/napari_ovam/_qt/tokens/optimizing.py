@@ -34,7 +34,7 @@ class Tokens:
         usable = self._usable(number, samples)
         if not usable:
             return
-        entry, refine = session.classes[number], session.label_rules.refine
+        entry = session.classes[number]
         request = tasks.MapRequest(number, entry.phrase, layers=session.map_layers)
         choice = usable[0].choice
         labels = [s.edits.labels for s in usable if s.edits]
@@ -60,7 +60,6 @@ class Tokens:
                 images,
                 targets,
                 made,
-                refine,
                 job,
             )
 

@@ -5,17 +5,15 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter, defaultdict
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
-import numpy as np
-
-from napari_ovam.base.ids import IGNORE
 from napari_ovam.datasets.class_lists import ListedClass, plain, whole
-from napari_ovam.datasets.importers.coco_masks import ERRORS, draw
+from napari_ovam.datasets.importers.coco_masks import ERRORS, draw_all
 from napari_ovam.datasets.importers.search import (
     PICTURES,
     kind_of,
@@ -26,19 +24,17 @@ from napari_ovam.datasets.importers.search import (
     place_of,
 )
 from napari_ovam.datasets.importers.source import (
-    UNSURE,
     ImportSourceError,
-    Masks,
     Picture,
     Source,
     shorten,
 )
-from napari_ovam.datasets.importers.turning import read_orientation
-from napari_ovam.images.files import MAX_PIXELS
+from napari_ovam.images.files import image_size
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Mapping
 
+_Find = Callable[[Any], Sequence[int]]
 _LISTS = ("images", "annotations", "categories")
 _Annotation = dict[str, Any]
 
@@ -51,7 +47,7 @@ class _File:
     images: list[dict[str, Any]] = field(default_factory=list)
     names: list[str] = field(default_factory=list)
     annotations: dict[int, list[_Annotation]] = field(default_factory=dict)
-    categories: dict[Hashable, str] = field(default_factory=dict)
+    categories: list[tuple[Any, str]] = field(default_factory=list)
     several: bool = False
     problems: list[str] = field(default_factory=list)
 
@@ -154,18 +150,10 @@ def _take_categories(
         except ERRORS:
             bad.append(category)
             continue
-        if not name or isinstance(number, list | dict | bool | None):
-            bad.append(category)
-        elif number in file.categories and file.categories[number] != name:
-            raise ImportSourceError(
-                f"it is broken: the category {number!r} is {file.categories[number]!r} "
-                f"and {name!r}"
-            )
-        else:
-            if name in file.categories.values() and number not in file.categories:
-                file.problems.append(f"several categories are {name!r}: one class here")
-            file.categories[number] = name
-            listed.setdefault(name, entry)
+        if name in (known for _, known in file.categories):
+            file.problems.append(f"several categories are {name!r}: one class here")
+        file.categories.append((number, name))
+        listed.setdefault(name, entry)
     if bad:
         file.problems.append(
             f"categories without an id or a name: {shorten(bad)[:200]}"
@@ -229,7 +217,7 @@ def _take_annotations(file: _File, annotations: Iterable[Any]) -> None:
         file.several = file.several or max(count.values()) > 1
 
 
-def _finder(ids: Iterable[Any]) -> Any:
+def _finder(ids: Iterable[Any]) -> _Find:
     """Return what finds the places of an id: as it stands, else as the number it is."""
     exact: dict[str, list[int]] = defaultdict(list)
     alike: dict[Any, list[int]] = defaultdict(list)
@@ -260,13 +248,12 @@ def _pictures(
 ) -> tuple[list[Picture], list[str]]:
     """Return the pictures of all files, and notes on where they were found."""
     there = list_files(root, PICTURES, problems)
-    base, notes = root, []
+    base: Path = root
+    notes: list[str] = []
+    if not there:
+        base, there = list_around(root)
+        notes = [f"pictures are taken from {base}"] if there else []
     found, unclear = _find(files, there)
-    if not found:
-        around, others = list_around(root)
-        if others:
-            base, (found, unclear) = around, _find(files, others)
-            notes = [f"pictures are taken from {around}"] if found else []
     owners: dict[str, str] = {}
     for (number, _), picture in found.items():
         place = files[number].place
@@ -277,8 +264,8 @@ def _pictures(
     places = {name: place for place, name in enumerate(listed, start=1)}
     pictures = []
     for number, file in enumerate(files):
-        find = _finder(file.categories)
-        names = list(file.categories.values())
+        find = _finder(number for number, _ in file.categories)
+        classes = [places[name] for _, name in file.categories]
         for index, (image, name) in enumerate(
             zip(file.images, file.names, strict=True)
         ):
@@ -286,10 +273,10 @@ def _pictures(
             where = base / found[key] if key in found else None
             size = _size_of(image, where)
             reader = partial(
-                _read,
+                draw_all,
                 file.annotations.get(index, []),
                 size,
-                lambda i, f=find, n=names: [places[n[k]] for k in f(i)],
+                partial(_places_of, find, classes),
                 names=list(places),
                 several=file.several,
             )
@@ -303,35 +290,65 @@ def _pictures(
     return pictures, notes
 
 
+def _places_of(find: _Find, classes: Sequence[int], category: Any) -> list[int]:
+    """Return the places that a category could mean."""
+    return sorted({classes[at] for at in find(category)})
+
+
 _Key = tuple[int, int]
 
 
 def _find(
     files: Sequence[_File], there: Sequence[str]
 ) -> tuple[dict[_Key, str], dict[_Key, list[str]]]:
-    """Find the pictures that the files name."""
-    wanted = {}
+    """Find the pictures that the files name: each file by itself."""
+    found: dict[_Key, str] = {}
+    unclear: dict[_Key, list[str]] = {}
     for number, file in enumerate(files):
-        common = _common([place_of(name).folders for name in file.names])
-        for index, name in enumerate(file.names):
-            wanted[number, index] = place_of(name, without=common)
+        own = f"{Path(file.place).parent.as_posix()}/"
+        said = any(kind_of(name) == "mask" for name in file.names)
+        places = {
+            picture: place_of(picture)
+            for picture in there
+            if said or kind_of(picture) != "mask" or picture.startswith(own)
+        }
+        common = _common([place_of(name).parts[:-1] for name in file.names])
+        wanted = {
+            (number, index): place_of(name, without=common)
+            for index, name in enumerate(file.names)
+        }
+        prefer = partial(_likelier, file.place)
+        hits, doubtful = pair(wanted, places, prefer)
+        bare = {  # some programs leave the ending away
+            key: place
+            for key, place in wanted.items()
+            if key not in hits and Path(place.name).suffix.lower() not in PICTURES
+        }
+        taken = set(hits.values())
+        stems = {
+            p: place_of(p, Path(p).stem) for p in places if bare and p not in taken
+        }
+        found |= hits | pair(bare, stems, prefer)[0]
+        unclear |= doubtful
+    return found, unclear
 
-    def prefer(key: _Key, picture: str) -> int:
-        """Prefer the JSON's own folder, then one that it is named after, to masks."""
-        place = Path(files[key[0]].place)
-        folder = place.parent.as_posix()
-        own = folder == "." or picture.startswith(f"{folder}/")
-        words = set(re.split(r"[^a-z0-9]+", normal(place.stem))) - {"", "instances"}
-        split = any(
-            part == word
-            or (len(part) > 2 and word.startswith(part))
-            or (len(word) > 2 and part.startswith(word))
-            for part in place_of(picture).folders
-            for word in words
-        )
-        return 4 * own + 2 * split + (kind_of(picture) != "mask")
 
-    return pair(wanted, {file: place_of(file) for file in there}, prefer)
+def _likelier(file: str, _: _Key, picture: str) -> int:
+    """Prefer pictures in a JSON's folder, then in one that it is named after."""
+    place = Path(file)
+    folder = place.parent.as_posix()
+    own = folder == "." or picture.startswith(f"{folder}/")
+    words = set(re.split(r"[^a-z0-9]+", normal(place.stem))) - {"", "instances"}
+    named = any(
+        part == word or (min(len(part), len(word)) > 2 and _starts(part, word))
+        for part in place_of(picture).folders
+        for word in words
+    )
+    return 4 * own + 2 * named + (kind_of(picture) != "mask")
+
+
+def _starts(one: str, other: str) -> bool:
+    return one.startswith(other) or other.startswith(one)
 
 
 def _common(folders: Sequence[tuple[str, ...]]) -> int:
@@ -351,75 +368,6 @@ def _size_of(image: Mapping[str, Any], file: Path | None) -> tuple[int, int] | N
     if height and width and height > 0 and width > 0:
         return height, width
     try:
-        return None if file is None else read_orientation(file)[1]
+        return None if file is None else image_size(file)
     except ValueError:  # said when it is read
         return None
-
-
-# -- masks ---------------------------------------------------------------------------
-
-
-def _read(
-    annotations: Sequence[_Annotation],
-    size: tuple[int, int] | None,
-    places_of: Any,
-    *,
-    names: Sequence[str],
-    several: bool,
-) -> Masks:
-    """Draw the annotations of an image: crowds first, then the largest first."""
-    if size is None:
-        raise ImportSourceError("neither its picture nor the JSON says how large it is")
-    if size[0] * size[1] > MAX_PIXELS:
-        raise ImportSourceError(f"the image is said to be {size} pixels")
-    wrong: dict[str, list[Any]] = defaultdict(list)
-    drawn = []
-    for annotation in annotations:
-        try:
-            mask = draw(annotation, size)
-        except (*ERRORS, OverflowError) as error:
-            why = str(error) if isinstance(error, ValueError) else repr(error)
-            wrong[why].append(annotation["id"])
-            continue
-        category = annotation.get("category_id")
-        place = places_of(category)
-        if len(place) != 1:
-            wrong[
-                f"the category {category!r} is not in the list; its pixels are unsure "
-                f"({IGNORE})"
-            ].append(annotation["id"])
-        number = place[0] if len(place) == 1 else UNSURE
-        first = number == UNSURE, bool(annotation.get("iscrowd"))
-        drawn.append(
-            (
-                not first[0],
-                not first[1],
-                -int(mask.sum()),
-                annotation["id"],
-                number,
-                mask,
-            )
-        )
-    if annotations and not any(each[4] != UNSURE for each in drawn):
-        raise ImportSourceError("; ".join(_say(wrong)))
-    drawn.sort(key=lambda each: each[:3])
-    labels = np.zeros(size, np.int32)
-    objects = np.zeros(size, np.int32)
-    for number, (*_, place, mask) in enumerate(drawn, start=1):
-        labels[mask] = place
-        objects[mask] = number
-    seen = np.bincount(objects.ravel(), minlength=len(drawn) + 1)
-    for number, (*_, which, place, _) in enumerate(drawn, start=1):
-        if not seen[number] and place != UNSURE:
-            what = f"wholly covered by others ({names[place - 1]})"
-            wrong[what].append(which)
-    return Masks(labels, objects if several else None, tuple(_say(wrong)))
-
-
-def _say(wrong: Mapping[str, Sequence[Any]]) -> list[str]:
-    """Return a sentence for each thing that is wrong, with the annotations' ids."""
-    return [
-        f"{'annotation' if len(ids) == 1 else f'{len(ids)} annotations'} "
-        f"{shorten(ids)}: {why}"
-        for why, ids in wrong.items()
-    ]

@@ -2,29 +2,145 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections import defaultdict
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from pycocotools import mask as rle
 
+from napari_ovam.base.ids import IGNORE
 from napari_ovam.datasets.class_lists import whole
+from napari_ovam.datasets.importers.source import (
+    UNSURE,
+    ImportSourceError,
+    Masks,
+    shorten,
+)
+from napari_ovam.images.files import MAX_PIXELS
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from numpy.typing import NDArray
 
 ERRORS = (ValueError, TypeError, KeyError, AttributeError, RecursionError)
 
 
-def draw(annotation: Mapping[str, Any], size: tuple[int, int]) -> NDArray[np.bool_]:
-    """Return the mask of an annotation, (H, W).
+class _Drawn(NamedTuple):
+    """An annotation as it is drawn: what is later in the order lies above."""
+
+    known: bool
+    single: bool
+    smallness: int
+    which: Any
+    place: int
+    box: tuple[slice, slice]
+    mask: NDArray[np.bool_]
+
+
+def draw_all(
+    annotations: Sequence[Mapping[str, Any]],
+    size: tuple[int, int] | None,
+    places_of: Callable[[Any], Sequence[int]],
+    *,
+    names: Sequence[str],
+    several: bool,
+) -> Masks:
+    """Draw the annotations of an image: crowds first, then the largest first.
+
+    Parameters
+    ----------
+    annotations
+        As in the JSON, each with an id.
+    size
+        (H, W), or None where nobody says.
+    places_of
+        Returns the places of a category: none, one, or several that it could be.
+    names
+        The classes, in the order of their places.
+    several
+        Whether an annotation is an object, and not all that there is of its class.
+
+    Raises
+    ------
+    ImportSourceError
+        If there are annotations, and none of them can be drawn.
+    """
+    if size is None:
+        raise ImportSourceError("neither its picture nor the JSON says how large it is")
+    if size[0] * size[1] > MAX_PIXELS:
+        raise ImportSourceError(f"the image is said to be {size} pixels")
+    wrong: dict[str, list[Any]] = defaultdict(list)
+    drawn = [d for a in annotations if (d := _drawn(a, size, places_of, wrong))]
+    if annotations and not any(each.known for each in drawn):
+        raise ImportSourceError("; ".join(_say(wrong)))
+    drawn.sort(key=lambda each: each[:3])
+    labels = np.zeros(size, np.int32)
+    objects = np.zeros(size, np.int32)
+    for number, each in enumerate(drawn, start=1):
+        labels[each.box][each.mask] = each.place
+        objects[each.box][each.mask] = number
+    seen = np.bincount(objects.ravel(), minlength=len(drawn) + 1)
+    for number, each in enumerate(drawn, start=1):
+        if each.known and not seen[number]:
+            what = f"wholly covered by others ({names[each.place - 1]})"
+            wrong[what].append(each.which)
+    return Masks(labels, objects if several else None, tuple(_say(wrong)))
+
+
+def _drawn(
+    annotation: Mapping[str, Any],
+    size: tuple[int, int],
+    places_of: Callable[[Any], Sequence[int]],
+    wrong: dict[str, list[Any]],
+) -> _Drawn | None:
+    """Return an annotation as it is drawn; say what of it is wrong."""
+    which, category = annotation["id"], annotation.get("category_id")
+    try:
+        mask, bad = draw(annotation, size)
+    except (*ERRORS, OverflowError) as error:
+        why = str(error) if isinstance(error, ValueError) else repr(error)
+        wrong[why].append(which)
+        return None
+    for why in bad:
+        wrong[f"drawn without a part: {why}"].append(which)
+    places = places_of(category)
+    if len(places) != 1:
+        many = "several" if places else "none"
+        what = f"the category {category!r} is {many} of the list"
+        wrong[f"{what}; its pixels are unsure ({IGNORE})"].append(which)
+    known = len(places) == 1
+    rows, columns = (np.flatnonzero(mask.any(axis)) for axis in (1, 0))
+    box = slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
+    return _Drawn(
+        known,
+        annotation.get("iscrowd") not in (1, "1"),
+        -int(mask.sum()),
+        which,
+        places[0] if known else UNSURE,
+        box,
+        mask[box].copy(),  # of a large image with many annotations
+    )
+
+
+def _say(wrong: Mapping[str, Sequence[Any]]) -> list[str]:
+    """Return a sentence for each thing that is wrong, with the annotations' ids."""
+    return [
+        f"{'annotation' if len(ids) == 1 else f'{len(ids)} annotations'} "
+        f"{shorten(ids)}: {why}"
+        for why, ids in wrong.items()
+    ]
+
+
+def draw(
+    annotation: Mapping[str, Any], size: tuple[int, int]
+) -> tuple[NDArray[np.bool_], list[str]]:
+    """Return the mask of an annotation, (H, W), and what is wrong with its parts.
 
     Raises
     ------
     ValueError
-        If it has none, it is broken, of another size, or holds no pixel; the message
-        starts as if it went on after "its mask" or the like.
+        If it has none, or nothing of it can be drawn.
     """
     code = annotation.get("segmentation")
     if not code:
@@ -32,11 +148,17 @@ def draw(annotation: Mapping[str, Any], size: tuple[int, int]) -> NDArray[np.boo
         has = " and ".join("a box" if k == "bbox" else k for k in what)
         raise ValueError(f"no mask{f', only {has}' if has else ' is given'}")
     mask = np.zeros(size, bool)
+    bad = []
     for part in _parts(code):
-        mask |= _code(part, size) if isinstance(part, dict) else _polygon(part, size)
+        try:
+            mask |= (
+                _code(part, size) if isinstance(part, dict) else _polygon(part, size)
+            )
+        except ValueError as error:
+            bad.append(str(error))
     if not mask.any():
-        raise ValueError("its mask holds no pixel of the picture")
-    return mask
+        raise ValueError(bad[0] if bad else "its mask holds no pixel of the picture")
+    return mask, bad
 
 
 def _parts(code: Any) -> list[Any]:

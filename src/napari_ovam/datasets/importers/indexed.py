@@ -85,8 +85,9 @@ def open_indexed(
     if classes is None and table is not None:
         classes, ignore = read_class_list(table), _ignore_of(table)
     files = [path / mask for mask in masks]
-    if classes is None or (len(classes) == 1 and ignore is None):
-        ids = _ids_of(files, classes, background, notes)
+    inside = [c for c in classes or () if not _is_one_of(c.name, _BACKGROUND)]
+    if classes is None or (len(inside) == 1 and ignore is None):
+        ids = _ids_of(files, inside, background, notes)
     else:
         ids = _listed_ids(classes, ignore, background, problems)
     found = join(
@@ -157,11 +158,11 @@ def _listed_ids(
 
 def _ids_of(
     files: Iterable[Path],
-    classes: Sequence[ListedClass] | None,
+    known: list[ListedClass],
     background: int,
     notes: list[str],
 ) -> _Ids:
-    """Return what ids mean as the masks themselves show; one class may be given."""
+    """Return what ids mean as the masks themselves show; one class may be known."""
     values: set[int] = set()
     edges: Counter[int] = Counter()
     for file in files:
@@ -179,7 +180,6 @@ def _ids_of(
         count = values_of(border)
         edges[max(count, key=lambda value: count[value], default=0)] += 1
     inside = sorted(values - {background})
-    known = list(classes or ())
     if len(inside) == 1 and (known or inside[0] == IGNORE or background):
         value = inside[0]
         entry = known[0] if known else ListedClass(_ONLY)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import tokenize
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from napari_ovam.datasets.importers.source import ImportSourceError, shorten
-from napari_ovam.images.files import MAX_PIXELS, opened
+from napari_ovam.images.faults import MAX_PIXELS, named_faults
+from napari_ovam.images.files import image_size, is_tiff, opened, page_count
+from napari_ovam.images.tiff import read_values
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -45,9 +48,9 @@ def read_mask(path: Path) -> NDArray[np.int64]:
             f"{path.name} is {values.shape}: a mask is one (H, W) channel of ids"
         )
     if values.dtype.kind == "f":
-        rounded = np.round(values)
-        if not np.isfinite(values).all() or (rounded != values).any():
-            bad = values[~(rounded == values)].ravel()[0]
+        odd = ~np.isfinite(values) | (np.round(values) != values)
+        if odd.any():
+            bad = values[odd][0]
             raise ImportSourceError(
                 f"{path.name} holds {bad:g}: ids are whole numbers, so these may be "
                 "probabilities or another picture"
@@ -67,6 +70,8 @@ def mask_size(path: Path) -> tuple[int, int] | None:
         if path.suffix.lower() == ".npy":
             height, width = read_mask(path).shape
             return height, width
+        if is_tiff(path):
+            return image_size(path)
         with opened(path) as picture:
             return picture.height, picture.width
     except ValueError:  # said when it is read
@@ -127,14 +132,15 @@ def _array(path: Path) -> NDArray[Any]:
 
 
 def _pixels(path: Path) -> NDArray[Any]:
+    if page_count(path) > 1:
+        raise ImportSourceError(f"{path.name} holds several pages: a mask is one")
+    if is_tiff(path):
+        with named_faults(path):
+            values = read_values(path)
+        if values is not None:
+            return _grey(path, values)
     with opened(path) as picture:
-        if getattr(picture, "n_frames", 1) > 1:
-            raise ImportSourceError(f"{path.name} holds several pages: a mask is one")
         stored = _stored_as(picture)
-        tags = getattr(picture, "tag_v2", {})
-        signed = 2 in np.atleast_1d(tags.get(339, 1)) and 8 in np.atleast_1d(
-            tags.get(258, 0)
-        )
         picture.load()
         pixels = np.asarray(picture)
         if pixels.ndim == 3:
@@ -142,10 +148,10 @@ def _pixels(path: Path) -> NDArray[Any]:
                 raise ImportSourceError(
                     f"{path.name} has 16 bits in several channels: save it in one"
                 )
-            pixels = _grey(path, picture.mode, pixels)
-        if stored in _STRETCHED:
-            pixels = pixels // _STRETCHED[stored]
-        return pixels.view(np.int8) if signed and pixels.dtype == np.uint8 else pixels
+            if picture.mode not in ("LA", "RGB", "RGBA"):
+                pixels = np.asarray(picture.convert("RGBA"))
+            pixels = _grey(path, pixels)
+        return pixels // _STRETCHED.get(stored, 1)
 
 
 def _stored_as(picture: Image.Image) -> str:
@@ -155,22 +161,19 @@ def _stored_as(picture: Image.Image) -> str:
     return str(args[0] if isinstance(args, tuple) and args else args)
 
 
-def _grey(path: Path, mode: str, pixels: NDArray[Any]) -> NDArray[Any]:
-    """Return the channel of a picture whose colours are all grey."""
-    colours = pixels[..., : pixels.shape[2] - (mode[-1] in "Aa")]
-    if mode not in ("LA", "PA", "RGB", "RGBA", "RGBX") or not (
-        (colours == colours[..., :1]).all()
-    ):
+def _grey(path: Path, pixels: NDArray[Any]) -> NDArray[Any]:
+    """Return the only channel of (H, W, channels), the last perhaps for opacity."""
+    count = pixels.shape[2]
+    colours = pixels[..., : count - (count in (2, 4))]
+    if (colours != colours[..., :1]).any():
         raise ImportSourceError(
-            f"{path.name} is in colour ({mode}): a mask is one channel of ids; where "
-            "colours are classes, choose 'voc'"
+            f"{path.name} is in colour: a mask is one channel of ids; where colours are "
+            "classes, choose 'voc'"
         )
-    if colours.shape[2] < pixels.shape[2] and (pixels[..., -1] == 0).any():
-        hidden = colours[pixels[..., -1] == 0]
-        if (hidden != 0).any():
-            raise ImportSourceError(
-                f"{path.name} has ids where it is transparent: save it without that"
-            )
+    if count in (2, 4) and colours[pixels[..., -1] == 0].any():
+        raise ImportSourceError(
+            f"{path.name} has ids where it is transparent: save it without that"
+        )
     return colours[..., 0]
 
 
@@ -181,7 +184,8 @@ def doubt_palette(path: Path, count: Mapping[int, int]) -> list[str]:
     """
     if path.suffix.lower() == ".npy":
         return []
-    with opened(path) as picture:
+    colours = None
+    with suppress(ValueError), opened(path) as picture:
         colours = picture.getpalette("RGB") if picture.mode == "P" else None
     painted = np.array(colours or [], np.uint8).reshape(-1, 3)
     black = [i for i in count if 0 <= i < len(painted) and not painted[i].any()]

@@ -6,6 +6,7 @@ import re
 import unicodedata
 from collections import defaultdict
 from functools import lru_cache
+from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
@@ -48,6 +49,8 @@ class Place(NamedTuple):
     ----------
     folders
         In normal form.
+    parts
+        Folders and name as they stand.
     core
         Those of them that say more than what is in them.
     name
@@ -56,6 +59,7 @@ class Place(NamedTuple):
 
     folders: tuple[str, ...]
     core: tuple[str, ...]
+    parts: tuple[str, ...]
     name: str
 
 
@@ -107,12 +111,20 @@ def list_files(root: Path, suffixes: Iterable[str], problems: list[str]) -> list
 def list_around(root: Path) -> tuple[Path, list[str]]:
     """Return the folder around a part of a data set, and the pictures below it.
 
-    There are none where it is the person's home, the disk or one of those in between.
+    All of them where the part is a folder such as annotations; else those in folders
+    such as images, as others may be other data sets. The person's home is none.
     """
-    around, home = root.resolve().parent, Path.home().resolve()
-    if around in (home, *home.parents):
-        return around, []
-    return around, list_files(around, PICTURES, [])
+    home = Path.home().resolve()
+    for folder in (root.resolve(), root.resolve().parent):
+        around = folder.parent
+        if around in (home, *home.parents):
+            break
+        found = list_files(around, PICTURES, [])
+        if kind_of_folder(folder.name) != "mask":
+            found = [f for f in found if kind_of_folder(f.split("/")[0]) == "picture"]
+        if found:
+            return around, found
+    return root, []
 
 
 @lru_cache(maxsize=65_536)
@@ -136,10 +148,9 @@ def place_of(path: str, name: str | None = None, *, without: int = 0) -> Place:
     *folders, last = path.split("/")
     folders = [f for f in folders if f not in ("", ".", "..")][without:]
     core = (f for f in folders if f != "data" and not kind_of_folder(f))
+    name = last if name is None else name
     return Place(
-        tuple(map(normal, folders)),
-        tuple(map(normal, core)),
-        last if name is None else name,
+        tuple(map(normal, folders)), tuple(map(normal, core)), (*folders, name), name
     )
 
 
@@ -185,8 +196,8 @@ def pair(
 
     Names are the same without case and Unicode form. Folders may lack on one side, but
     do not contradict each other. Where several fit, the one with more folders in common
-    is taken, then the one of exactly the same name, then the preferred one; and only if
-    nothing else that is wanted fits it as well.
+    is taken, then the one of exactly the same names, then the preferred one; and only
+    if nothing else that is wanted fits it as well.
 
     Parameters
     ----------
@@ -253,6 +264,8 @@ def _fit(one: Place, other: Place, *, several: bool) -> tuple[int, int] | None:
 
     With `several`, folders tell things of that name apart: some have to agree.
     """
+    same = (a == b for a, b in zip(one.parts[::-1], other.parts[::-1], strict=False))
+    exact = sum(takewhile(bool, same))
     best = -1
     for a, b in ((one.folders, other.folders), (one.core, other.core)):
         common = min(len(a), len(b))
@@ -261,7 +274,7 @@ def _fit(one: Place, other: Place, *, several: bool) -> tuple[int, int] | None:
         if several and common < len(a) and not common:
             continue
         best = max(best, common)
-    return None if best < 0 else (best, int(one.name == other.name))
+    return None if best < 0 else (best, exact)
 
 
 def _assign(scores: dict[_W, dict[str, tuple[int, int, int]]]) -> dict[_W, str]:

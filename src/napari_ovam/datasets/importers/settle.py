@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from napari_ovam.datasets.importers.turning import UPRIGHT, read_orientation
+from napari_ovam.datasets.importers.source import UPRIGHT
+from napari_ovam.images.files import image_size, read_orientation
 
 if TYPE_CHECKING:
     from napari_ovam.datasets.importers.source import Picture, Source
@@ -51,7 +52,7 @@ def settle(source: Source) -> Source:
 def _orientation(picture: Picture) -> tuple[int, tuple[int, int]]:
     try:
         if picture.file is not None:
-            return read_orientation(picture.file)
+            return read_orientation(picture.file), image_size(picture.file)
     except ValueError:  # said when it is read
         pass
     return UPRIGHT, (0, 0)

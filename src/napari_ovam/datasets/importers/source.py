@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from napari_ovam.datasets.importers.turning import UPRIGHT, turned
 from napari_ovam.images.files import read
+from napari_ovam.images.pixels import turned
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from napari_ovam.datasets.class_lists import ListedClass
 
 UNSURE = -1
+UPRIGHT = 1
+"""The EXIF orientation that turns nothing."""
 
 
 class ImportSourceError(ValueError):
