@@ -9,7 +9,6 @@ import pytest
 
 from napari_ovam._qt.session.tasks import Labeller, LabelRequest
 from napari_ovam.segmentation.class_maps import class_labels
-from napari_ovam.segmentation.labels import automatic_threshold
 
 TIMEOUT = 60_000
 
@@ -23,15 +22,13 @@ def labelled(panel: Any) -> Any:
     return panel
 
 
-def test_thresholds_are_each_maps_own_until_a_slider_moves(labelled: Any) -> None:
+def test_thresholds_are_a_half_until_a_slider_moves(labelled: Any) -> None:
     cat = labelled.number("cat")
-    sample = labelled.session.current
     slider, value = (
         labelled.find(f"{kind}_{cat}") for kind in ("threshold", "automatic")
     )
     assert value.text() == "auto"
-    level = automatic_threshold(sample.refined[cat][2])
-    assert slider.value() == pytest.approx(100 * level, abs=1)
+    assert slider.value() == 50
 
     slider.setValue(97)
     labelled.wait()
@@ -43,7 +40,7 @@ def test_thresholds_are_each_maps_own_until_a_slider_moves(labelled: Any) -> Non
     assert value.text() == "auto"
     assert labelled.session.classes[cat].threshold is None
     assert not np.array_equal(labelled.labels().data, manual)
-    assert slider.value() == pytest.approx(100 * level, abs=1)
+    assert slider.value() == 50
 
 
 def test_labels_after_a_slider_was_dragged_are_those_of_its_last_place(
@@ -72,25 +69,24 @@ def test_a_labeller_follows_thresholds_maps_and_absent_classes() -> None:
     image = rng.integers(0, 255, (40, 50, 3), dtype=np.uint8)
     maps = {i: rng.random((40, 50), np.float32) for i in (1, 2)}
     labeller = Labeller()
-    changes: list[tuple[dict[int, float | None], set[int], str]] = [
-        ({1: None, 2: None}, set(), ""),
-        ({1: 0.3, 2: None}, set(), ""),
-        ({1: 0.9, 2: 0.5}, set(), ""),
-        ({1: 0.9, 2: 0.5}, {1}, ""),
-        ({1: 0.9, 2: 0.5}, set(), "guided"),
-        ({2: 0.2}, set(), ""),
-        ({}, set(), ""),
+    changes: list[tuple[dict[int, float | None], set[int]]] = [
+        ({1: None, 2: None}, set()),
+        ({1: 0.3, 2: None}, set()),
+        ({1: 0.9, 2: 0.5}, set()),
+        ({1: 0.9, 2: 0.5}, {1}),
+        ({2: 0.2}, set()),
+        ({}, set()),
     ]
-    for thresholds, absent, refine in changes:
-        request = LabelRequest(thresholds, frozenset(absent), refine)
-        labels, levels = labeller.labels(maps, request, image)
+    for thresholds, absent in changes:
+        request = LabelRequest(thresholds, frozenset(absent))
+        labels, likely = labeller.labels(maps, request, image)
         left = {i: values for i, values in maps.items() if i not in absent}
-        expected = class_labels(left, thresholds, image, refine=refine)
+        expected = class_labels(left, thresholds, image)
         np.testing.assert_array_equal(labels, expected)
-        assert set(levels) == set(left) & set(thresholds)
+        assert set(likely) == set(left) & set(thresholds)
     maps[2] = 1 - maps[2]  # as of a token that took the phrase's place
     labels, _ = labeller.labels(maps, LabelRequest({2: 0.2}), image)
-    np.testing.assert_array_equal(labels == 2, maps[2] >= np.float32(0.2))
+    np.testing.assert_array_equal(labels, class_labels(maps, {2: 0.2}, image))
 
 
 def test_uncertainty_is_a_layer_that_follows_the_labels(labelled: Any) -> None:
