@@ -160,7 +160,7 @@ def test_a_terminal_without_the_signs_and_a_reader_that_leaves(tmp_path):
 def test_a_service_without_streams(tmp_path, closed):
     picture(tmp_path / "one.png")
     program = "from napari_ovam.cli import main; main()"
-    done = subprocess.run(
+    done = subprocess.run(  # noqa: S602 (the shell closes the streams)
         f"{sys.executable} -c '{program}' trace one.png --out work {closed}",
         shell=True,
         cwd=tmp_path,

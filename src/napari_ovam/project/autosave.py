@@ -51,6 +51,7 @@ class Autosave:
         self._since = 0.0  # when the first of what waits came
         self._fresh = False  # whether something came since the last try
         self._closing = False
+        self._ending = False  # the last chance for what waits
         self._hurry = False
         self._writing = False
         self._batch: set[tuple[str, object]] = set()  # what is written now
@@ -97,7 +98,7 @@ class Autosave:
         """Write labels, as `Project.save_labels`; the arrays may change later.
 
         Where another program wrote them meanwhile, they wait until they are given again
-        with `keep_others`, or dropped.
+        with `keep_others`, or dropped; at the end both are kept.
         """
         labels, ids = labels.copy(), None if absent is None else tuple(absent)
         if painted is not None:
@@ -110,7 +111,7 @@ class Autosave:
                 status,
                 painted=painted,
                 absent=ids,
-                keep_others=keep_others,
+                keep_others=keep_others or self._ending,
             ),
         )
 
@@ -144,6 +145,7 @@ class Autosave:
 
     def close(self, timeout: float | None = None) -> bool:
         """Write everything and end; return whether it is on the disk."""
+        self._ending = True
         done = self.flush(timeout)
         with self._changed:
             self._closing = True

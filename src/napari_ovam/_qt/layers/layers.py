@@ -146,8 +146,10 @@ class SampleLayers:
         and given up where its labels changed meanwhile. Removing a layer takes napari
         0.9 up to half a second (it collects garbage): so they are used again.
         """
+        moved = placed(new) if placed(new) != placed(old) else {}
         for layer in self.of_sample(old.key):
             role, watch = role_of(layer)[1], self.watches.get(layer)
+            _marks[layer] = (new.key, role, 0)
             if role == "image":
                 layer.data = new.image
                 layer.name = new.name
@@ -161,8 +163,7 @@ class SampleLayers:
             else:
                 self._remove(layer)
                 continue
-            _marks[layer] = (new.key, role, 0)  # before napari tells of the change
-            for name, value in placed(new).items():
+            for name, value in moved.items():
                 setattr(layer, name, value)
 
     def forget_history(self) -> None:

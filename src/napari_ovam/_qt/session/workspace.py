@@ -164,10 +164,11 @@ class Workspace(JobRunner):
 
     def label_request(self, sample: LiveSample | None = None) -> LabelRequest:
         """Return how labels of a sample are made from its maps."""
+        rules = self.label_rules
         return LabelRequest(
             {e.id: e.threshold for e in self.classes.active},
             sample.absent if sample is not None else frozenset(),
-            dict(self.label_rules.options),
+            dict(rules.options),
         )
 
     def automatic_labels(self) -> LabelRequest | None:

@@ -34,8 +34,8 @@ class Tokens:
         usable = self._usable(number, samples)
         if not usable:
             return
-        entry = session.classes[number]
-        request = tasks.MapRequest(number, entry.phrase, layers=session.map_layers)
+        phrase, layers = session.classes[number].phrase, session.map_layers
+        request = tasks.MapRequest(number, phrase, layers=layers)
         choice = usable[0].choice
         labels = [s.edits.labels for s in usable if s.edits]
         traces = [s.trace for s in usable if s.trace is not None]
