@@ -14,6 +14,7 @@ from project_window import make_project
 from qtpy.QtCore import QPoint, QRect
 from qtpy.QtWidgets import (
     QAbstractScrollArea,
+    QApplication,
     QCheckBox,
     QLabel,
     QPushButton,
@@ -215,6 +216,19 @@ def test_nothing_moves_when_texts_change(
     session.say("many " * 200)
     qtbot.wait(400)
     assert places() == before
+
+
+def test_rows_that_are_replaced_do_not_flash_as_windows(
+    open_docks: Callable[..., list[Any]], qtbot: Any
+):
+    panel, *_ = open_docks()
+    before = {id(w) for w in QApplication.topLevelWidgets() if w.isVisible()}
+    for _ in range(3):  # within one turn of the event loop
+        panel.session.classes_changed.emit()
+    for _ in range(20):
+        QApplication.processEvents()
+        shown = [w for w in QApplication.topLevelWidgets() if w.isVisible()]
+        assert {id(w) for w in shown} <= before, shown
 
 
 @pytest.mark.parametrize("kind", get_args(Kind))

@@ -299,6 +299,7 @@ def clear(layout: Any) -> None:
         item = layout.takeAt(0)
         widget = item.widget()
         if widget is not None:
+            widget.hide()  # else Qt may yet show it, as a window of its own
             widget.setParent(None)
             widget.deleteLater()
         elif item.layout() is not None:
