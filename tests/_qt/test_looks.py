@@ -269,4 +269,9 @@ def test_a_long_phrase_is_cut_with_a_tooltip(open_docks: Callable[..., list[Any]
     long = next(box for box in boxes if box.toolTip().startswith("x" * 300))
     assert long.text().endswith("…")
     both = next(box for box in boxes if "a & b" in box.toolTip())
+    sample = panel.findChild(QWidget, "sample")
+    sample.addItem("a long prompt, " * 20)
+    sample.setCurrentIndex(sample.count() - 1)
+    assert sample.elided().endswith("…")
+    assert sample.currentText() in sample.toolTip()
     assert "&&" in both.text()  # and not a letter that is underlined

@@ -23,7 +23,7 @@ from superqt import QCollapsible
 from superqt.utils import QSignalDebouncer
 
 from .row import Row
-from .text import Message
+from .text import ElidedComboBox, Message
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -184,7 +184,7 @@ def chooser(
     name: str, tip: str, items: Iterable[str] = (), *, shown: int = 6
 ) -> QComboBox:
     """Return a combo box that shows some characters; its tooltips hold all of them."""
-    made = QComboBox()
+    made = ElidedComboBox()
     made.setObjectName(name)
     made.setToolTip(tip)
 
