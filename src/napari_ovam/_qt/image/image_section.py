@@ -327,8 +327,8 @@ class ImageSection(Section):
         except ValueError as error:
             self.session.complain(error, "Nothing was changed.")
             return
-        placement = placement_of(layer)
-        self._load(lambda: (pixels(), None), layer.name, placement=placement)
+        there = placement_of(layer)
+        self._load(lambda: (pixels(), None), layer.name, placement=there)
 
     def _restore(self, settings: GenerationSettings) -> None:
         """Show the settings that an image was made with."""
