@@ -77,10 +77,10 @@ def read_index(folder: Path, *, mend: bool = True) -> Index:
                 "one there. Images and labels are still in their folders"
             ) from error
         why = "missing" if isinstance(error, FileNotFoundError) else f"damaged: {error}"
-        kept = _keep_copy(index, "damaged") if mend else ""
-        kept = f"; it is kept as {kept}" if kept else ""
-        note = f"{INDEX} was {why}; its last good copy was taken{kept}."
-        return replace(copy, notes=(note,))
+        note = f"{INDEX} was {why}; its last good copy was taken"
+        if mend and (kept := _keep_copy(index, "damaged")):
+            note += f"; it is kept as {kept}"
+        return replace(copy, notes=(f"{note}.",))
     if found.notes and mend and (kept := _keep_copy(index, "by-hand")):
         found = replace(found, notes=(*found.notes, f"The file is kept as {kept}."))
     return found
@@ -284,8 +284,8 @@ class _Reader:
             where += f" ({name!r})"
             if name in found:
                 self.note(where, "it stands twice: the first counts")
-                continue
-            found[name] = self._sample(name, values, where, classes)
+            else:
+                found[name] = self._sample(name, values, where, classes)
         return found
 
     def _sample(
