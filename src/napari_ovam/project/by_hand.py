@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING, Any, get_args
 from PIL import ImageColor
 
 from napari_ovam.base.loose_json import DamagedError, load_table
+from napari_ovam.base.ids import IGNORE
 from napari_ovam.base.names import check_name
 from napari_ovam.datasets.classes import (
     KEYS,
     PALETTE,
-    ClassError,
     ClassTable,
     ProjectClass,
     default_thresholds,
@@ -162,14 +162,14 @@ class _Reader:
                 continue
             where += f" ({values['name']!r})" if values.get("name") else ""
             number = self.number(values.get("id"))
-            if number is None or number in entries or not self._is_id(number):
+            if number is None or number in entries or not _is_id(number):
                 waiting.append((values, where))
                 continue
             entries[number] = self._class(number, values, where, entries)
         for values, where in waiting:  # when all that have an id have it
             taken = [*entries, *retired, *(e.id for e in known), last, 0]
             same = known.by_name(str(values.get("name", "")).strip())
-            number = max(taken) + 1 + (max(taken) + 1 == 255)
+            number = max(taken) + 1 + (max(taken) + 1 == IGNORE)
             if same is not None and same.id not in entries:
                 number = same.id
             self.note(where, f"its id {values.get('id')!r} is {number} now")
@@ -183,14 +183,6 @@ class _Reader:
                 )
                 last = max(last, entry.id)
         return ClassTable.of(entries.values(), last, retired)
-
-    @staticmethod
-    def _is_id(number: int) -> bool:
-        try:
-            ClassTable().add("a", number)
-        except ClassError:
-            return False
-        return True
 
     def _retired(self, content: Mapping[str, Any]) -> dict[int, int | None]:
         found: dict[int, int | None] = {}
@@ -346,6 +338,10 @@ class _Reader:
             self.note(where, f"{key!r} is {values[key]!r}: true or false?")
             return default
         return word in _TRUE
+
+
+def _is_id(number: int) -> bool:
+    return 0 < number < 1 << 16 and number != IGNORE
 
 
 def _color(value: Any) -> tuple[int, int, int]:
