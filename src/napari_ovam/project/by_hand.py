@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from PIL import ImageColor
 
-from napari_ovam.base.loose_json import DamagedError, load_table
 from napari_ovam.base.ids import IGNORE
+from napari_ovam.base.loose_json import DamagedError, load_table
 from napari_ovam.base.names import check_name
 from napari_ovam.datasets.classes import (
     KEYS,
