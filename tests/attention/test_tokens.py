@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import pickle
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from napari_ovam import Token, encode_phrase, load_token, load_tokens, save_token
+from napari_ovam.attention.token_files import TokenFileError
 from napari_ovam.attention.tokens import TokenError, check_token
 from napari_ovam.attention.trace import ModelMismatchError
 from napari_ovam.diffusion.phrases import text_encoder_hash, text_space
@@ -203,6 +207,40 @@ def test_broken_and_other_files(token, tmp_path):
             load_token(tmp_path / "odd.npy")
     with pytest.raises(FileNotFoundError, match="nowhere"):
         load_token(tmp_path / "nowhere.safetensors")
+
+
+@pytest.mark.filterwarnings("ignore")  # of the type of a changed header
+@settings(
+    max_examples=200,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+@given(
+    objects=st.booleans(),
+    places=st.lists(st.integers(0, 127) | st.integers(0, 400), min_size=1, max_size=4),
+    value=st.integers(0, 255),
+)
+def test_a_damaged_npy_gives_tokens_or_the_named_error(
+    tmp_path: Path, objects: bool, places: list[int], value: int
+) -> None:
+    path = tmp_path / "tokens.npy"
+    rows = np.ones((2, 8), np.float32)
+    np.save(path, {"cat": rows} if objects else rows, allow_pickle=True)
+    content = bytearray(path.read_bytes())
+    for place in places:
+        content[min(place, len(content) - 1)] = value
+    path.write_bytes(content)
+    with suppress(TokenFileError):
+        load_tokens(path)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_header_that_has_no_end_is_no_whole_token_file(tmp_path: Path) -> None:
+    path = tmp_path / "tokens.npy"
+    np.save(path, np.ones((2, 8), np.float32))
+    path.write_bytes(path.read_bytes().replace(b"(2, 8)", b"(2, 8,"))
+    with pytest.raises(TokenFileError, match=r"tokens\.npy is not a whole token file"):
+        load_tokens(path)
 
 
 def test_a_failed_save_keeps_the_old_file(token, tmp_path, monkeypatch):

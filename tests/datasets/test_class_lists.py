@@ -128,6 +128,18 @@ def test_two_unicode_forms_are_one_name():
     assert not report.added
 
 
+def test_names_that_differ_by_case_only_come_from_lists_alone():
+    table = ClassTable()
+    table.add("Cat")
+    with pytest.raises(ClassError, match="'Cat' already"):
+        table.add("cat")
+    assert add_classes(table, [ListedClass("cat")]).added == ("cat",)
+    assert table.change(2, key="3").name == "cat"
+    with pytest.raises(ClassError, match="'Cat' already"):
+        table.rename(2, "CAT")
+    assert table.rename(1, "CAR").name == "CAR"
+
+
 def test_the_presets():
     voc, coco = preset("voc"), preset("coco")
     assert [e.id for e in voc] == list(range(1, 21))

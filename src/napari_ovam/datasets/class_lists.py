@@ -227,7 +227,12 @@ def add_classes(table: ClassTable, listed: Iterable[ListedClass]) -> ListReport:
 
 def _added(table: ClassTable, entry: ListedClass, number: int | None) -> int:
     return table.add(
-        entry.name, number, color=entry.color, phrase=entry.phrase, thing=entry.thing
+        entry.name,
+        number,
+        color=entry.color,
+        phrase=entry.phrase,
+        thing=entry.thing,
+        alike=True,
     ).id
 
 

@@ -165,6 +165,7 @@ class ClassTable:
         color: Colour | None = None,
         phrase: str | None = None,
         thing: bool = True,
+        alike: bool = False,
     ) -> ProjectClass:
         """Add a class under the id `number`, or the next that was never used.
 
@@ -180,6 +181,9 @@ class ClassTable:
             The name by default.
         thing
             As in `ProjectClass`.
+        alike
+            Whether another name may differ from it by case only, as in lists of others.
+            Phrases are the same in any case.
 
         Raises
         ------
@@ -200,6 +204,8 @@ class ClassTable:
                     "choose another id"
                 )
             name = one_form(name)
+            if not alike:
+                self._check_alike(number, name)
             if color is None:
                 color = PALETTE[(number - 1) % len(PALETTE)]
             phrase = plain_phrase(phrase or name)
@@ -228,6 +234,7 @@ class ClassTable:
             raise ClassError(f"a class has no {min(unknown)!r} that can be changed")
         if "name" in values:
             values["name"] = one_form(str(values["name"]))
+            self._check_alike(number, values["name"])
         if "phrase" in values:
             values["phrase"] = phrase = str(values["phrase"]).strip()
             if phrase != plain_phrase(phrase):
@@ -261,6 +268,11 @@ class ClassTable:
             entry = self[number]
             self._retired = self._retired | {number: becomes}
             self._entries = {i: e for i, e in self._entries.items() if i != entry.id}
+
+    def withdraw(self, number: int) -> None:
+        """Take back a class that was added a moment ago and that no labels hold."""
+        with self._changing:
+            self._entries = {i: e for i, e in self._entries.items() if i != number}
 
     def merge(self, number: int, into: int) -> dict[int, int]:
         """Remove a class whose pixels belong to another from now on.
@@ -392,6 +404,11 @@ class ClassTable:
         }
         table._last = max([last_id, *table._entries, *table._retired])
         return table
+
+    def _check_alike(self, number: int, name: str) -> None:
+        for entry in self:
+            if entry.id != number and entry.name.casefold() == name.casefold():
+                raise _same_name(entry.name, entry.id)
 
     def _put(self, entry: ProjectClass) -> None:
         _check(entry)

@@ -214,6 +214,11 @@ class ProjectStore:
             self._mark = write_index(self.path, index)
             self._base = index
 
+    def move(self, folder: Path) -> None:
+        """Go on in another folder, into which everything was copied; in `writing`."""
+        self._seen.move(self.path, folder)
+        self.path, self.files = folder, ProjectFiles(folder)
+
     def make_folders(self) -> None:
         """Make the folder and those in it, where they are missing."""
         self.files.make_folders()

@@ -1,22 +1,26 @@
-"""Where labels are doubtful: a layer, and the way from one place to the next."""
+"""Where labels are uncertain: a layer, and the way from one place to the next."""
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from napari_ovam._qt.session.worker import Job
+from napari_ovam._qt.layers.layers import SampleLayers
+from napari_ovam._qt.session.jobs import Background
 from napari_ovam.segmentation.class_maps import THRESHOLD
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from napari_ovam._qt.session.jobs import Work
     from napari_ovam._qt.session.session import Session
     from napari_ovam._qt.session.state import LiveSample
+    from napari_ovam._qt.session.worker import Job
     from napari_ovam.segmentation.uncertainty import Place
 
-    # The doubt, what of it is shown black, and the places.
+    # The uncertainty, what of it is shown black, and the places.
     Found = tuple[NDArray[np.float32], float, list[Place]]
 
 _GLOWING = 0.1
@@ -27,23 +31,25 @@ _CLOSE = 2.5
 """How much closer than the whole image a place is shown."""
 
 
-class Doubts:
-    """Finds doubtful places of the image that is shown, in the background.
+class UncertainPlaces:
+    """Finds uncertain places of the image that is shown, in the background.
 
     Attributes
     ----------
     shown
-        Whether a layer shows how doubtful each pixel is.
+        Whether a layer shows how uncertain each pixel is.
     """
 
     def __init__(self, session: Session) -> None:
         self.session = session
+        self._layers = session.feature(SampleLayers)
         self.shown = False
-        self._job: Job | None = None
-        self._late = False  # something changed while a job ran
+        self._background = Background(session, "Uncertainty", self._failed)
         self._going = False  # to the next place, once it is found
         self._visited: dict[str, set[tuple[int, int]]] = {}
         session.current_changed.connect(self._stay)
+        session.project_changed.connect(lambda: self._visited.clear())
+        session.actions["uncertain"] = self.next
         for signal in (session.labels_changed, session.current_changed):
             signal.connect(self._refresh)
 
@@ -52,15 +58,15 @@ class Doubts:
         self.shown = shown
         sample = self.session.current
         if not shown and sample is not None:
-            self.session.layers.remove_extra(sample.key, "doubt")
+            self._layers.remove_extra(sample.key, "uncertainty")
         self._refresh()
 
     def next(self) -> None:
-        """Show the next doubtful place, the largest first; painted ones are settled."""
+        """Show the next uncertain place, largest first; painted ones are settled."""
         sample = self.session.current
         if sample is None or sample.edits is None or not sample.probabilities:
             self.session.complain(
-                "There are no labels from maps to doubt: press Labels from maps first"
+                "There are no labels from maps: press Labels from maps first"
             )
             return
         self._going = True
@@ -74,12 +80,16 @@ class Doubts:
         if (self.shown or self._going) and sample is not None and sample.probabilities:
             self._find(sample)
 
+    def close(self) -> None:
+        """Stop what runs."""
+        self._background.close()
+
     def _find(self, sample: LiveSample) -> None:
-        if self.session.closed:
-            return
-        if self._job is not None:
-            self._late = True
-            return
+        self._background.ask("places", partial(self._prepare, sample))
+
+    def _prepare(self, sample: LiveSample) -> Work | None:
+        if sample is not self.session.current:
+            return None
         entries = [
             entry
             for entry in self.session.classes.active
@@ -90,7 +100,7 @@ class Doubts:
         if not maps or sample.edits is None:
             if self._going:
                 self._go(sample, [])
-            return
+            return None
         now = sample.edits.now
 
         def make(_: Job) -> Found:
@@ -100,42 +110,31 @@ class Doubts:
             )
 
             found = [max(level, 1e-6) for level in levels]
-            doubt = uncertainty(np.stack(maps), found)
+            unsure = uncertainty(np.stack(maps), found)
             # Of much of an image another label is close: what is worth a look glows.
-            dark = min(float(np.quantile(doubt, 1 - _GLOWING)), 0.99)
-            return doubt, dark, doubtful_places(doubt, settled=now.painted)
+            dark = min(float(np.quantile(unsure, 1 - _GLOWING)), 0.99)
+            return unsure, dark, doubtful_places(unsure, settled=now.painted)
 
-        def ended(found: Found | None = None) -> None:
-            self._job = None
-            if self.session.closed:
-                return
-            late, self._late = self._late, False
-            if late:
-                self._refresh()
-            elif found is not None and sample is self.session.current:
+        def done(found: Found) -> None:
+            if sample is self.session.current:
                 self._found(sample, *found)
 
-        def failed(error: Exception) -> None:
-            self._going = False
-            ended()
-            self.session.complain(error)
+        return make, done
 
-        job = self._job = Job(make, "Doubt")
-        job.returned.connect(ended)
-        job.aborted.connect(ended)
-        job.errored.connect(failed)
-        job.start()
+    def _failed(self, error: Exception) -> None:
+        self._going = False
+        self.session.complain(error)
 
     def _found(
         self,
         sample: LiveSample,
-        doubt: NDArray[np.float32],
+        unsure: NDArray[np.float32],
         dark: float,
         places: list[Place],
     ) -> None:
         if self.shown:
-            self.session.layers.show_extra(
-                sample, "doubt", {"doubt": doubt}, "red", (dark, 1.0)
+            self._layers.show_extra(
+                sample, "uncertainty", {"uncertainty": unsure}, "red", (dark, 1.0)
             )
         if self._going:
             self._go(sample, places)
@@ -146,7 +145,7 @@ class Doubts:
         left = [p for p in places if (p.row, p.column) not in visited]
         if not left:
             visited.clear()
-            text = "No doubtful places are left in this image"
+            text = "No uncertain places are left in this image"
             self.session.say(f"{text}{': all were shown.' if places else '.'}")
             return
         place = left[0]
@@ -164,5 +163,5 @@ class Doubts:
         camera.zoom = max(camera.zoom, whole * _CLOSE)
         more = f"{len(left) - 1} more" if len(left) > 1 else "the last one"
         self.session.say(
-            f"A doubtful place of {place.pixels} pixels ({more}): paint what it is."
+            f"An uncertain place of {place.pixels} pixels ({more}): paint what it is."
         )

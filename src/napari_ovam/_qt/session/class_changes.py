@@ -2,32 +2,29 @@
 
 from __future__ import annotations
 
-import re
-from dataclasses import dataclass, fields
-from functools import partial
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from psygnal import Signal
-from qtpy.QtCore import QTimer
 
-from napari_ovam._qt.session.merging import as_project_classes, renumbered
 from napari_ovam.datasets.class_lists import add_classes, preset, read_class_list
-from napari_ovam.project.class_changes import absent_after
+from napari_ovam.project.files import replace_ids
+
+from .edits import Edits
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
-    from napari_ovam._qt.session.session import Session
-    from napari_ovam._qt.session.state import ClassEntry, LiveSample
-    from napari_ovam._qt.session.worker import Job
-    from napari_ovam.datasets.class_lists import ListedClass, ListReport
-    from napari_ovam.datasets.classes import ClassTable as ProjectClasses
+    from napari_ovam.datasets.class_lists import ListedClass
     from napari_ovam.datasets.classes import ProjectClass
-    from napari_ovam.project import Project
 
-_PAUSE = 100  # ms until a stroke or a proposal is looked for again
+    from .projects import Projects
+    from .saving import Saving
+    from .state import LiveSample
+    from .worker import Job
+    from .workspace import Workspace
 
 
 @dataclass(frozen=True)
@@ -54,23 +51,27 @@ class ClassChanges:
 
     asked = Signal(object)  # Removal: it waits for `remove`
 
-    def __init__(self, session: Session) -> None:
-        self.session = session
+    def __init__(self, session: Workspace, saving: Saving, projects: Projects) -> None:
+        self.session, self.saving, self.projects = session, saving, projects
 
     # -- one class -----------------------------------------------------------------
 
-    def add(self, name: str) -> ClassEntry | None:
-        """Add a class that can be painted, under an id that no class ever had."""
-        table = as_project_classes(self.session.classes)
+    def add(self, name: str, number: int | None = None) -> ProjectClass | None:
+        """Add a class that can be painted, under an id that no class ever had.
+
+        None, and why, where that cannot be.
+        """
+        classes = self.session.classes
         try:
-            made = table.add(name, phrase=plain_phrase(name))
+            made = classes.add(name, number)
         except ValueError as error:
             self.session.complain(error)
             return None
-        self._put(made)
+        classes.change(made.id, active=False)
         self._changed()
+        self.session.labels_changed.emit()  # an id of theirs may have a class now
         self.session.say(f"{_short(made.name)} is class {made.id}.")
-        return self.session.classes[made.id]
+        return made
 
     def change(self, number: int, **values: Any) -> bool:
         """Change a class, all but its id; False, and why, where that cannot be.
@@ -78,39 +79,40 @@ class ClassChanges:
         `values` are fields of `napari_ovam.datasets.classes.ProjectClass`.
         """
         session = self.session
-        if "phrase" in values:
-            values["phrase"] = values["phrase"].strip()
-            if values["phrase"] != plain_phrase(values["phrase"]):
-                session.complain(
-                    f"{_short(values['phrase'])!r} is several phrases, or none: give "
-                    "one without commas, semicolons or line ends"
-                )
-                return False
-        table = as_project_classes(session.classes)
         try:
-            table.change(number, **values)
+            made = session.classes.change(number, **values)
         except ValueError as error:
             session.complain(error)
+            session.classes_changed.emit()  # a field goes back
             return False
-        self._take(table)
         if "phrase" in values:
             self._forget_maps([number])
-            session.classes[number].pieces = ()
+            session.view(number).pieces = ()
         self._changed()
-        if "phrase" in values and session.classes[number].active:
-            self._show_phrases()
+        if "phrase" in values and made.active:
+            session.restore_phrases()
             session.say("Press Map to look for the new phrase.")
         return True
 
-    def set_threshold(self, number: int, value: float | None) -> bool:
-        """Set the threshold for the source in use; False where it is none."""
-        if value is not None and not 0 <= value <= 1:
-            self.session.complain(
+    def set_threshold(
+        self, number: int, value: float | None, *, live: bool = True
+    ) -> bool:
+        """Set the threshold for the source in use; False, and why, where it is none.
+
+        None is each map's own. `live` makes the labels that are shown follow.
+        """
+        session, entry = self.session, self.session.classes[number]
+        limits = {**entry.thresholds, entry.source: value}
+        try:
+            session.classes.change(number, thresholds=limits)
+        except ValueError:
+            session.complain(
                 f"{value} is no threshold: give 0 to 1, or “auto” for each map's own"
             )
             return False
-        self.session.labels.set_threshold(number, value)
-        self._changed()
+        self.saving.save_index()
+        if live:
+            session.rules_changed.emit()
         return True
 
     def look_for(self, numbers: Sequence[int], on: bool) -> None:
@@ -118,12 +120,41 @@ class ClassChanges:
         if self.session.refused():
             return
         for number in numbers:
-            self.session.classes[number].active = on
+            self.session.classes.change(number, active=on)
         current = self.session.current
         if current is not None:
             self.session.show(current)
         self._changed()
-        self._show_phrases()
+        self.session.restore_phrases()
+
+    def use_phrases(self, phrases: Sequence[str]) -> Callable[[], None] | None:
+        """Look for exactly these phrases from now on; new ones become classes.
+
+        Returns what undoes it: classes that it added go again. None, and why, where
+        a phrase cannot be a class.
+        """
+        session, classes = self.session, self.session.classes
+        known = {entry.id: entry.active for entry in classes}
+
+        def undo() -> None:
+            for entry in classes:
+                if entry.id not in known:
+                    classes.withdraw(entry.id)
+                elif entry.active != known[entry.id]:
+                    classes.change(entry.id, active=known[entry.id])
+            session.classes_changed.emit()
+
+        try:
+            found = [classes.find(p) or classes.add(p) for p in phrases]
+        except ValueError as error:
+            undo()
+            session.complain(error)
+            return None
+        wanted = {entry.id for entry in found}
+        for entry in classes:
+            if entry.active != (entry.id in wanted):
+                classes.change(entry.id, active=entry.id in wanted)
+        return undo
 
     def paint(self, number: int) -> None:
         """Choose a class for painting."""
@@ -145,36 +176,29 @@ class ClassChanges:
 
     def _import(self, read: Callable[[], list[ListedClass]], what: str) -> None:
         session = self.session
-        table = as_project_classes(session.classes)
 
-        def run(_: Job) -> tuple[ProjectClasses, ListReport]:
-            report = add_classes(table, read())
-            for entry in table:
-                phrase = plain_phrase(entry.phrase)
-                if entry.name in report.added and phrase != entry.phrase:
-                    table.change(entry.id, phrase=phrase)
-            return table, report
-
-        def returned(found: tuple[ProjectClasses, ListReport]) -> None:
-            table, report = found
-            names = {entry.name for entry in session.classes}
-            new = [e for e in table if not session.classes.knows(e.id)]
-            lost = [e.name for e in new if e.name in names]  # added meanwhile
-            for entry in new:
-                if entry.name not in names:
-                    self._put(entry)
-            self._changed()
-            notes = [*report.conflicts, *(f"{n!r} is there already" for n in lost)]
-            text = f"{len(new) - len(lost)} classes of {_short(what)} were added."
-            known = len(report.ids) - len(report.added)
-            if known:
-                text += f" {known} were there, and are as they were."
+        def returned(listed: list[ListedClass]) -> None:
+            known = {entry.id for entry in session.classes}
+            try:
+                report = add_classes(session.classes, listed)
+            finally:
+                for entry in session.classes:
+                    if entry.id not in known:
+                        session.classes.change(entry.id, active=False)
+                self._changed()
+            text = f"{len(report.added)} classes of {_short(what)} were added."
+            if had := len(report.ids) - len(report.added):
+                text += f" {had} were there, and are as they were."
+            notes = report.conflicts
             if notes:
                 text += f" {len(notes)} could not keep their ids: {notes[0]}."
             session.say(text, "warning" if notes else "info")
 
         session.start(
-            "Reading the class list", run, returned=returned, kept="No class was added."
+            "Reading the class list",
+            lambda _: read(),
+            returned=returned,
+            kept="No class was added.",
         )
 
     # -- removing --------------------------------------------------------------------
@@ -191,16 +215,11 @@ class ClassChanges:
         session = self.session
         if not numbers or not self._free(numbers):
             return
-        if session.current is not None:
-            session.labels.take_edits(session.current)
-        project = self._project()
-        if project is None:
-            held = [s for s in session.samples if _holds(s, numbers)]
-            self.asked.emit(Removal(numbers, into, len(held)))
-            return
+        session.take_edits(session.current)
+        project = session.project
 
         def run(job: Job) -> int:
-            session.saving.flush()
+            self.saving.flush()
             return len(project.images_with(numbers, progress=job.progress))
 
         def returned(count: int) -> None:
@@ -222,16 +241,15 @@ class ClassChanges:
         if not numbers or gone or not self._free(numbers):
             return
         names = self._names(numbers)
-        if session.current is not None:
-            session.labels.take_edits(session.current)
-        project = self._project()
+        session.take_edits(session.current)
+        self.saving.begin()
+        project = session.project
+        was_active = any(session.classes[n].active for n in numbers)
         changed: list[str] = []
         whole: list[bool] = []
 
         def run(job: Job) -> None:
-            if project is None:
-                return
-            session.saving.flush()
+            self.saving.flush()
             if removal.into:
                 for number in numbers:
                     changed.extend(
@@ -245,15 +263,14 @@ class ClassChanges:
 
         def ended() -> None:
             # A run that was stopped has changed the table, and ends when it is opened.
-            done = numbers
-            if project is not None:
-                retired = project.classes.retired
-                done = tuple(n for n in numbers if n in retired)
+            done = tuple(n for n in numbers if n in project.classes.retired)
             if done:
                 self._removed(done, removal.into)
-                if project is not None and session.projects.opened is not None:
-                    names = [sample.name for sample in project.samples]
-                    session.projects.refresh(changed if whole else names)
+                if was_active:
+                    session.restore_phrases()
+                if session.opened.chosen:
+                    every = [sample.name for sample in project.samples]
+                    self.projects.refresh(changed if whole else every)
 
         def returned(_: None) -> None:
             if removal.into:
@@ -265,37 +282,23 @@ class ClassChanges:
                 session.say(f"{names} {_were(numbers)} deleted.")
 
         title = "Merging classes" if removal.into else "Deleting classes"
-        if project is None:
-            ended()
-            returned(None)
-            return
         session.start(title, run, returned=returned, ended=ended)
 
     def _removed(self, numbers: tuple[int, ...], into: int) -> None:
-        """Let the session follow what was removed."""
+        """Let what is in memory follow what was removed."""
         session = self.session
-        active = any(session.classes[n].active for n in numbers)
         for number in numbers:
-            session.classes.remove(number, into)
+            session.views.pop(number, None)
         for sample in session.samples:
-            for number in numbers:
-                sample.absent = set(absent_after(tuple(sample.absent), number, into))
             self._follow(sample, dict.fromkeys(numbers, into))
         self._forget_maps(numbers)
         session.layers.forget_history()
         self._changed()
-        if active:
-            self._show_phrases()
 
     def _follow(self, sample: LiveSample, changes: dict[int, int]) -> None:
-        """Change the pixels of a sample, as soon as no brush or proposal is at it."""
+        """Change the pixels of a sample in memory; its files follow by themselves."""
         session = self.session
-        if session.closed or sample not in session.samples:
-            return
-        if session.labels.job is not None:
-            QTimer.singleShot(_PAUSE, partial(self._follow, sample, changes))
-            return
-        session.labels.take_edits(sample)  # which has them written as well
+        session.take_edits(sample)  # which has them written as well
         layer = session.layers.labels(sample.key)
         if layer is not None and layer.selected_label in changes:
             first = next(iter(session.classes), None)
@@ -303,13 +306,12 @@ class ClassChanges:
             layer.selected_label = into or (first.id if first is not None else 1)
         if sample.edits is None or not _holds(sample, changes):
             return
-        sample.edits = renumbered(sample.edits, changes)
-        session.instances.replace(sample, changes)
-        name = session.saving.name(sample.key)
-        if name is not None:  # the file has followed, and so will one not written yet
-            session.saving.known(sample, name)
-        if layer is not None:
-            session.layers.show_labels(sample, session.classes)
+        sample.edits = _renumbered(sample.edits, changes)
+        sample.saved = sample.edits.now
+        if sample.on_disk is not None:
+            sample.on_disk = Edits(replace_ids(sample.on_disk.labels, changes)).now
+        session.classes_replaced.emit(sample, changes)
+        session.show_labels(sample)
         session.labels_changed.emit()
 
     # -- inside ----------------------------------------------------------------------
@@ -317,12 +319,10 @@ class ClassChanges:
     def _free(self, numbers: Sequence[int]) -> bool:
         """Whether nothing uses or could use classes now, else say what does."""
         session = self.session
-        if session.saving.read_only:
+        if session.opened.read_only:
             session.complain("The open project can only be read: its classes stay")
             return False
         title = session.job.title if session.job is not None else ""
-        if session.labels.job is not None:
-            title = title or "Making labels"
         if title:
             session.complain(
                 f"{self._names(numbers)} {_were(numbers, 'is', 'are')} in use: "
@@ -330,30 +330,10 @@ class ClassChanges:
             )
         return not title
 
-    def _project(self) -> Project | None:
-        """Return where the labels are written, if any were."""
-        autosave = self.session.saving.autosave
-        return None if autosave is None else autosave.project
-
     def _names(self, numbers: Sequence[int]) -> str:
         if len(numbers) > 3:
             return f"{len(numbers)} classes"
         return ", ".join(_short(self.session.classes[n].name) for n in numbers)
-
-    def _put(self, made: ProjectClass) -> None:
-        """Add a class of a project's table to the session's, to be painted only."""
-        self.session.classes.add(made.name, made.id)
-        entry = self.session.classes[made.id]
-        entry.active = False
-        _fill(entry, made, ("color", "phrase", "thing", "key"))
-
-    def _take(self, table: ProjectClasses) -> None:
-        """Take over what was changed in a project's table of the session's classes."""
-        names = [f.name for f in fields(type(next(iter(table))))]
-        same = {"id", "token", "thresholds", "active", "source"}
-        for made in table:
-            entry = self.session.classes[made.id]
-            _fill(entry, made, [name for name in names if name not in same])
 
     def _forget_maps(self, numbers: Sequence[int]) -> None:
         session = self.session
@@ -364,23 +344,15 @@ class ClassChanges:
             keep = {entry.id for entry in session.classes} - set(numbers)
             session.layers.remove_maps(sample.key, keep)
 
-    def _show_phrases(self) -> None:
-        phrases = [entry.phrase for entry in self.session.classes.active]
-        self.session.phrases_restored.emit(", ".join(phrases))
-
     def _changed(self) -> None:
         self.session.layers.show_classes(self.session.classes)
         self.session.classes_changed.emit()
 
 
-def plain_phrase(name: str) -> str:
-    """Return a name as one phrase, which has no comma and no line of its own."""
-    return " ".join(re.split(r"[,;\s]+", name)).strip()
-
-
-def _fill(entry: ClassEntry, made: ProjectClass, names: Sequence[str]) -> None:
-    for name in names:
-        setattr(entry, name, getattr(made, name))
+def _renumbered(edits: Edits, ids: Mapping[int, int]) -> Edits:
+    """Return labels with other class ids; those that are not named stay."""
+    proposal = replace_ids(edits.proposal, ids)
+    return Edits(proposal, replace_ids(edits.labels, ids), edits.painted)
 
 
 def _holds(sample: LiveSample, numbers: Any) -> bool:

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from PIL import Image
 from qtpy.QtCore import QObject, Signal  # type: ignore[attr-defined]
 from qtpy.QtGui import QImage, QPixmap
-
-from napari_ovam._qt.image.loading import Loader
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -21,11 +19,28 @@ SIZE = 40  # pixels
 _KEPT = 2000  # of 6 kB each
 
 
+class Loader(Protocol):
+    """Calls functions in a thread, and hands on what they return, with its key."""
+
+    loaded: Any
+
+    def load(self, key: str, read: Callable[[], Any]) -> None:
+        """Call a function soon."""
+
+    def clear(self) -> None:
+        """Drop what waits."""
+
+    def close(self) -> None:
+        """End the thread."""
+
+
 class Thumbnails(QObject):
     """Makes small pictures and keeps them.
 
     Parameters
     ----------
+    loader
+        Whose thread is used.
     read
         Returns the image of a key, (H, W, 3) RGB; called in the thread.
     size
@@ -41,6 +56,7 @@ class Thumbnails(QObject):
 
     def __init__(
         self,
+        loader: Loader,
         read: Callable[[str], NDArray[np.uint8]],
         size: tuple[int, int] = (SIZE, SIZE),
     ) -> None:
@@ -48,7 +64,7 @@ class Thumbnails(QObject):
         self._size = size
         self._read = read
         self._made: dict[str, QPixmap | None] = {}
-        self._loader = Loader()
+        self._loader = loader
         self._loader.loaded.connect(self._take)
 
     def get(self, key: str) -> QPixmap | None:
@@ -64,10 +80,6 @@ class Thumbnails(QObject):
         """Forget all pictures."""
         self._loader.clear()
         self._made.clear()
-
-    def drop_waiting(self) -> None:
-        """Make no pictures for rows that were scrolled away."""
-        self._loader.clear()
 
     def close(self) -> None:
         """End the thread."""

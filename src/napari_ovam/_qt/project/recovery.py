@@ -4,18 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from qtpy.QtWidgets import QHBoxLayout, QLabel, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QLabel, QVBoxLayout, QWidget
 
+from napari_ovam._qt.session.jobs import Background
+from napari_ovam._qt.widgets.row import Row
 from napari_ovam._qt.widgets.section import button, listen
-from napari_ovam.project.scratch import mark_done
-
-from .saving import find_unfinished
-from .worker import Job
+from napari_ovam.project.scratch import clean, mark_done, unfinished
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from .session import Session
+    from napari_ovam._qt.session.session import Session
 
 
 class RecoveryBar(QWidget):
@@ -30,7 +29,10 @@ class RecoveryBar(QWidget):
         self.text.setObjectName("recovery_text")
         self.text.setWordWrap(True)
         self.open_button = button(
-            "Open it", "recover_button", self._open, "Add its images to this window"
+            "Open it",
+            "recover_button",
+            self._open,
+            "Go on with it; what is in this window is kept as well",
         )
         self.forget_button = button(
             "Do not ask again",
@@ -38,31 +40,21 @@ class RecoveryBar(QWidget):
             self._forget,
             "Its files stay for a month",
         )
-        row = QHBoxLayout()
-        row.addWidget(self.open_button)
-        row.addWidget(self.forget_button)
         layout = QVBoxLayout(self)
         layout.setContentsMargins(6, 2, 6, 2)
         layout.setSpacing(4)
         layout.addWidget(self.text)
-        layout.addLayout(row)
+        layout.addWidget(Row(self.open_button, self.forget_button))
         self.hide()
         listen(self, session.job_changed, self._show)
-        listen(self, session.projects.changed, self._look)
-        self._opened = session.projects.opened
-        self._look_now()
+        listen(self, session.project_changed, self._look)
+        self._search = Background(session, "Looking for unsaved work", lambda _: None)
+        self._look()
 
     def _look(self) -> None:
-        """Look again when the work of this window was put away for a project."""
-        if self._session.projects.opened is not self._opened:
-            self._opened = self._session.projects.opened
-            self._look_now()
-
-    def _look_now(self) -> None:
-        self._search = Job(lambda _: find_unfinished(), "Looking for unsaved work")
-        self._search.returned.connect(self._offer)
-        self._search.errored.connect(lambda _: None)  # nothing to offer
-        self._search.start()
+        """Look, also when the work of this window was put away for a project."""
+        work = (lambda _: _find_unfinished()), self._offer
+        self._search.ask("unfinished", lambda: work)
 
     def _offer(self, found: list[tuple[Path, int]]) -> None:
         self._found = found
@@ -83,7 +75,7 @@ class RecoveryBar(QWidget):
     def _open(self) -> None:
         if self._found and not self._session.refused():
             path, _ = self._found.pop(0)
-            self._session.saving.recover(path)
+            self._session.projects.open(path)
             self._show()
 
     def _forget(self) -> None:
@@ -94,3 +86,15 @@ class RecoveryBar(QWidget):
             except OSError as error:
                 self._session.complain(error)
             self._show()
+
+
+def _find_unfinished() -> list[tuple[Path, int]]:
+    """Return unfinished scratch projects and how many images they have.
+
+    Those that were finished a month ago are deleted, as nothing else would do so.
+    """
+    clean()
+    return [
+        (path, sum(1 for _ in path.joinpath("images").glob("*.png")))
+        for path in unfinished()
+    ]

@@ -2,25 +2,32 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from qtpy.QtCore import QEvent, QObject, Qt
 
-from .library import dragged_token
-
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from qtpy.QtCore import QMimeData
     from qtpy.QtWidgets import QAbstractItemView
 
-    from napari_ovam._qt.session.session import Session
-    from napari_ovam._qt.session.state import ClassEntry
+MIME = "application/x-napari-ovam-token"
+"""What is dragged out of the library: the path of a token's file."""
+
+
+def dragged_token(mime: QMimeData | None) -> Path | None:
+    """Return the file of a token that is dragged, if one is."""
+    if mime is None or not mime.hasFormat(MIME):
+        return None
+    return Path(bytes(mime.data(MIME).data()).decode())
 
 
 def accept_tokens(
     view: QAbstractItemView,
-    session: Session,
-    class_of: Callable[[int], ClassEntry | None],
+    give: Callable[[int, Path], object],
+    class_of: Callable[[int], Any],
 ) -> None:
     """Let tokens be dropped on the rows of a view.
 
@@ -28,15 +35,15 @@ def accept_tokens(
     ----------
     view
         The view.
-    session
-        Gives the token to the class.
+    give
+        Called with the id of a class and the file of a token.
     class_of
         Returns the class of a row; None where there is none.
     """
     viewport = view.viewport()
     if viewport is not None:
         viewport.setAcceptDrops(True)
-        viewport.installEventFilter(_Target(view, session, class_of))
+        viewport.installEventFilter(_Target(view, give, class_of))
 
 
 class _Target(QObject):
@@ -45,11 +52,11 @@ class _Target(QObject):
     def __init__(
         self,
         view: QAbstractItemView,
-        session: Session,
-        class_of: Callable[[int], ClassEntry | None],
+        give: Callable[[int, Path], object],
+        class_of: Callable[[int], Any],
     ) -> None:
         super().__init__(view)
-        self._view, self._session, self._class_of = view, session, class_of
+        self._view, self._give, self._class_of = view, give, class_of
 
     def eventFilter(self, _: QObject | None, event: QEvent | None) -> bool:
         kinds = (QEvent.Type.DragEnter, QEvent.Type.DragMove, QEvent.Type.Drop)
@@ -67,5 +74,5 @@ class _Target(QObject):
         drag.setDropAction(Qt.DropAction.CopyAction)
         drag.accept()
         if event.type() == QEvent.Type.Drop and entry is not None:
-            self._session.use_token(entry.id, token)
+            self._give(entry.id, token)
         return True

@@ -1,22 +1,20 @@
-"""What finds, gets and loads models, in a job's thread: without Qt and the session."""
+"""What finds and gets models, in a job's thread: without Qt and the session."""
 
 from __future__ import annotations
 
-import gc
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
+    from napari_ovam._qt.session.state import ModelChoice
+    from napari_ovam._qt.session.worker import Job
     from napari_ovam.attention.trace_cache import CacheUsage
     from napari_ovam.hub.hub import HubModel
     from napari_ovam.hub.memory import MemoryEstimate, MemoryOption, MemoryPlan
     from napari_ovam.hub.store import LocalModel
-
-    from .state import ModelChoice
-    from .worker import Job
 
 # Qt's signals take 32 bits: in units of this many bytes 2 TB can be told.
 UNIT = 1000
@@ -27,53 +25,6 @@ class Fit(NamedTuple):
 
     needed: MemoryEstimate
     options: list[MemoryOption]
-
-
-def load_model(choice: ModelChoice, plan: MemoryPlan | None) -> Any:
-    """Load a pipeline as planned; without a plan only where it should fit.
-
-    Raises
-    ------
-    ModelError
-        If it is not on this machine, is no model, or takes more memory than is free.
-    """
-    from napari_ovam import load_pipeline
-
-    _check_is_here(choice.model)
-    if plan is not None:
-        return plan.load(choice.model, device=choice.device)
-    _check_fits(choice)
-    return load_pipeline(choice.model, device=choice.device)
-
-
-def _check_is_here(model: str) -> None:
-    """Refuse a model of the hub that nobody has seen the size and licence of."""
-    from napari_ovam.hub.files import ModelError
-    from napari_ovam.hub.store import find_model
-
-    if model.count("/") != 1 or Path(model).suffix or Path(model).expanduser().exists():
-        return  # a path, or no model: loading says which
-    if find_model(model) is None:
-        raise ModelError(
-            f"{model} is not on this computer: press … beside the model, which shows "
-            "its size and licence and downloads it"
-        )
-
-
-def _check_fits(choice: ModelChoice) -> None:
-    from napari_ovam.hub.files import ModelError
-    from napari_ovam.hub.memory import estimate_memory
-
-    gc.collect()  # the model before this one
-    try:
-        needed = estimate_memory(choice.model, device=choice.device)
-    except (ValueError, OSError, KeyError, TypeError, IndexError, AttributeError):
-        return  # loading it says what is wrong
-    if not needed.fits:
-        raise ModelError(
-            f"{choice.model} takes {needed}, which does not fit: press … beside the "
-            "model for what takes less, or to use it all the same"
-        )
 
 
 def fit_of(choice: ModelChoice, plan: MemoryPlan | None) -> Fit:
