@@ -78,10 +78,10 @@ def read_index(folder: Path, *, mend: bool = True) -> Index:
             ) from error
         why = "missing" if isinstance(error, FileNotFoundError) else f"damaged: {error}"
         note = f"{INDEX} was {why}; its last good copy was taken"
-        if mend and (kept := _keep_copy(index, "damaged")):
+        if mend and (kept := keep_copy(index, "damaged")):
             note += f"; it is kept as {kept}"
         return replace(copy, notes=(f"{note}.",))
-    if found.notes and mend and (kept := _keep_copy(index, "by-hand")):
+    if found.notes and mend and (kept := keep_copy(index, "by-hand")):
         found = replace(found, notes=(*found.notes, f"The file is kept as {kept}."))
     return found
 
@@ -388,7 +388,7 @@ def _token(value: Any) -> str | None:
     return str(value)
 
 
-def _keep_copy(path: Path, ending: str) -> str:
+def keep_copy(path: Path, ending: str) -> str:
     """Copy an index beside it, as it will be written anew; return the copy's name."""
     names = (f"{path.name}.{ending}{f'-{i}' * (i > 1)}" for i in count(1))
     with suppress(OSError):
