@@ -153,7 +153,11 @@ def propose(
     not_named: dict[str, tuple[str, ...]] = {}
     wanted: list[str] = []
     for sample in chosen:
-        reason = _why_kept(project, sample.name, settings)
+        try:
+            reason = _why_kept(project, sample.name, settings)
+        except (ValueError, OSError) as error:  # its labels cannot be read
+            failed[sample.name] = str(error)
+            continue
         if reason:
             kept[sample.name] = reason
         else:
