@@ -135,6 +135,7 @@ class PixArtAlpha(Architecture):
     optional = ()
     latents_place = (0, "hidden_states")
     step_place = (2, "timestep")
+    text_place = (1, "encoder_hidden_states")
     longest = 120
 
     def patch(self, pipe: Any) -> int:
@@ -172,7 +173,7 @@ class PixArtAlpha(Architecture):
         rows: Tensor = pipe.text_encoder(ids, attention_mask=torch.ones_like(ids))[0]
         projection = self.denoiser(pipe).caption_projection
         if projection is not None:
-            rows = projection(rows.to(projection.linear_1.weight))
+            rows = projection(rows.to(self.denoiser(pipe).dtype))
         return rows[0]
 
     def call_options(self, negative_prompt: str, after_step: Step) -> dict[str, Any]:
@@ -187,6 +188,10 @@ class PixArtAlpha(Architecture):
             "clean_caption": False,
             "use_resolution_binning": False,
         }
+
+    def encoded_sides(self, encoded: Any) -> tuple[Tensor | None, Tensor | None]:
+        """Return prompts and negative texts, each of which comes before its mask."""
+        return encoded[0], encoded[2]
 
     def fewest_steps(self, pipe: Any) -> int:
         """Return two, unless the scheduler is one of a distilled model.
