@@ -27,9 +27,9 @@ from .diffusion.generation import Generation as Generation
 from .diffusion.generation import generate as generate
 from .diffusion.image_traces import trace_image as trace_image
 from .diffusion.phrases import encode_phrase as encode_phrase
-from .diffusion.pipelines import ModelError as ModelError
 from .diffusion.pipelines import load_pipeline as load_pipeline
 from .diffusion.recording import record as record
+from .hub.families import ModelError as ModelError
 from .project import Project as Project
 from .project import ProjectError as ProjectError
 from .project.token_library import TokenLibrary as TokenLibrary

@@ -15,13 +15,10 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from napari_ovam.diffusion import pipelines as models
-from napari_ovam.diffusion.pipelines import (
-    ModelError,
-    OutOfMemory,
-    load_pipeline,
-    model_defaults,
-)
+from napari_ovam import ModelError, load_pipeline
+from napari_ovam.diffusion import checkpoints
+from napari_ovam.diffusion.devices import OutOfMemory, memory_guard
+from napari_ovam.diffusion.pipelines import model_defaults
 
 WEIGHTS = "unet/diffusion_pytorch_model.safetensors"
 
@@ -151,7 +148,7 @@ def test_broken_folders_say_what_they_lack(folder, tmp_path):
 
 def test_weights_that_do_not_fit_their_configuration_are_refused(folder):
     save_file({"other.weight": torch.zeros(2)}, folder / WEIGHTS)
-    with pytest.raises(ModelError, match="unet holds 1 tensors"):
+    with pytest.raises(ModelError, match=r"lacks \d+ tensors of its unet, such as"):
         load_pipeline(folder)
 
 
@@ -171,7 +168,7 @@ def test_an_unknown_name_is_refused(name, message):
 
 def test_hub_model_without_network_says_what_to_do(offline, capfd):
     start = time.monotonic()
-    with pytest.raises(ModelError, match=r"some-model .*connect to the network"):
+    with pytest.raises(ModelError, match=r"some-model .*HF_HUB_OFFLINE is set"):
         load_pipeline("someone/some-model")
     assert time.monotonic() - start < 5
     assert capfd.readouterr() == ("", "")
@@ -336,12 +333,12 @@ def test_noise_and_velocity_prediction_are_told_apart(pipe, kind):
     parts = {n: getattr(pipe, n) for n in ("vae_scale_factor", "device", "scheduler")}
     kind_of_pipe = type("StableDiffusionPipeline", (SimpleNamespace,), {})
     asked = kind_of_pipe(unet=unet, encode_prompt=pipe.encode_prompt, **parts)
-    assert models._predicts_noise(asked) is (kind == "epsilon")
+    assert checkpoints._predicts_noise(asked) is (kind == "epsilon")
 
 
 def test_out_of_memory_says_how_to_fit_and_other_errors_pass():
     out_of_memory = pytest.raises(OutOfMemory, match=r"CUDA out of memory\. Try less")
-    with out_of_memory, models.memory_guard("Try less."):
+    with out_of_memory, memory_guard("Try less."):
         raise torch.cuda.OutOfMemoryError("CUDA out of memory.")
-    with pytest.raises(RuntimeError, match="shapes"), models.memory_guard(""):
+    with pytest.raises(RuntimeError, match="shapes"), memory_guard(""):
         raise RuntimeError("shapes differ")

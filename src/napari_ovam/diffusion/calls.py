@@ -252,9 +252,9 @@ class Texts:
             call.sample[uncond].nan_to_num(), call.sample[cond].nan_to_num()
         ):
             raise GuidanceError(
-                f"the model is shown each image {copies} times, {len(uncond)} rows with "
-                f"the negative text and {len(cond)} with the prompt: guidance in more "
-                "than two parts (perturbed guidance?) cannot be recorded. Switch it off"
+                f"the model is shown each image {copies} times, {len(uncond)} rows "
+                f"with the negative text and {len(cond)} with the prompt: guidance in "
+                "more than two parts (perturbed?) cannot be recorded. Switch it off"
             )
         call.uncond, call.cond = uncond, cond
 

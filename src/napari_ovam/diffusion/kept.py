@@ -101,9 +101,9 @@ class Kept:
     def begin_call(self, *, again: bool) -> list[int] | None:
         """Return the rows of the batch to keep of the call that begins, if any."""
         call, last = self.run.count - 1, self.run.last
-        if self.planned is not None and call not in self.planned:
-            if not self.wanted.held:
-                return None
+        is_planned = self.planned is None or call in self.planned
+        if not (is_planned or self.wanted.held):
+            return None
         rows = last.cond
         if last.uncond or again:
             rows = last.uncond if self.wanted.branch == "uncond" else last.cond
@@ -121,8 +121,8 @@ class Kept:
         found = self.stored.setdefault((layer.name, part), {})
         if self.run.count - 1 in found:
             raise ValueError(
-                f"{layer.name}.{part} runs several times a call (a processor that works "
-                "in pieces?): this cannot be recorded, take the ordinary processor"
+                f"{layer.name}.{part} runs several times a call (a processor "
+                "that works in pieces?): take the ordinary one while recording"
             )
         found[self.run.count - 1] = tensor
 

@@ -159,7 +159,14 @@ def _weights_hash(module: torch.nn.Module) -> str:
 
 
 def _signs(weight: Tensor) -> bytes:
-    bits = np.packbits(torch.signbit(weight).cpu().numpy())
+    if type(weight) is not Tensor:  # quantised, by a class of its own
+        weight = weight.dequantize()
+    if not weight.is_floating_point():  # packed numbers, whose signs say nothing
+        bits = weight.contiguous().cpu().view(torch.uint8).numpy()
+    else:
+        if weight.dtype.itemsize == 1:  # of which torch knows no signs
+            weight = weight.to(torch.float16)
+        bits = np.packbits(torch.signbit(weight).cpu().numpy())
     shape = repr(tuple(weight.shape)).encode()
     return hashlib.blake2b(shape + bits.tobytes(), digest_size=16).digest()
 

@@ -6,7 +6,7 @@ import operator
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor
@@ -26,7 +26,6 @@ from napari_ovam.diffusion.architectures.attention_layers import (
     copy_key_weight,
     find_layers,
 )
-from napari_ovam.diffusion.architectures.base import Architecture
 from napari_ovam.diffusion.calls import (
     Call,
     GuidanceError,
@@ -37,6 +36,9 @@ from napari_ovam.diffusion.calls import (
 )
 from napari_ovam.diffusion.kept import Kept, Wanted
 from napari_ovam.diffusion.phrases import text_encoder_hash
+
+if TYPE_CHECKING:
+    from napari_ovam.diffusion.architectures.base import Architecture
 
 Check = Callable[[], None]
 

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     from napari_ovam._qt.session.model_jobs import Fit
     from napari_ovam._qt.session.session import Session
-    from napari_ovam.hub.memory import MemoryPlan
+    from napari_ovam.diffusion.memory import MemoryPlan
     from napari_ovam.hub.store import LocalModel
 
 _PICKLES = (".ckpt", ".pt", ".pth", ".bin")

@@ -11,8 +11,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from napari_ovam.attention.trace_cache import CacheUsage
+    from napari_ovam.diffusion.memory import MemoryEstimate, MemoryOption, MemoryPlan
     from napari_ovam.hub.hub import HubModel
-    from napari_ovam.hub.memory import MemoryEstimate, MemoryOption, MemoryPlan
     from napari_ovam.hub.store import LocalModel
 
     from .state import ModelChoice
@@ -48,7 +48,7 @@ def load_model(choice: ModelChoice, plan: MemoryPlan | None) -> Any:
 
 def _check_is_here(model: str) -> None:
     """Refuse a model of the hub that nobody has seen the size and licence of."""
-    from napari_ovam.hub.files import ModelError
+    from napari_ovam.hub.families import ModelError
     from napari_ovam.hub.store import find_model
 
     if model.count("/") != 1 or Path(model).suffix or Path(model).expanduser().exists():
@@ -61,8 +61,8 @@ def _check_is_here(model: str) -> None:
 
 
 def _check_fits(choice: ModelChoice) -> None:
-    from napari_ovam.hub.files import ModelError
-    from napari_ovam.hub.memory import estimate_memory
+    from napari_ovam.diffusion.memory import estimate_memory
+    from napari_ovam.hub.families import ModelError
 
     gc.collect()  # the model before this one
     try:
@@ -78,7 +78,7 @@ def _check_fits(choice: ModelChoice) -> None:
 
 def fit_of(choice: ModelChoice, plan: MemoryPlan | None) -> Fit:
     """Estimate what a model on this machine takes, as planned."""
-    from napari_ovam.hub.memory import estimate_memory, memory_options
+    from napari_ovam.diffusion.memory import estimate_memory, memory_options
 
     needed = estimate_memory(choice.model, device=choice.device, plan=plan)
     return Fit(needed, memory_options(choice.model, needed))
@@ -98,7 +98,7 @@ def download(model: HubModel, alive: Callable[[], None], job: Job) -> str:
 
     `alive` may raise `Cancelled`; what has arrived stays.
     """
-    from napari_ovam.hub.hub import download_model
+    from napari_ovam.hub.download import download_model
     from napari_ovam.hub.pickles import convert_pickles
 
     def progress(done: int, total: int) -> None:

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
         Token,
     )
     from napari_ovam.attention.trace import Trace, TraceSettings
-    from napari_ovam.hub.memory import MemoryPlan
+    from napari_ovam.diffusion.memory import MemoryPlan
     from napari_ovam.segmentation.labels import LabelMaker
 
     from .state import ModelChoice
@@ -352,7 +352,7 @@ def _made(
 ) -> Made:
     seconds = time.monotonic() - start
     notes: tuple[str, ...] = ()
-    if not generation.image.any():
+    if generation.settings.steps is not None and not generation.image.any():
         notes = (
             "The model returned a black image (a safety checker, or too little "
             "precision): try another seed or prompt.",

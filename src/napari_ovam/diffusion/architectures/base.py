@@ -14,11 +14,9 @@ from torch import Tensor
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from napari_ovam.hub.families import Family
+
     Step = Callable[[int, Tensor], None]  # (number of the step, latents)
-
-
-class ModelError(ValueError):
-    """A model that cannot be used; the message says what it is and what to do."""
 
 
 class Architecture:
@@ -26,10 +24,8 @@ class Architecture:
 
     Attributes
     ----------
-    name
-        What people call it.
-    pipelines
-        Class names of its pipelines, the text-to-image one first.
+    family
+        What people call it, and its pipelines.
     steps, guidance_scale
         Defaults for generation where the model brings none of its own.
     few_steps
@@ -46,8 +42,7 @@ class Architecture:
         Whether the autoencoder overflows in float16.
     """
 
-    name: str
-    pipelines: tuple[str, ...]
+    family: Family
     steps: int = 30
     guidance_scale: float = 7.5
     few_steps: int = 4
