@@ -2,8 +2,8 @@ from .attention.maps import attention_maps as attention_maps
 from .attention.maps import joint_map as joint_map
 from .attention.maps import phrase_map as phrase_map
 from .attention.maps import phrase_maps as phrase_maps
-from .attention.optimize import OptimizationSettings as OptimizationSettings
 from .attention.optimize import optimize_token as optimize_token
+from .attention.recipes import OptimizationSettings as OptimizationSettings
 from .attention.targets import best_threshold as best_threshold
 from .attention.targets import iou as iou
 from .attention.targets import labels_to_target as labels_to_target

@@ -26,7 +26,7 @@ from napari_ovam.diffusion.memory import (
     memory_options,
 )
 from napari_ovam.diffusion.sizes import ModelSizes
-from napari_ovam.hub import sizes as model_sizes
+from napari_ovam.diffusion import sizes as model_sizes
 from napari_ovam.hub.families import ModelError
 
 if TYPE_CHECKING:

@@ -63,9 +63,9 @@ ORDERS = {
 @pytest.mark.parametrize("order", ORDERS)
 def test_the_halves_of_a_batch_in_any_order(pipe, order, branch):
     rows = [i for i, (_, kind) in enumerate(ORDERS[order]) if kind == branch[0]]
-    with torch.no_grad(), Capture(pipe) as captured:
-        with record(pipe, branch=branch) as recorder:
-            loop(pipe, one_batch(pipe, ORDERS[order]), images=2)
+    recording = record(pipe, branch=branch)
+    with torch.no_grad(), Capture(pipe) as captured, recording as recorder:
+        loop(pipe, one_batch(pipe, ORDERS[order]), images=2)
     assert [(t.branch, t.calls) for t in recorder.traces] == [(branch, (0, 1, 2))] * 2
     for trace, row in zip(recorder.traces, rows, strict=True):
         check_parity(pipe, trace, captured, row)
@@ -79,9 +79,9 @@ def test_the_halves_of_a_batch_in_any_order(pipe, order, branch):
     ids=["tensor", "int", "vector", "copy"],
 )
 def test_two_calls_a_step(pipe, branch, order, step):
-    with torch.no_grad(), Capture(pipe) as captured:
-        with record(pipe, branch=branch, calls="quarters") as recorder:
-            loop(pipe, two_calls(pipe, order, step), negative="a dog", steps=4)
+    recording = record(pipe, branch=branch, calls="quarters")
+    with torch.no_grad(), Capture(pipe) as captured, recording as recorder:
+        loop(pipe, two_calls(pipe, order, step), negative="a dog", steps=4)
     (trace,) = recorder.traces
     assert (trace.branch, trace.calls) == (branch, (1, 2, 3))
     calls = [2 * call + order.index(branch[0]) for call in trace.calls]
@@ -106,18 +106,20 @@ def test_perturbed_guidance_is_refused(pipe, parts):
 
 
 def test_a_third_call_a_step_is_refused(pipe):
-    with torch.no_grad(), pytest.raises(GuidanceError, match="more than two parts"):
-        with record(pipe):
-            loop(pipe, two_calls(pipe, "uc"), steps=1)
-            u, c = (pipe.encode_prompt(t, "cpu", 1, False)[0] for t in ("", PROMPT))
-            x = torch.zeros(1, 4, 8, 8)
-            for text in (u, c, c):
-                pipe.unet(x, 7, text)
+    texts = [pipe.encode_prompt(t, "cpu", 1, False)[0] for t in ("", PROMPT, "a dog")]
+
+    def show():
+        for text in texts:
+            pipe.unet(torch.zeros(1, 4, 8, 8), 7, text)
+
+    refused = pytest.raises(GuidanceError, match="more than two parts")
+    with torch.no_grad(), refused, record(pipe):
+        show()
 
 
 def test_guidance_in_the_middle_of_a_run_only(pipe):
     def show(x, t, u, c):
-        if 300 < t < 800:
+        if 200 < t < 600:
             return one_batch(pipe, [(0, "u"), (0, "c")])(x, t, u, c)
         out = pipe.unet(x, t, c).sample
         return out, out
@@ -164,9 +166,9 @@ def test_quarters_of_an_interrupted_run(pipe):
     with record(pipe, branch="cond", calls="quarters") as recorder:
         draw(pipe, steps=8, callback_on_step_end=stop_after(4))
     assert recorder.traces[0].calls == (2, 4)
-    with pytest.raises(ValueError, match="stopped after 2 of 8 calls"):
-        with record(pipe, branch="cond", calls="quarters"):
-            draw(pipe, steps=8, callback_on_step_end=stop_after(1))
+    refused = pytest.raises(ValueError, match="stopped after 2 of 8 calls")
+    with refused, record(pipe, branch="cond", calls="quarters"):
+        draw(pipe, steps=8, callback_on_step_end=stop_after(1))
 
 
 def test_nothing_stays_on_the_pipeline(pipe):

@@ -300,9 +300,10 @@ class Texts:
         self._knows_empty = True
         self._negatives.append(torch.zeros_like(like[:1]))  # XL's
         if self.architecture.text_modules(self.pipe):
-            noted = len(self._prompts)
+            noted, encodings = len(self._prompts), self.encodings
             conditions = self.architecture.conditions(self.pipe, "", (64, 64))
-            del self._prompts[noted:]  # what was noted of it
+            del self._prompts[noted:]  # it was noted as a prompt
+            self.encodings = encodings
             self._negatives.append(conditions["encoder_hidden_states"])
 
 

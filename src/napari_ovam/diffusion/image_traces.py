@@ -108,19 +108,12 @@ def trace_image(
     _check_image(image)
     settings = GenerationSettings(prompt, seed=checked_seed(seed))
     check_prompt(pipe, "prompt", prompt)
-    _check_scheduler(pipe.scheduler)
+    _check_model(pipe)
     last = pipe.scheduler.config.num_train_timesteps - 1
     check_range("noise_level", noise_level, 0, last)
     check_range("noise_seeds", noise_seeds, 1, 1000)
     check_range("max_tiles", max_tiles, 1, 1024)
     architecture = pipeline_architecture(pipe)
-    channels = architecture.denoiser(pipe).config.in_channels
-    if channels != pipe.vae.config.latent_channels:
-        raise ValueError(
-            f"the model takes {channels} channels and not an image's "
-            f"{pipe.vae.config.latent_channels}: an inpainting model cannot trace an "
-            "image, load a text-to-image model"
-        )
     size = image.shape[0], image.shape[1]
     whole, tiles = (_plan(pipe, size, most) for most in (1, max_tiles))
     looks = [whole, tiles] if len(tiles) > 1 else [whole]
@@ -217,8 +210,16 @@ def _pixels(image: NDArray[np.uint8], size: tuple[int, int]) -> torch.Tensor:
     return pixels.float() / 127.5 - 1
 
 
-def _check_scheduler(scheduler: Any) -> None:
-    """Refuse models that were not trained with noise of numbered time steps."""
+def _check_model(pipe: Any) -> None:
+    """Refuse models that take more than an image, or other noise."""
+    channels = pipeline_architecture(pipe).denoiser(pipe).config.in_channels
+    if channels != pipe.vae.config.latent_channels:
+        raise ValueError(
+            f"the model takes {channels} channels and not an image's "
+            f"{pipe.vae.config.latent_channels}: an inpainting model cannot trace an "
+            "image, load a text-to-image model"
+        )
+    scheduler = pipe.scheduler
     config = scheduler.config
     if (
         not hasattr(scheduler, "alphas_cumprod")

@@ -107,8 +107,6 @@ class Kept:
         rows = last.cond
         if last.uncond or again:
             rows = last.uncond if self.wanted.branch == "uncond" else last.cond
-        elif self.run.guided and self.wanted.branch == "uncond":
-            return None
         if rows and again:
             self._drop(call)  # the other text's
         if rows:
@@ -212,7 +210,7 @@ class Kept:
             calls = [call for call in self.calls if call in places]
         if calls:
             return calls
-        if self.run.guided and self.wanted.branch == "uncond" and self.run.alone:
+        if self.run.guided and self.run.alone or not self.run.totals:
             raise ValueError(
                 f"none of the calls {asked} had the branch 'uncond': guidance was off "
                 "by then; record 'cond'"

@@ -63,13 +63,7 @@ def encode_phrase(pipe: Any, phrase: str, *, context: str | None = None) -> Toke
     if context is not None:
         context = _tidy("context", context)
         text = _as_read(architecture, pipe, context)
-        found = re.search(rf"(?<!\w){re.escape(words)}(?!\w)", text, re.IGNORECASE)
-        if found is None:
-            raise TokenError(
-                f"the phrase {_short(phrase)} is not in the context "
-                f"{_short(context)}: write it as it stands there, in whole words"
-            )
-        place = found.span()
+        place = _find_words(words, text)
     encoded = architecture.tokenizer(pipe)(
         text,
         return_offsets_mapping=True,
@@ -112,6 +106,16 @@ def encode_phrase(pipe: Any, phrase: str, *, context: str | None = None) -> Toke
         pieces=tuple(text[slice(*offsets[i])].strip() for i in rows),
         info={"phrase": phrase} | ({} if context is None else {"context": context}),
     )
+
+
+def _find_words(words: str, text: str) -> tuple[int, int]:
+    found = re.search(rf"(?<!\w){re.escape(words)}(?!\w)", text, re.IGNORECASE)
+    if found is None:
+        raise TokenError(
+            f"the phrase {_short(words)} is not in the context {_short(text)}: write "
+            "it as it stands there, in whole words"
+        )
+    return found.span()
 
 
 def text_space(pipe: Any) -> TextSpace:
