@@ -19,6 +19,7 @@ from napari_ovam import (
     trace_image,
 )
 from napari_ovam.diffusion import memory as memory_module
+from napari_ovam.diffusion import sizes as model_sizes
 from napari_ovam.diffusion.memory import (
     MemoryPlan,
     estimate_memory,
@@ -26,7 +27,6 @@ from napari_ovam.diffusion.memory import (
     memory_options,
 )
 from napari_ovam.diffusion.sizes import ModelSizes
-from napari_ovam.diffusion import sizes as model_sizes
 from napari_ovam.hub.families import ModelError
 
 if TYPE_CHECKING:

@@ -210,7 +210,7 @@ class Kept:
             calls = [call for call in self.calls if call in places]
         if calls:
             return calls
-        if self.run.guided and self.run.alone or not self.run.totals:
+        if (self.run.guided and self.run.alone) or not self.run.totals:
             raise ValueError(
                 f"none of the calls {asked} had the branch 'uncond': guidance was off "
                 "by then; record 'cond'"
