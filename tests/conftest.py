@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from typing import Any
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # a test that asks the hub is a mistake
+# no test puts tokens into the library of who runs it
+os.environ.setdefault("NAPARI_OVAM_TOKENS", tempfile.mkdtemp(prefix="napari-ovam-"))
 
 import pytest
 
@@ -144,3 +147,9 @@ def make_pipe():
 def pipe():
     """Return the small pipeline that all tests share; they leave it as it was."""
     return build_pipeline()
+
+
+@pytest.fixture(autouse=True)
+def _own_trace_cache(monkeypatch, tmp_path_factory):
+    """No test fills the cache of the person who runs it, or finds another's traces."""
+    monkeypatch.setenv("NAPARI_OVAM_CACHE", str(tmp_path_factory.mktemp("cache")))

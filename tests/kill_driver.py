@@ -32,6 +32,7 @@ import numpy as np
 from PIL import Image
 from pycocotools.coco import COCO
 
+from napari_ovam.base.folder_lock import WRITING
 from napari_ovam.datasets.exporters import export_dataset
 from napari_ovam.project import Project
 from napari_ovam.project.autosave import Autosave
@@ -351,7 +352,8 @@ def check_files(folder: Path) -> int:
             temporary += 1
             staging = any(part.startswith(".napari-ovam-export-") for part in inside)
             in_library = inside[0] == "library" and path.suffix == ".safetensors"
-            assert staging or in_library or path.suffix == ".tmp", path
+            lock = path.name == WRITING
+            assert staging or in_library or lock or path.suffix == ".tmp", path
             path.unlink()
             continue
         if path.suffix == ".png":

@@ -30,6 +30,7 @@ from .diffusion.phrases import encode_phrase as encode_phrase
 from .diffusion.pipelines import load_pipeline as load_pipeline
 from .diffusion.recording import record as record
 from .hub.families import ModelError as ModelError
+from .images.overlay import overlay as overlay
 from .project import Project as Project
 from .project import ProjectError as ProjectError
 from .project.token_library import TokenLibrary as TokenLibrary
@@ -38,7 +39,6 @@ from .segmentation.class_maps import class_maps as class_maps
 from .segmentation.labels import LabelSettings as LabelSettings
 from .segmentation.labels import maps_to_labels as maps_to_labels
 from .workflows.improving import improve_tokens as improve_tokens
-from .workflows.overview import overlay as overlay
 from .workflows.proposals import ProposalSettings as ProposalSettings
 from .workflows.proposals import propose as propose
 

@@ -13,7 +13,7 @@ from qtpy.QtWidgets import QWidget
 
 from napari_ovam._qt.annotator import AnnotatorWidget
 from napari_ovam._qt.classes.class_table import KEY, NAME, PHRASE, THRESHOLD
-from napari_ovam._qt.layers.layers import label_features
+from napari_ovam._qt.layers.colors import label_features
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -18,6 +18,7 @@ def test_strokes_outlast_a_new_proposal() -> None:
     edits = Edits(proposal("1100", "1100"))
     painted = proposal("1200", "0100")  # one pixel painted, one erased
     assert edits.take(painted)
+    assert not edits.take(painted)
 
     edits.propose(proposal("1111", "1111"))
 
@@ -153,11 +154,13 @@ def test_an_id_without_a_class_can_be_given_one(labelled: Any) -> None:
     assert "Exported" in panel.status
 
 
-def test_undo_takes_back_what_the_stroke_went_over_unchanged() -> None:
+def test_what_a_stroke_went_over_unchanged_is_decided_until_it_is_undone() -> None:
     edits = Edits(np.array([[1, 1, 2, 2]]))
     edits.take(np.array([[1, 1, 1, 2]]))
-    edits.confirm(np.array([[False, True, True, False]]))
+    under = {0: np.array([[False, True, True, False]])}
+    new = edits.confirm(under, 1)
     assert edits.count == 2
+    edits.unconfirm(new)
     edits.take(np.array([[1, 1, 2, 2]]), undone=True)
     assert edits.count == 0
     edits.take(np.array([[1, 1, 1, 2]]), undone=True)  # redo

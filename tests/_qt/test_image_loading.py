@@ -139,6 +139,23 @@ def test_the_words_of_the_file_are_kept_in_the_project(
     assert entry.provenance["prompt"] == "a red cat on the snow"
 
 
+def test_weights_and_tags_are_said_and_taken_out_on_demand(
+    panel: Any, tmp_path: Path
+) -> None:
+    written = "a (red cat:1.3) BREAK snow, <lora:fur:0.8>"
+    first = load(panel, a1111(tmp_path, **{"a red cat on the snow": written}))
+    assert first.prompt == written  # as the file has it, until someone says otherwise
+    assert "<lora:fur:0.8>" in panel.status
+    panel.press("plain_prompt_button")
+    panel.wait()
+    assert panel.session.current is not first
+    assert panel.session.current.prompt == "a red cat, snow"
+    assert panel.find("prompt").text() == "a red cat, snow"
+    assert not panel.find("plain_prompt_button").isVisible()
+    load(panel, a1111(tmp_path))
+    assert not panel.find("plain_prompt_button").isVisible()
+
+
 def test_lies_are_named_and_left_out(panel: Any, tmp_path: Path) -> None:
     load(panel, a1111(tmp_path, **{"Steps: 7": "Steps: 9999999"}))
     assert "9999999" in panel.status
@@ -262,3 +279,34 @@ def test_dropped_images_are_loaded_one_after_the_other(
     qtbot.waitUntil(lambda: len(panel.session.samples) == 2, timeout=60_000)
     panel.wait()
     assert [sample.name for sample in panel.session.samples] == ["one", "two"]
+
+
+def test_what_is_made_of_a_layer_lies_where_the_layer_does(panel: Any) -> None:
+    source = panel.viewer.add_image(
+        PIXELS,
+        name="from a microscope",
+        scale=(0.5, 2),
+        translate=(10, 20),
+        rotate=20,
+        units=("um", "um"),
+    )
+    panel.widget.sections["Image"].load_layer(source)
+    panel.wait()
+    for name in ("map", "labels"):
+        panel.press(f"{name}_button")
+    cat = panel.number("cat")
+    for role, number in (("image", 0), ("map", cat), ("labels", 0)):
+        layer = panel.layer(role, number)
+        np.testing.assert_allclose(
+            layer.data_to_world((7, 31)), source.data_to_world((7, 31))
+        )
+        assert layer.units == source.units
+
+
+def test_a_black_frame_is_not_said_to_be_the_models(panel: Any, tmp_path: Path) -> None:
+    path = tmp_path / "night.png"
+    Image.fromarray(np.zeros_like(PIXELS)).save(path)
+    load(panel, path)
+    assert "black" in panel.status
+    assert "model" not in panel.status
+    assert "seed" not in panel.status

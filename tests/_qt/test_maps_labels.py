@@ -59,7 +59,7 @@ def test_labels_after_a_slider_was_dragged_are_those_of_its_last_place(
     cat, hat = labelled.number("cat"), labelled.number("hat")
     sample = labelled.session.current
     changed = labelled.paint(labelled.other)
-    painted = sample.edits.override >= 0  # also where the label stayed as it was
+    painted = sample.edits.painted  # also where the label stayed as it was
     assert painted[changed].all()
     kept = labelled.labels().data[painted].copy()
     slider = labelled.find(f"threshold_{cat}")

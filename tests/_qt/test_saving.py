@@ -167,7 +167,7 @@ def test_strokes_older_than_three_seconds_outlast_a_kill(
     panel.bot.waitUntil(lambda: again.find("recovery").isVisible(), timeout=5000)
     again.press("recover_button")
     found = again.labels().data
-    painted = again.session.current.edits.override == 1
+    painted = again.session.current.edits.painted
     assert (found.ravel()[: old + 1] == 1).all()
     np.testing.assert_array_equal(painted, found == 1)
     assert [entry.name for entry in again.session.classes] == ["cat"]
@@ -231,7 +231,7 @@ def test_recovered_classes_join_those_of_the_window(
     assert [e.token and e.token.name for e in classes] == ["token 3", None, "token 2"]
     np.testing.assert_array_equal(again.labels().data, np.array([0, 2, 3, 1])[ids])
     edits = again.session.samples[-1].edits
-    np.testing.assert_array_equal(edits.override == 3, ids == 2)
+    np.testing.assert_array_equal(edits.painted & (edits.labels == 3), ids == 2)
     kept = saved(again)
     assert [entry.name for entry in kept.classes] == ["cat", "hat", "owl"]
     assert kept.load_token(1).name == "token 3"

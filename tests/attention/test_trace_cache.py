@@ -1,4 +1,4 @@
-"""Traces at rest: lazily read, made again exactly, and cached within a limit."""
+"""Traces at rest: lazily read, and cached within a limit."""
 
 from __future__ import annotations
 
@@ -6,9 +6,7 @@ import os
 import subprocess
 import sys
 import time
-from dataclasses import asdict, replace
 
-import numpy as np
 import psutil
 import pytest
 import torch
@@ -22,19 +20,12 @@ from napari_ovam import (
     load_pipeline,
     load_trace,
     save_trace,
-    trace_image,
 )
 from napari_ovam.attention.trace_cache import (
     DEFAULT_LIMIT,
-    RetraceError,
     TraceCache,
-    kept_part,
-    retrace,
-    sample_trace,
     trace_bytes,
-    trace_key,
 )
-from napari_ovam.project import Project
 
 EXACT = TraceSettings(layers=None, calls=None, dtype=None, self_attention=True)
 SETTINGS = GenerationSettings("a cat and a hat on the grass", seed=3, steps=4)
@@ -97,38 +88,6 @@ def test_a_trace_is_read_from_the_disk_layer_by_layer(tmp_path):
     assert process.memory_info().rss - before < each // 4
     assert trace.layers[2].queries.sum() == each // 4
     assert each * 0.8 < process.memory_info().rss - before < each * 1.5
-
-
-@pytest.mark.parametrize("settings", [EXACT, TraceSettings()])
-def test_a_generated_image_is_traced_again_exactly(tiny, made, settings):
-    first = generate(tiny, SETTINGS, trace=settings)
-    again = retrace(tiny, made.image, made.settings, trace=settings)
-    assert_same(again, first.trace)
-
-
-def test_a_loaded_image_is_traced_again_exactly(tiny, made):
-    image = made.image[:100]
-    how = {"prompt": "a cat", "seed": 5, "noise_seeds": 2, "flip": True}
-    first = trace_image(tiny, image, trace=EXACT, **how)
-    again = retrace(tiny, image, None, trace=EXACT, how=how)
-    assert_same(again, first.trace)
-
-
-def test_settings_that_make_another_image_give_no_trace(tiny, made):
-    with pytest.raises(RetraceError, match="another image here"):
-        retrace(tiny, made.image, replace(made.settings, seed=4))
-
-
-def test_all_a_few_or_no_calls_are_kept(made):
-    trace = made.trace.select(calls=range(4))
-    assert kept_part(trace, "all") is trace
-    assert kept_part(trace, "none") is None
-    few = kept_part(trace, "few")
-    assert few.calls == (1, 2, 3)
-    assert trace_bytes(few) < trace_bytes(trace)
-    assert kept_part(few, "few") is few
-    with pytest.raises(ValueError, match="'some'"):
-        kept_part(trace, "some")
 
 
 def test_what_is_put_in_comes_out_and_is_counted(tmp_path, made):
@@ -226,48 +185,3 @@ def test_two_processes_share_a_cache(tmp_path):
     cache = TraceCache(tmp_path, 6000)
     assert cache.usage().size <= 6000 + 2000  # one that each put last
     assert all(cache.get(p.stem) is not None for p in tmp_path.glob("*.safetensors"))
-
-
-def test_keys_differ_where_traces_would(made):
-    image, settings = made.image, made.settings
-    darker = image // 2
-    keys = [
-        trace_key(image, "tiny", settings),
-        trace_key(darker, "tiny", settings),
-        trace_key(image, "other/model", settings),
-        trace_key(image, "tiny", replace(settings, seed=4)),
-        trace_key(image, "tiny", settings, EXACT),
-        trace_key(image, "tiny", None),
-        trace_key(image, "tiny", None, how={"prompt": "a cat"}),
-        trace_key(image, "tiny", None, how={"seed": 1}),
-    ]
-    assert len(set(keys)) == len(keys)
-    assert keys[0] == trace_key(image.copy(), "tiny", replace(settings))
-
-
-def test_a_sample_of_a_project_gets_its_trace_whatever_was_kept(tmp_path, tiny, made):
-    project = Project.create(tmp_path / "project")
-    project.add_sample(made.image, {"model": "tiny", **asdict(made.settings)}, "one")
-    how = {"prompt": "a hat", "seed": 2}
-    photo = np.ascontiguousarray(made.image[:, :100])
-    project.add_sample(photo, None, "photo", provenance={"model": "tiny", **how})
-    cache = TraceCache(tmp_path / "cache")
-    asked = []
-
-    def load(model: str):
-        asked.append(model)
-        return tiny
-
-    def get(name: str) -> Trace:
-        return sample_trace(project, name, load, cache=cache, trace=EXACT)
-
-    assert_same(get("one"), made.trace)
-    assert_same(get("one"), made.trace)
-    assert asked == ["tiny"]  # the second time it was cached
-    assert_same(get("photo"), trace_image(tiny, photo, trace=EXACT, **how).trace)
-    few = kept_part(made.trace, "few")
-    project.save_trace("one", few)
-    assert_same(get("one"), few)
-    project.trace_path("one").write_bytes(b"damaged")
-    assert_same(get("one"), made.trace)
-    assert asked == ["tiny", "tiny"]

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from click.testing import Result
-from PIL import Image
+from PIL import Image, PngImagePlugin
 from pycocotools.coco import COCO
 from typer.testing import CliRunner
 
@@ -124,6 +124,22 @@ def test_an_image_of_ones_own(run: Run, tmp_path: Path) -> None:
     project = Project.open("work")
     assert len(project.classes) == 1
     assert project.classes[1].threshold is None
+
+
+def test_an_image_of_another_tool_is_traced_with_its_words(run: Run) -> None:
+    info = PngImagePlugin.PngInfo()
+    written = "a (red cat:1.3), <lora:fur:0.8>"
+    info.add_text("parameters", f"{written}\nSteps: 7, Seed: 12, Size: 64x32")
+    Image.new("RGB", (64, 32)).save("theirs.png", pnginfo=info)
+    result = _ok(run("trace", "theirs.png", "--out", "a"))
+    _ok(run("trace", "theirs.png", "--out", "b", "--plain-prompts"))
+    _ok(run("trace", "theirs.png", "--out", "c", "--prompt", "mine"))
+    assert "<lora:fur:0.8>" in result.stderr
+    made = [Project.open(out).provenance("theirs") for out in "abc"]
+    assert [each["prompt"] for each in made] == [written, "a red cat", "mine"]
+    settings = made[0]["source"]["settings"]
+    assert (settings["prompt"], settings["seed"]) == (written, 12)
+    assert (settings["height"], settings["width"]) == (32, 64)
 
 
 def test_a_project_that_a_window_has_open_is_not_written_to(

@@ -58,6 +58,12 @@ def test_our_own_classes_json_comes_back(tmp_path: Path):
         ("names: [cat, 'hot dog']\nnc: 2\n", ["cat", "hot dog"]),
         ("names:\n  1: dog\n  0: cat\n", ["cat", "dog"]),
         ('names:\n  0: "a\\u2028b"\n', ["a\u2028b"]),
+        (
+            "names: [no, Off, on, 'yes', 1.0, 007, ~, 1e3, 2026-11-25]\n",
+            ["no", "Off", "on", "yes", "1.0", "007", "~", "1e3", "2026-11-25"],
+        ),
+        ("names:\n  0: no\n  1: off\n  10: y\n  2: true\n", ["no", "off", "true", "y"]),
+        ("names: &n [no, cat]\nother: *n\n", ["no", "cat"]),
     ],
 )
 def test_yolo(tmp_path: Path, text: str, names: list[str]):
@@ -78,14 +84,48 @@ def test_yolo(tmp_path: Path, text: str, names: list[str]):
         ("a.json", '[{"id": 1, "name": ""}]', "no name"),
         ("a.json", "[" * 100_000, "broken"),
         ("a.yaml", "names: 3", "no list"),
+        ("a.yaml", "names: {0: cat, 0: dog}", "twice"),
+        ("a.yaml", "names: {a: cat}", "no numbers"),
+        ("a.yaml", "names: [[cat]]", "no texts"),
+        ("a.yaml", "names: ['']", "no name"),
+        ("a.json", '["cat", true]', "True is no name"),
+        ("a.json", '[{"id": 1.5, "name": "cat"}]', "1.5"),
+        ("a.txt", "Ka\u0308fer\nK\u00e4fer\n", "twice"),
         ("a.yaml", "nc: 3", "no class list"),
-        ("a.yaml", "names: [!!python/object/apply:os.getcwd []]", "no YAML"),
+        ("a.yaml", "names: [!!python/object/apply:os.getcwd []]", "no texts"),
     ],
 )
 def test_what_is_no_list_is_named(tmp_path: Path, name: str, content: str, named: str):
     (tmp_path / name).write_text(content)
     with pytest.raises(ClassListError, match=named):
         read_class_list(tmp_path / name)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_lists_of_windows_programs(tmp_path: Path, encoding: str, end: str):
+    path = tmp_path / "a.txt"
+    path.write_bytes(f"no{end}Käfer{end}".encode(encoding))
+    assert pairs(path) == [(None, "no"), (None, "Käfer")]
+    path.write_bytes("Käfer".encode("cp1252"))
+    with pytest.raises(ClassListError, match="UTF-8"):
+        read_class_list(path)
+
+
+def test_ids_that_are_written_otherwise_are_whole_numbers(tmp_path: Path):
+    path = tmp_path / "a.json"
+    path.write_text('[{"id": "7", "name": "cat"}, {"id": 8.0, "name": "dog"}]')
+    assert pairs(path) == [(7, "cat"), (8, "dog")]
+
+
+def test_two_unicode_forms_are_one_name():
+    table = ClassTable()
+    table.add("K\u00e4fer")
+    with pytest.raises(ClassError, match="Käfer"):
+        table.add("Ka\u0308fer")
+    report = add_classes(table, [ListedClass("Ka\u0308fer", 9)])
+    assert report.ids == {"Ka\u0308fer": 1}
+    assert not report.added
 
 
 def test_the_presets():

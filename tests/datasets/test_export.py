@@ -223,6 +223,9 @@ def test_item_names_must_differ_also_where_case_does_not_count(tmp_path):
         ([LabelClass(1, "cat"), LabelClass(2, "cat")], "two classes are named 'cat'"),
         ([LabelClass(1, " ")], "id 1 has no name"),
         ([LabelClass(1, "cat", (0, 0, 256))], "'cat' has the colour"),
+        ([LabelClass(1, "cat", (0, 0, 0.5))], "'cat' has the colour"),
+        ([LabelClass(1.5, "cat")], "'cat' has the id 1.5"),
+        ([LabelClass(True, "cat")], "'cat' has the id True"),
     ],
 )
 def test_bad_classes_are_named(tmp_path, classes, message):

@@ -33,7 +33,7 @@ def test_a_compiled_model_that_has_run(make_pipe, how):
     elif how == "blocks":
         unet.compile_repeated_blocks(backend="eager")
     elif how == "a part":
-        attention = unet.up_blocks[0].attentions[0]
+        attention = unet.up_blocks[1].attentions[0]
         block = attention.transformer_blocks[0]
         attention.transformer_blocks[0] = torch.compile(block, backend="eager")
         unet.mid_block = torch.compile(unet.mid_block, backend="eager")
@@ -188,7 +188,7 @@ def test_weights_that_are_brought_for_each_layer(make_pipe):
     with record(pipe) as recorder:
         draw(pipe)
     cpu_offload(pipe.unet, torch.device("cpu"))
-    assert pipe.unet.up_blocks[0].attentions[0].proj_in.weight.is_meta
+    assert pipe.unet.up_blocks[1].attentions[0].proj_in.weight.is_meta
     with record(pipe) as offloaded:
         draw(pipe)
     maps = [attention_maps(r.traces[0], text(pipe)) for r in (recorder, offloaded)]

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from napari_ovam.images import files as image_files
+from napari_ovam.images import faults
 from napari_ovam.images.files import ImageFileError, page_count, read
 
 if TYPE_CHECKING:
@@ -207,7 +207,7 @@ def test_a_picture_that_is_too_large_is_refused_before_it_is_read(tmp_path, side
 def test_a_page_that_is_too_large_is_refused(tmp_path, monkeypatch):
     pages = [Image.new("L", (4, 4)), Image.new("L", (40, 40))]
     pages[0].save(tmp_path / "a.tif", save_all=True, append_images=pages[1:])
-    monkeypatch.setattr(image_files, "MAX_PIXELS", 100)
+    monkeypatch.setattr(faults, "MAX_PIXELS", 100)
     assert read(tmp_path / "a.tif", page=0).shape == (4, 4, 3)
     with pytest.raises(ImageFileError, match="40 x 40"):
         read(tmp_path / "a.tif", page=1)

@@ -259,7 +259,8 @@ def test_files_outside_the_project_are_never_touched(project: Project) -> None:
     index.write_text(json.dumps(content))
     opened = Project.open(project.path)
     assert opened.classes[1].token is None
-    assert "last good copy" in opened.notes[0]
+    assert "class 1 ('cat')" in opened.notes[0]
+    assert outside in opened.notes[0]
 
 
 @pytest.fixture
@@ -573,3 +574,43 @@ def test_what_was_done_a_month_ago_is_cleaned_away() -> None:
     assert not old.path.exists()
     assert new.path.is_dir()
     assert unfinished() == [unfinished_.path]
+
+
+def test_pictures_put_into_the_folder_look_as_they_do_elsewhere(tmp_path: Path) -> None:
+    from napari_ovam.images.files import read
+
+    images = Project.create(tmp_path / "p").path / "images"
+    rng = np.random.default_rng(0)
+    grey = rng.integers(0, 4096, (9, 14), dtype=np.uint16)
+    clear = Image.fromarray(rng.integers(0, 256, (9, 14, 4), dtype=np.uint8))
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(grey).save(images / "wide.png")
+    clear.save(images / "clear.png")
+    clear.convert("P").save(images / "palette.png")
+    clear.convert("RGB").save(images / "turned.png", exif=exif)
+    clear.convert("CMYK").save(images / "ink.png", "JPEG")
+    project = Project.open(tmp_path / "p")
+    names = ["clear", "ink", "palette", "turned", "wide"]
+    assert [sample.name for sample in project.samples] == names
+    for name in names:
+        image = project.load_image(name)
+        np.testing.assert_array_equal(image, read(images / f"{name}.png"))
+        project.save_labels(name, np.ones(image.shape[:2], np.uint8))
+
+
+def test_pictures_that_are_no_images_of_the_project_are_named(tmp_path: Path) -> None:
+    images = Project.create(tmp_path / "p").path / "images"
+    pages = [Image.new("RGB", (8, 6), color) for color in ("red", "lime")]
+    for name in ("BIG.PNG", "photo.JPG", "scan.tif", "fine.png"):
+        pages[0].save(images / name)
+    pages[0].save(images / "moving.png", save_all=True, append_images=pages[1:])
+    (images / "broken.png").write_bytes(b"no picture")
+    (images / "notes.txt").write_text("mine")
+    project = Project.open(tmp_path / "p")
+    assert [sample.name for sample in project.samples] == ["fine"]
+    (note,) = (note for note in project.notes if "left out" in note)
+    assert "5 pictures" in note
+    assert "rename it to BIG.png" in note
+    assert "broken.png is no picture" in note
+    assert sorted(path.name for path in images.iterdir())[0] == "BIG.PNG"

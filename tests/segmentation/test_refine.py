@@ -1,4 +1,4 @@
-"""Refinements move borders to edges, compose, and refuse what makes no sense."""
+"""Refinements move borders to edges; self-attention spreads maps as the model says."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from skimage.filters import gaussian
 
 from napari_ovam import TraceSettings, iou, trace_image
 from napari_ovam.attention.trace import LayerTrace, SelfTrace, Trace
-from napari_ovam.segmentation.refine import REFINEMENTS, propagate, refine
+from napari_ovam.segmentation.refine import GuidedFilter, pixel_adaptive, propagate
 
 
 @pytest.fixture
@@ -25,44 +25,40 @@ def disc():
     return image, mask
 
 
+def pictured(image):
+    return torch.from_numpy(image).permute(2, 0, 1).float() / 255
+
+
 def blurred(mask):
     """A map as a model makes it: soft, uneven and a little beside."""
     soft = gaussian(np.roll(mask, (3, -4), (0, 1)).astype(float), 6)
     noise = np.random.default_rng(0).normal(0, 0.03, mask.shape)
-    return np.clip(soft + noise, 0, 1).astype(np.float32)
+    return torch.from_numpy(np.clip(soft + noise, 0, 1).astype(np.float32))[None]
 
 
-@pytest.mark.parametrize("method", sorted(REFINEMENTS))
-def test_a_blurred_disc_gets_its_edge_back(disc, method):
+@pytest.mark.parametrize(
+    "refine", [pixel_adaptive, lambda maps, picture: GuidedFilter(picture)(maps)]
+)
+def test_a_blurred_disc_gets_its_edge_back(disc, refine):
     image, mask = disc
     before = blurred(mask)
-    after = refine(before, image, method)
-    assert after.shape == before.shape
-    assert after.dtype == np.float32
-    gained = iou(after >= 0.5, mask) - iou(before >= 0.5, mask)
-    assert gained > 0.05, f"{gained:+.3f}"
-    assert before.min() <= after.min()
-    assert after.max() <= before.max()
-
-
-def test_a_longer_reach_carries_farther(disc):
-    image, mask = disc
-    part = mask & (np.arange(mask.shape[1]) < 60)
-    near, far = (
-        refine(part.astype(np.float32), image, reach=reach) for reach in (0.001, 0.1)
+    after = refine(torch.cat([before, torch.full_like(before, 0.25)]), pictured(image))
+    gained = iou((after[0] >= 0.5).numpy(), mask) - iou(
+        (before[0] >= 0.5).numpy(), mask
     )
-    other_half = mask & ~part
-    assert far[other_half].mean() > 2 * near[other_half].mean()
-    assert far[~mask].max() < 0.1
+    assert gained > 0.04, f"{gained:+.3f}"
+    np.testing.assert_allclose(after[1], 0.25, atol=1e-3)  # flat maps stay
 
 
-@pytest.mark.parametrize("method", sorted(REFINEMENTS))
-def test_flat_maps_stay_and_maps_do_not_mix(disc, method):
+@pytest.mark.parametrize("strip", [1, 1_000, 10**9])
+def test_what_the_small_picture_says_holds_on_the_large_one(disc, strip, monkeypatch):
     image, mask = disc
-    maps = np.stack([np.full(mask.shape, 0.25), blurred(mask)])
-    both = refine(maps, image, method)
-    np.testing.assert_allclose(both[0], 0.25, atol=1e-4)
-    np.testing.assert_allclose(both[1], refine(maps[1], image, method), atol=1e-3)
+    small = image.reshape(24, 4, 28, 4, 3).mean((1, 3)).astype(np.uint8)
+    cells = torch.from_numpy(mask.reshape(24, 4, 28, 4).mean((1, 3))).float()[None]
+    monkeypatch.setattr("napari_ovam.segmentation.refine._STRIP", strip)
+    large = GuidedFilter(pictured(small), 2).enlarge(cells, image)
+    assert large.shape == (1, *mask.shape)
+    assert iou(large[0] >= 0.5, mask) > 0.97
 
 
 def attending(queries, keys, grid=(4, 6), scale=1.0):
@@ -97,7 +93,7 @@ def test_propagation_is_the_product_with_the_softmax():
     np.testing.assert_allclose(half, (wanted[0] + maps[0]) / 2, atol=1e-6)
 
 
-def test_a_recorded_trace_propagates_and_refines(pipe):
+def test_a_recorded_trace_propagates(pipe):
     image = np.random.default_rng(0).integers(0, 255, (40, 56, 3), np.uint8)
     settings = TraceSettings(self_attention=True)
     trace = trace_image(pipe, image, trace=settings).trace
@@ -105,7 +101,6 @@ def test_a_recorded_trace_propagates_and_refines(pipe):
     spread = propagate(maps, trace)
     assert spread.shape == maps.shape
     assert spread.std() < maps.std()
-    assert refine(spread, image).shape == maps.shape
     sides = {max(layer.grid) for layer in trace.self_layers}
     with pytest.raises(ValueError, match=r"layers is \[99\]"):
         propagate(maps, trace, layers=[99])
@@ -113,35 +108,6 @@ def test_a_recorded_trace_propagates_and_refines(pipe):
     assert all(each.shape == maps.shape for each in chosen)
     with pytest.raises(ValueError, match="self_attention=True"):
         propagate(maps, replace(trace, self_layers=()))
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"method": "crf"}, "method is 'crf'"),
-        ({"reach": 0.0}, "reach is 0.0"),
-        ({"method": "superpixels", "sizes": ()}, "sizes is empty"),
-        ({"method": "superpixels", "sizes": (-1.0,)}, "size -1.0"),
-        ({"method": "guided", "radius": 0}, "radius is 0"),
-    ],
-)
-def test_bad_options_are_named(disc, options, message):
-    image, mask = disc
-    with pytest.raises(ValueError, match=message):
-        refine(mask.astype(np.float32), image, **options)
-
-
-def test_maps_and_images_that_do_not_fit(disc):
-    image, mask = disc
-    maps = mask.astype(np.float32)
-    with pytest.raises(ValueError, match=r"\(96, 112, 3\)"):
-        refine(maps, image[:-1])
-    with pytest.raises(ValueError, match="float64"):
-        refine(maps, image / 255)
-    with pytest.raises(ValueError, match="NaN"):
-        refine(maps * np.nan, image)
-    with pytest.raises(ValueError, match=r"\(112,\)"):
-        refine(maps[0], image)
 
 
 @pytest.mark.parametrize(

@@ -165,7 +165,7 @@ def test_a_saved_trace_is_used_and_one_of_another_model_is_not(
         traced.append(1)
         return trace_image(*values, **options)
 
-    monkeypatch.setattr("napari_ovam.workflows.proposals.trace_image", counted)
+    monkeypatch.setattr("napari_ovam.workflows.sample_trace.trace_image", counted)
     report = propose(project, pipe, settings=ProposalSettings(keep_traces=True))
     assert report.proposed == ("a", "b", "c", "d")
     assert len(traced) == 3

@@ -22,6 +22,7 @@ _HEAVY = (
     "diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion",
     "napari_ovam.diffusion.generation",
     "napari_ovam.segmentation.labels",
+    "napari_ovam.segmentation.probabilities",
     "napari_ovam.diffusion.pipelines",
     "napari_ovam.attention.optimize",
     "napari_ovam.attention.token_files",

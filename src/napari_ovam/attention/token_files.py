@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import tokenize
 import warnings
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -36,8 +37,10 @@ _READ_ERRORS = (
     LookupError,
     MemoryError,
     RecursionError,
+    SyntaxError,
     TypeError,
     ValueError,
+    tokenize.TokenError,  # from numpy, for a header that is damaged
 )
 
 

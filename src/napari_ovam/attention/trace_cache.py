@@ -1,50 +1,27 @@
-"""Traces that are made again when they are asked for, and kept while there is room.
-
-A trace is exactly determined by its image, the settings that made it and the model, so
-none has to be stored for good: what a project did not keep is re-traced, and a cache
-with a size limit saves doing so twice.
-"""
+"""Files of traces that can be made again, kept while there is room."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import time
 from contextlib import suppress
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING
 
-import numpy as np
-
-from napari_ovam import GenerationSettings, generate, trace_image
-from napari_ovam.attention.trace import TraceSettings, quarter_calls
 from napari_ovam.attention.trace_files import TraceFileError, load_trace, save_trace
 from napari_ovam.base.atomic import replacing
 from napari_ovam.base.user_folders import cache_folder
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-
-    from numpy.typing import NDArray
+    from collections.abc import Callable
 
     from napari_ovam.attention.trace import Trace
-    from napari_ovam.base.progress import Progress
-    from napari_ovam.project import Project
-
-Keep = Literal["all", "few", "none"]
 
 DEFAULT_LIMIT = 5_000_000_000  # bytes
 _LIMIT = "limit.json"
-# What `trace_image` takes, and a sample's provenance may say.
-HOW = ("prompt", "seed", "noise_level", "noise_seeds", "flip", "max_tiles")
 _STALE = 3600  # seconds after which what a killed process left is taken away
-_TRACE = TraceSettings()
-
-
-class RetraceError(ValueError):
-    """An image that the settings do not make again here: its trace would be wrong."""
 
 
 @dataclass(frozen=True)
@@ -151,7 +128,8 @@ class TraceCache:
     def get_or_make(self, key: str, make: Callable[[], Trace]) -> Trace:
         """Return a trace, made and kept if it is not there.
 
-        What cannot be written is not kept, and the trace is returned all the same.
+        What is kept is read again when it is used, which leaves the memory free. What
+        cannot be written is not kept, and the trace is returned all the same.
         """
         found = self.get(key)
         if found is not None:
@@ -159,11 +137,11 @@ class TraceCache:
         made = make()
         with suppress(OSError):
             self.put(key, made)
-        return made
+        return self.get(key) or made
 
     def _path(self, key: str) -> Path:
         if not key.isalnum():
-            raise ValueError(f"{key!r} is no key: use trace_key")
+            raise ValueError(f"{key!r} is no key: use letters and digits")
         return self.folder / f"{key}.safetensors"
 
     def _entries(self) -> list[tuple[float, int, Path]]:
@@ -189,32 +167,6 @@ class TraceCache:
                     path.unlink()
 
 
-def kept_part(trace: Trace, keep: Keep) -> Trace | None:
-    """Return what is to be stored of a trace.
-
-    Parameters
-    ----------
-    trace
-        What was recorded.
-    keep
-        "all"; "few", the calls a quarter, half and three quarters of the way through
-        those that it holds; "none".
-
-    Raises
-    ------
-    ValueError
-        If `keep` is none of these.
-    """
-    if keep not in get_args(Keep):
-        raise ValueError(f"keep is {keep!r}: give one of {get_args(Keep)}")
-    if keep == "none":
-        return None
-    if keep == "all" or len(trace.calls) <= len(quarter_calls(4)):
-        return trace
-    places = quarter_calls(len(trace.calls))
-    return trace.select(calls=[trace.calls[place] for place in places])
-
-
 def trace_bytes(trace: Trace) -> int:
     """Return the bytes of a trace's tensors, in memory or on the disk."""
     tensors = [
@@ -225,139 +177,6 @@ def trace_bytes(trace: Trace) -> int:
     ]
     tensors += [t for layer in trace.self_layers for t in (layer.queries, layer.keys)]
     return sum(tensor.nbytes for tensor in tensors)
-
-
-def trace_key(
-    image: NDArray[np.uint8],
-    model: str,
-    settings: GenerationSettings | None,
-    trace: TraceSettings = _TRACE,
-    how: Mapping[str, Any] | None = None,
-) -> str:
-    """Return the key of a trace: other pixels, settings or models have other keys.
-
-    Parameters
-    ----------
-    image
-        RGB, shape (H, W, 3).
-    model
-        As `load_pipeline` takes it. Two versions of a hub model share a name: for
-        images that it did not make, add the commit to tell them apart.
-    settings
-        What the image was generated from; None if it was loaded.
-    trace
-        What is recorded.
-    how
-        As in `retrace`.
-    """
-    about: dict[str, Any] = {
-        "format": 1,
-        "image": hashlib.sha256(image.tobytes()).hexdigest(),
-        "shape": image.shape,
-        "model": model,
-        "settings": dict(how or {}) if settings is None else asdict(settings),
-        "trace": {f.name: str(getattr(trace, f.name)) for f in fields(trace)},
-    }
-    return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()
-
-
-def retrace(
-    pipe: Any,
-    image: NDArray[np.uint8],
-    settings: GenerationSettings | None,
-    *,
-    trace: TraceSettings = _TRACE,
-    how: Mapping[str, Any] | None = None,
-    progress: Progress | None = None,
-) -> Trace:
-    """Make the trace of an image again: the same queries, bit for bit, on one machine.
-
-    Parameters
-    ----------
-    pipe
-        The model that made, or looked at, the image, in the same precision.
-    image
-        RGB, shape (H, W, 3).
-    settings
-        What it was generated from; None if it was loaded, which looks at it again.
-    trace
-        What to record.
-    how
-        For an image that was loaded: what `trace_image` was given beside it, such as
-        its prompt.
-    progress
-        As in `generate`.
-
-    Raises
-    ------
-    RetraceError
-        If the settings make another image here, so that the trace would be another's.
-    ValueError, GenerationError, OutOfMemory, Cancelled
-        As `generate`.
-    """
-    if settings is None:
-        return trace_image(
-            pipe, image, trace=trace, progress=progress, **(how or {})
-        ).trace
-    made = generate(pipe, settings, trace=trace, progress=progress)
-    if not np.array_equal(made.image, image):
-        raise RetraceError(
-            f"the settings of {settings.prompt!r} make another image here (another "
-            "model, precision, device or library version): nothing was changed. Load "
-            "the model that made it, or trace it as an image that was loaded"
-        )
-    return made.trace
-
-
-def sample_trace(
-    project: Project,
-    name: str,
-    load_pipe: Callable[[str], Any],
-    *,
-    cache: TraceCache,
-    trace: TraceSettings = _TRACE,
-    progress: Progress | None = None,
-) -> Trace:
-    """Return the trace of a project's sample: stored, cached, or made again.
-
-    Parameters
-    ----------
-    project, name
-        The sample. A trace that the project stores is taken as it is. Its provenance
-        may hold what `trace_image` was given (`HOW`).
-    load_pipe
-        Loads a model by its name; called only if the trace has to be made.
-    cache
-        Where a trace that is made is kept.
-    trace
-        What to record.
-    progress
-        As in `generate`.
-
-    Raises
-    ------
-    RetraceError
-        As `retrace`.
-    ProjectError
-        If there is no such sample.
-    """
-    with suppress(TraceFileError, FileNotFoundError):
-        return load_trace(project.trace_path(name))
-    image = project.load_image(name)
-    about: Mapping[str, Any] = project.sample(name).provenance
-    stored = project.settings(name) or {}
-    known = {f.name for f in fields(GenerationSettings)}
-    made = {key: value for key, value in stored.items() if key in known}
-    settings = GenerationSettings(**made) if "prompt" in made else None
-    model = str(stored.get("model") or about.get("model") or "tiny")
-    how = {key: about[key] for key in HOW if key in about}
-
-    def make() -> Trace:
-        return retrace(
-            load_pipe(model), image, settings, trace=trace, how=how, progress=progress
-        )
-
-    return cache.get_or_make(trace_key(image, model, settings, trace, how), make)
 
 
 def _delete(path: Path) -> bool:

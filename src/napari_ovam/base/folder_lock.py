@@ -1,38 +1,135 @@
-"""A folder that one process at a time works in."""
+"""Locks on folders: one program at a time works in one, or writes to it.
+
+Where a disk has no locks (some network drives and sticks), a file that is there while
+the lock is held stands in for one; what a killed program left of it on this computer
+is seen through.
+"""
 
 from __future__ import annotations
 
-import sys
-from typing import IO, TYPE_CHECKING
+import errno
+import os
+from contextlib import AbstractContextManager, contextmanager, suppress
+from typing import TYPE_CHECKING
+
+from filelock import BaseFileLock, FileLock, SoftFileLock, Timeout
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 LOCK = "in-use"
+WRITING = ".writing"
+_HELD = ".held"  # added to a lock's name where the disk has no locks
+_NO_LOCKS = {
+    errno.ENOLCK,
+    errno.ENOSYS,
+    errno.ENOTSUP,
+    errno.EOPNOTSUPP,
+    errno.EINVAL,
+    errno.ENOTTY,
+}
+_PATIENCE = 30.0  # seconds to wait for another program's write
 
 
-def lock_folder(path: Path) -> IO[bytes] | None:
-    """Return an open file that holds the lock of a folder; None if another does.
+class FolderLock(AbstractContextManager["FolderLock"]):
+    """A lock that is held until `close`, or the end of the process.
 
-    The system releases it however the process ends, and closing the file does.
+    Attributes
+    ----------
+    note
+        A sentence where the disk has no locks; else empty.
+    """
+
+    def __init__(self, lock: BaseFileLock, path: Path) -> None:
+        self._lock, self._path = lock, path
+        self._stat = path.stat()
+        self.note = (
+            f"The disk of {path.parent} has no locks (as some network drives): a file "
+            f"{path.name} says that it is in use."
+            if isinstance(lock, SoftFileLock)
+            else ""
+        )
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def in_place(self) -> bool:
+        """Whether the file of the lock is still the one that was locked."""
+        try:
+            return os.path.samestat(self._path.stat(), self._stat)
+        except OSError:
+            return False
+
+    def close(self) -> None:
+        """Let the folder go."""
+        with suppress(OSError):  # its disk may be away
+            self._lock.release(force=True)
+
+
+def lock_folder(path: Path) -> FolderLock | None:
+    """Hold a folder; None if another program, or another part of this one, does.
 
     Raises
     ------
     OSError
         If the folder cannot be written.
     """
-    file = (path / LOCK).open("ab+")
+    return _acquire(path / LOCK, 0)
+
+
+def describe_holder(path: Path) -> str:
+    """Return who holds a folder, in brackets, where the disk has no locks; else ""."""
+    held = path / f"{LOCK}{_HELD}"
     try:
-        if sys.platform == "win32":
-            import msvcrt
+        process, host, *_ = held.read_text(encoding="utf-8").split()
+    except (OSError, ValueError):
+        return ""
+    return (
+        f" (process {process} on {host}; if that does not run any more, delete {held})"
+    )
 
-            file.seek(0)
-            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
-        else:
-            import fcntl
 
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        file.close()
+@contextmanager
+def write_lock(path: Path) -> Iterator[None]:
+    """Wait until no other program writes to a folder, and hold that off.
+
+    Raises
+    ------
+    OSError
+        If the folder cannot be written, or the other does not end.
+    """
+    lock = _acquire(path / WRITING, _PATIENCE)
+    if lock is None:
+        raise OSError(
+            f"another program has been writing to {path} for {_PATIENCE:.0f} seconds: "
+            "end it and try again"
+        )
+    with lock:
+        yield
+
+
+def _acquire(path: Path, timeout: float) -> FolderLock | None:
+    if not path.parent.is_dir():  # filelock would make it
+        raise FileNotFoundError(f"there is no folder {path.parent}")
+    lock: BaseFileLock = FileLock(
+        path,
+        timeout=timeout,
+        thread_local=False,
+        poll_interval=0.01,
+        fallback_to_soft=False,
+    )
+    try:
+        try:
+            lock.acquire()
+        except OSError as error:
+            if isinstance(error, Timeout) or error.errno not in _NO_LOCKS:
+                raise
+            path = path.with_name(path.name + _HELD)
+            lock = SoftFileLock(
+                path, timeout=timeout, thread_local=False, poll_interval=0.01
+            )
+            lock.acquire()
+    except Timeout:
         return None
-    return file
+    return FolderLock(lock, path)

@@ -10,7 +10,7 @@ import typer
 
 # Nothing heavy is imported here: --help and mistakes are answered at once.
 from napari_ovam.cli import dataset, models, project, proposals
-from napari_ovam.cli.common import reported, show_progress
+from napari_ovam.cli.common import protect_streams, reported, say, show_progress
 
 app = typer.Typer(
     name="napari-ovam",
@@ -31,10 +31,11 @@ def start(
     ] = False,
 ) -> None:
     """Answer --version, and open the annotator where no command is given."""
+    protect_streams()
     if version:
         from napari_ovam import __version__
 
-        typer.echo(__version__)
+        say(__version__)
         raise typer.Exit
     if context.invoked_subcommand is None:
         from napari_ovam._qt.app import launch  # noqa: TID251
@@ -61,16 +62,16 @@ def demo(
             from napari_ovam.workflows.demo import run_demo
 
             scores = run_demo(folder, progress=progress)
-        typer.echo(f"{'class':8} {'image':22} {'word':>6} {'token':>6}  IoU")
+        say(f"{'class':8} {'image':22} {'word':>6} {'token':>6}  IoU")
         for score in scores:
-            typer.echo(
+            say(
                 f"{score.name:8} {score.image:22} "
                 f"{score.phrase:6.2f} {score.token:6.2f}"
             )
         words = sum(s.phrase for s in scores) / len(scores)
         tokens = sum(s.token for s in scores) / len(scores)
-        typer.echo(f"{'mean':31} {words:6.2f} {tokens:6.2f}")
-        typer.echo(f"Look at {folder / 'overview.png'}")
+        say(f"{'mean':31} {words:6.2f} {tokens:6.2f}")
+        say(f"Look at {folder / 'overview.png'}")
 
 
 project.register(app)

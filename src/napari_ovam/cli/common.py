@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,6 +13,8 @@ import typer
 
 # Nothing heavy is imported here: --help and mistakes are answered at once.
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from napari_ovam.base.progress import Progress
     from napari_ovam.project import Project
 
@@ -22,6 +25,10 @@ Model = Annotated[
     ),
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps ...")]
+Dtype = Annotated[
+    str,
+    typer.Option(help="Precision: auto, float32, float16 or bfloat16."),
+]
 Folder = Annotated[
     Path,
     typer.Argument(help="A project: the folder that 'generate' or the panel made."),
@@ -32,16 +39,47 @@ Images = Annotated[
 
 
 @contextmanager
-def reported() -> Iterator[None]:
-    """Show what a user can mend as one line and exit with 1; 130 after Ctrl-C."""
+def reported(kept: str = "") -> Iterator[None]:
+    """Show what a user can mend as one line and exit with 1; 130 after Ctrl-C.
+
+    `kept` is said after Ctrl-C.
+    """
     try:
         yield
     except (ValueError, OSError, RuntimeError) as error:
-        typer.echo(f"napari-ovam: {error}", err=True)
+        say(f"napari-ovam: {error}", err=True)
         raise typer.Exit(1) from error
     except KeyboardInterrupt as error:
-        typer.echo("napari-ovam: stopped", err=True)
+        say(f"napari-ovam: stopped{kept}", err=True)
         raise typer.Exit(130) from error
+
+
+def protect_streams() -> None:
+    r"""Let no command end because of what it is written to.
+
+    Signs that a terminal does not have are written as `\u732b`, and a stream that a
+    service or a window has closed takes everything.
+    """
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None or stream.closed:
+            # for as long as the process lives
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: PTH123, SIM115
+        else:
+            with suppress(AttributeError, ValueError, OSError):
+                stream.reconfigure(errors="backslashreplace")
+
+
+def say(text: object, *, err: bool = False) -> None:
+    """Write a line; the work goes on where nobody reads it, such as after `| head`."""
+    try:
+        typer.echo(text, err=err)
+    except OSError:
+        stream = sys.stderr if err else sys.stdout
+        with suppress(OSError, ValueError, AttributeError):
+            null = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(null, stream.fileno())
+            os.close(null)
 
 
 @contextmanager
@@ -60,7 +98,9 @@ def show_progress(what: str) -> Iterator[Progress]:
 
 @contextmanager
 def working_in(path: Path, *, create: bool = False) -> Iterator[Project]:
-    """Open a project that nobody else writes to meanwhile.
+    """Open a project that nobody else works in meanwhile.
+
+    What is to be said of it is said at the end as well.
 
     Parameters
     ----------
@@ -76,7 +116,7 @@ def working_in(path: Path, *, create: bool = False) -> Iterator[Project]:
     OSError
         If it cannot be written.
     """
-    from napari_ovam.base.folder_lock import lock_folder
+    from napari_ovam.base.folder_lock import describe_holder, lock_folder
     from napari_ovam.project import Project, ProjectError
     from napari_ovam.project.index import BACKUP, INDEX
 
@@ -90,13 +130,32 @@ def working_in(path: Path, *, create: bool = False) -> Iterator[Project]:
     lock = lock_folder(path)
     if lock is None:
         raise ProjectError(
-            f"{path} is open in a window or another command: close it there first"
+            f"{path} is open in a window or another command{describe_holder(path)}: "
+            "close it there first"
         )
     with lock:
+        if lock.note:
+            say(lock.note, err=True)
         project = Project.open(path)
-        for note in project.notes:
-            typer.echo(note, err=True)
-        yield project
+        said = _say_notes(project, 0)
+        try:
+            yield project
+        finally:
+            _say_notes(project, said)
+
+
+def _say_notes(project: Project, said: int) -> int:
+    for note in project.notes[said:]:
+        say(note, err=True)
+    return len(project.notes)
+
+
+def say_failed(failed: Mapping[str, str]) -> None:
+    """Name what could not be done, and exit with 2 where there is anything."""
+    for name, reason in failed.items():
+        say(f"{name}: {reason}", err=True)
+    if failed:
+        raise typer.Exit(2)
 
 
 def part_of(progress: Progress, number: int, count: int) -> Progress:

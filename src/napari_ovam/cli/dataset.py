@@ -11,6 +11,8 @@ from napari_ovam.cli.common import (
     Folder,
     Images,
     reported,
+    say,
+    say_failed,
     show_progress,
     working_in,
 )
@@ -65,7 +67,7 @@ def export(
         shares = None if split is None else parse_split(split, seed)
         project = Project.open(folder)
         for note in project.notes:
-            typer.echo(note, err=True)
+            say(note, err=True)
         chosen = _statuses(status)
         items = project.items(image, chosen or ("proposed", "edited", "accepted"))
         if not items:
@@ -82,13 +84,13 @@ def export(
         )
         untouched = sum(project.sample(n).status == "proposed" for n in items.names)
         if untouched:
-            typer.echo(f"{untouched} of {len(items)} images are untouched proposals")
+            say(f"{untouched} of {len(items)} images are untouched proposals")
         for name, lowest in done.lowest_iou.items():
-            typer.echo(
+            say(
                 f"{name}: lowest IoU of the polygons {lowest.iou:.4f} "
                 f"({lowest.image}, {lowest.class_name!r})"
             )
-        typer.echo(out)
+        say(out)
 
 
 def import_(
@@ -103,36 +105,43 @@ def import_(
         Path | None,
         typer.Option(help="A class list, where the data set has none of its own."),
     ] = None,
+    background: Annotated[
+        int, typer.Option(help="The id of the background in indexed masks.")
+    ] = 0,
     overwrite: Annotated[
         bool, typer.Option(help="Replace labels that a person made, too.")
     ] = False,
 ) -> None:
     """Import images and masks of another data set into a project.
 
-    Classes are matched by name, new ones are added. Images of the project get the
-    labels of the same name. Exits with 2 where single images could not be done.
+    Classes are matched by name, new ones are added. Images are known again by their
+    path in the data set. Exits with 2 where something of it was not understood; the
+    rest is imported.
     """
     with reported(), show_progress("import") as progress:
         from napari_ovam.datasets.class_lists import read_class_list
-        from napari_ovam.datasets.importers import import_masks, open_source
+        from napari_ovam.datasets.importers import open_source
+        from napari_ovam.workflows.importing import import_masks
 
         listed = None if classes is None else read_class_list(classes)
-        found = open_source(source, format, listed)  # before a folder is made
+        # before a folder is made
+        found = open_source(source, format, listed, background=background)
         with working_in(folder, create=True) as project:
             report = import_masks(
                 project, found, overwrite=overwrite, progress=progress
             )
         for note in report.notes:
-            typer.echo(note)
-        for name, reason in (*report.kept.items(), *report.failed.items()):
-            typer.echo(f"{name}: {reason}", err=True)
-        typer.echo(
+            say(note)
+        partly = {path: "; ".join(said) for path, said in report.skipped.items()}
+        for what, why in report.kept.items():
+            say(f"{what}: {why}", err=True)
+        say(
             f"{len(report.labelled)} labelled ({len(report.added)} new images), "
             f"{len(report.kept)} left as they were, {len(report.failed)} failed; "
             f"{len(report.new_classes)} new classes"
+            + (f"; {len(partly)} not understood in all" if partly else "")
         )
-    if report.failed:
-        raise typer.Exit(2)
+    say_failed({**report.failed, **partly})
 
 
 def verify(
@@ -147,11 +156,11 @@ def verify(
 
         report = check(folder, progress=progress)
         for note in report.notes:
-            typer.echo(f"note: {note}")
+            say(f"note: {note}")
         for problem in report.problems:
-            typer.echo(problem, err=True)
+            say(problem, err=True)
         count = len(report.problems)
-        typer.echo(f"{report.checked} files checked, {count or 'no'} problems")
+        say(f"{report.checked} files checked, {count or 'no'} problems")
     if report.problems:
         raise typer.Exit(1)
 

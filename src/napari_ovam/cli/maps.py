@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,12 +12,19 @@ from napari_ovam.attention.targets import labels_to_target
 from napari_ovam.images.png import write_png
 from napari_ovam.project import ProjectError
 from napari_ovam.segmentation.class_maps import class_iou, class_maps, seen
-from napari_ovam.workflows.proposals import ProposalSettings, class_sources, trace_of
+from napari_ovam.workflows.proposals import (
+    ProposalReport,
+    ProposalSettings,
+    class_sources,
+    propose,
+)
+from napari_ovam.workflows.sample_trace import sample_trace
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
+    from napari_ovam.attention.tokens import Token
     from napari_ovam.base.progress import Progress
     from napari_ovam.datasets.classes import ProjectClass
     from napari_ovam.project import Project
@@ -72,22 +79,56 @@ def choose_classes(
     return list(dict.fromkeys(ids))
 
 
-def save_maps(
+def propose_classes(
     project: Project,
     pipe: Any,
     names: Sequence[str],
     ids: Sequence[int],
-    settings: ProposalSettings,
+    *,
+    layers: str,
+    overwrite: bool,
+    maps: bool,
+    progress: Progress,
+) -> ProposalReport:
+    """Propose labels of classes anew, and write their maps where that is asked for."""
+    for name in names:
+        proposed = project.sample(name).status in ("new", "proposed")
+        if proposed and project.labels_are_foreign(name):
+            project.change_sample(name, status="edited")
+    settings = ProposalSettings(
+        redo=True,
+        overwrite=overwrite,
+        layers=layers,
+        keep_traces=True,
+        by_prompt=False,  # it was said what to look for
+    )
+    sources = class_sources(project, pipe, ids) if maps else {}
+    failed: dict[str, str] = {}
+    for name in names if maps else ():
+        try:
+            _save_maps(project, pipe, name, sources, layers)
+        except (ValueError, OSError, RuntimeError) as error:
+            failed[name] = str(error)
+    rest = [name for name in names if name not in failed]
+    report = propose(
+        project, pipe, rest, classes=ids, settings=settings, progress=progress
+    )
+    return replace(report, failed={**failed, **report.failed})
+
+
+def _save_maps(
+    project: Project,
+    pipe: Any,
+    name: str,
+    sources: Mapping[int, Sequence[Token]],
+    layers: str,
 ) -> None:
     """Write the maps of classes, before refinement."""
-    sources = class_sources(project, pipe, ids)
-    for name in names:
-        image = project.load_image(name)
-        trace = trace_of(project, pipe, name, image, settings)
-        for number, values in class_maps(trace, sources, settings.layers).items():
-            path = map_path(project, name, project.classes[number])
-            path.parent.mkdir(exist_ok=True)
-            write_png(path, (values * 65535).round().astype(np.uint16))
+    trace = sample_trace(project, name, pipe, keep=True)
+    for number, values in class_maps(trace, sources, layers).items():
+        path = map_path(project, name, project.classes[number])
+        path.parent.mkdir(exist_ok=True)
+        write_png(path, (values * 65535).round().astype(np.uint16))
 
 
 def map_path(project: Project, name: str, entry: ProjectClass) -> Path:
@@ -133,23 +174,18 @@ def optimized(
     entry: ProjectClass,
     names: Sequence[str],
     *,
-    model: str,
-    device: str,
+    pipe: Any,
     recipe: str,
     iterations: int | None,
     progress: Progress,
 ) -> Optimized:
     """Optimize the token of a class on labelled samples, and use it from now on."""
-    from napari_ovam import OptimizationSettings, load_pipeline, optimize_token
+    from napari_ovam import OptimizationSettings, optimize_token
     from napari_ovam.diffusion.phrases import encode_phrase
+    from napari_ovam.project.class_tokens import give_token
 
-    pipe = load_pipeline(model, device=device)
-    settings = ProposalSettings(keep_traces=True)
     images = [project.load_image(name) for name in names]
-    traces = [
-        seen(trace_of(project, pipe, name, image, settings))
-        for name, image in zip(names, images, strict=True)
-    ]
+    traces = [seen(sample_trace(project, name, pipe, keep=True)) for name in names]
     targets = [labels_to_target(_labels(project, name), entry.id) for name in names]
     phrase = encode_phrase(pipe, entry.phrase)
     token = optimize_token(
@@ -176,9 +212,9 @@ def optimized(
 
     before = score((phrase,), entry.thresholds["phrase"])
     after = score((token, phrase), None)
-    limits = {**entry.thresholds, "token": None}
-    project.classes.change(entry.id, source="token", thresholds=limits)
-    return Optimized(project.save_token(entry.id, token), before, after)
+    give_token(project, entry.id, token)
+    made = project.files.token(str(project.classes[entry.id].token))
+    return Optimized(made, before, after)
 
 
 def _labels(project: Project, name: str) -> np.ndarray[Any, Any]:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from napari_ovam.cli.common import reported, say
 
 # Nothing heavy is imported here: --help and mistakes are answered at once.
 if TYPE_CHECKING:
@@ -22,6 +22,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
+_KEPT = "; what has arrived is kept"
 _UNITS = {"": 1, "kB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 _LICENCES = "https://huggingface.co"
 
@@ -42,7 +43,7 @@ def list_(
     ] = None,
 ) -> None:
     """List the models on this machine: embedded, downloaded, in your folders."""
-    with _reported():
+    with reported(_KEPT):
         from napari_ovam.hub.recent import forget_folder, remember_folder
         from napari_ovam.hub.store import human_size, list_models
 
@@ -54,9 +55,9 @@ def list_(
             forget_folder(path)
         for model in list_models():
             what = model.architecture or "unknown"
-            typer.echo(f"{model.name}  {human_size(model.size)}  {what}")
+            say(f"{model.name}  {human_size(model.size)}  {what}")
             if model.problem:
-                typer.echo(f"    cannot be loaded: {model.problem}")
+                say(f"    cannot be loaded: {model.problem}")
 
 
 @app.command()
@@ -68,23 +69,23 @@ def info(
     height: Annotated[int | None, typer.Option(help="Of images, in pixels.")] = None,
 ) -> None:
     """Say what a model is, its licence and download size, and the memory it takes."""
-    with _reported():
+    with reported(_KEPT):
         from napari_ovam.hub.store import find_model, human_size
 
         local = find_model(model)
         if local is not None:
-            typer.echo(f"{local.path}: {human_size(local.size)}")
+            say(f"{local.path}: {human_size(local.size)}")
         if local is not None and local.complete:
             from napari_ovam.diffusion.memory import estimate_memory, memory_options
 
-            typer.echo(local.architecture)
+            say(local.architecture)
             size: dict[str, Any] = {"height": height, "width": width}
             needed = estimate_memory(model, device=device, **size)
-            typer.echo(f"Memory: {needed}")
+            say(f"Memory: {needed}")
             if not needed.fits:
-                typer.echo("That does not fit. What would take less:")
+                say("That does not fit. What would take less:")
                 for option in memory_options(model, needed, **size):
-                    typer.echo(
+                    say(
                         f"    {option.name}: {human_size(option.estimate.needed)}"
                         f" ({option.price})"
                     )
@@ -99,7 +100,7 @@ def info(
             except ModelError as error:
                 if local is None or not local.complete:
                     raise
-                typer.echo(f"Not looked up on the hub: {error}")
+                say(f"Not looked up on the hub: {error}")
             else:
                 _show(found)
 
@@ -117,7 +118,7 @@ def get(
     ] = False,
 ) -> None:
     """Download a model from the hub; Ctrl-C stops it, and 'get' again goes on."""
-    with _reported():
+    with reported(_KEPT):
         from napari_ovam.hub.download import download_model
         from napari_ovam.hub.hub import describe
         from napari_ovam.hub.pickles import convert_pickles
@@ -133,8 +134,8 @@ def get(
             )
         if found.pickles:
             for made in convert_pickles(path):
-                typer.echo(f"converted to {made}")
-        typer.echo(f"{path}: {human_size(found.size)}")
+                say(f"converted to {made}")
+        say(f"{path}: {human_size(found.size)}")
 
 
 @app.command()
@@ -144,14 +145,14 @@ def convert(
     ],
 ) -> None:
     """Write pickled weights as .safetensors, without running any code in them."""
-    with _reported():
+    with reported(_KEPT):
         from napari_ovam.hub.pickles import convert_pickles
 
         made = convert_pickles(path)
         for each in made:
-            typer.echo(each)
+            say(each)
         if not made:
-            typer.echo(f"{path} holds no pickles that lack a .safetensors")
+            say(f"{path} holds no pickles that lack a .safetensors")
 
 
 @app.command()
@@ -163,7 +164,7 @@ def cache(
     ] = None,
 ) -> None:
     """Show the cache of traces, which are made again when they are needed."""
-    with _reported():
+    with reported(_KEPT):
         from napari_ovam.attention.trace_cache import TraceCache
         from napari_ovam.hub.store import human_size
 
@@ -171,9 +172,9 @@ def cache(
         if limit is not None:
             traces.set_limit(_bytes(limit))
         if clear:
-            typer.echo(f"{human_size(traces.clear())} deleted")
+            say(f"{human_size(traces.clear())} deleted")
         usage = traces.usage()
-        typer.echo(
+        say(
             f"{traces.folder}: {usage.traces} trace{'s' * (usage.traces != 1)}, "
             f"{human_size(usage.size)} of at "
             f"most {human_size(usage.limit)}"
@@ -185,14 +186,14 @@ def _show(model: HubModel) -> None:
 
     weights = model.variant or "full precision"
     others = ", ".join(v or "full" for v in model.variants if v != model.variant)
-    typer.echo(f"{model.id}: {model.architecture}, {weights}")
+    say(f"{model.id}: {model.architecture}, {weights}")
     if others:
-        typer.echo(f"Other weights (--variant): {others}")
-    typer.echo(
+        say(f"Other weights (--variant): {others}")
+    say(
         f"Licence: {model.licence or 'none is stated'} ({_LICENCES}/{model.id})"
         + (", its terms have to be accepted there first" * model.gated)
     )
-    typer.echo(
+    say(
         f"Size: {human_size(model.size)}, of which {human_size(model.missing)} are "
         "not here yet"
     )
@@ -203,16 +204,3 @@ def _bytes(text: str) -> int:
     if found is None:
         raise ValueError(f"--limit is {text!r}: give a size such as 500MB or 2GB")
     return round(float(found[1]) * _UNITS[found[2] or ""])
-
-
-@contextmanager
-def _reported() -> Iterator[None]:
-    """Show what a user can mend as one line and exit with 1; 130 after Ctrl-C."""
-    try:
-        yield
-    except (ValueError, OSError, RuntimeError) as error:
-        typer.echo(f"napari-ovam: {error}", err=True)
-        raise typer.Exit(1) from error
-    except KeyboardInterrupt as error:
-        typer.echo("napari-ovam: stopped; what has arrived is kept", err=True)
-        raise typer.Exit(130) from error

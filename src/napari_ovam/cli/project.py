@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from napari_ovam.base.words import plain_phrase, read_phrases
 from napari_ovam.cli.common import (
     Device,
+    Dtype,
     Folder,
     Images,
     Model,
     part_of,
     reported,
+    say,
+    say_failed,
     show_progress,
     working_in,
 )
@@ -28,6 +32,23 @@ if TYPE_CHECKING:
 Out = Annotated[
     Path, typer.Option(help="A project to add to; a new one if there is none.")
 ]
+
+Threshold = Annotated[
+    str | None,
+    typer.Option(
+        help="The probability from which a pixel is the class's, from 0 to 1, or "
+        "'auto': 0.5. It stays with the class; by default each class keeps what it "
+        "has, new ones 'auto'."
+    ),
+]
+Tokens = Annotated[
+    bool | None,
+    typer.Option(
+        help="Use the tokens that 'optimize' has made, or the words alone. By "
+        "default what each class uses."
+    ),
+]
+Layers = Annotated[str, typer.Option(help="What maps are made of: fine or all.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -50,175 +71,162 @@ def generate(
     width: Annotated[int | None, typer.Option(help="Pixels.")] = None,
     model: Model = "tiny",
     device: Device = "auto",
+    dtype: Dtype = "auto",
 ) -> None:
     """Generate images and record their traces.
 
     Adds images/NAME.png and traces/NAME.safetensors to a project. What is left out is
-    the model's own default.
+    the model's own default. What the project holds already is not made again.
     """
     with reported(), show_progress("generate") as progress:
-        from dataclasses import asdict
+        from dataclasses import replace
 
-        import napari_ovam as ovam
+        from napari_ovam import GenerationSettings, load_pipeline
+        from napari_ovam.diffusion.generation import resolve_settings
+        from napari_ovam.workflows.filling import generate_sample
 
-        pipe = ovam.load_pipeline(model, device=device)
-        asked = ovam.GenerationSettings(
+        pipe = load_pipeline(model, device=device, dtype=dtype)
+        asked = GenerationSettings(
             prompt, negative_prompt, seed, steps, guidance_scale, height, width
         )
-        resolved = _resolved(pipe, asked)
+        resolved = resolve_settings(pipe, asked)  # checked before a folder is made
         with working_in(out, create=True) as project:
             for number in range(count):
-                made = ovam.generate(
-                    pipe,
-                    _with_seed(resolved, seed + number),
-                    progress=part_of(progress, number, count),
-                )
-                sample = project.add_sample(
-                    made.image,
-                    {"model": model, **asdict(made.settings)},
-                    project.reserve(f"{prompt.lower()}-{seed + number}"),
-                    provenance={
-                        "title": prompt,
-                        "model": model,
-                        "text_encoder": made.trace.model,
-                    },
-                )
-                project.save_trace(sample.name, made.trace)
-                typer.echo(project.files.image(sample.name))
+                each = replace(resolved, seed=seed + number)
+                part = part_of(progress, number, count)
+                name, new = generate_sample(project, pipe, model, each, progress=part)
+                _say_added(project, name, new=new)
 
 
 def trace(
     images: Annotated[list[Path], typer.Argument(help="Image files of any size.")],
     out: Out,
-    prompt: Annotated[str, typer.Option(help="What they show, if known.")] = "",
+    prompt: Annotated[
+        str | None,
+        typer.Option(help="What they show. By default what the file says, if it does."),
+    ] = None,
+    plain_prompts: Annotated[
+        bool,
+        typer.Option(
+            "--plain-prompts",
+            help="Take weights and tags of other programs out of the prompts.",
+        ),
+    ] = False,
+    page: Annotated[
+        int | None, typer.Option(help="Of several pages or frames, from 0.")
+    ] = None,
     seed: Annotated[int, typer.Option(help="Of the noise.")] = 0,
     model: Model = "tiny",
     device: Device = "auto",
+    dtype: Dtype = "auto",
 ) -> None:
     """Take images that exist, and record what the model sees in them.
 
-    Adds images/NAME.png and traces/NAME.safetensors to a project.
+    Adds images/NAME.png and traces/NAME.safetensors to a project. What it holds already
+    is not added again. Exits with 2 where single files could not be done.
     """
     with reported(), show_progress("trace") as progress:
-        from napari_ovam.images.files import page_count, read
+        from napari_ovam.workflows.filling import ImageFile, trace_file
 
-        for path in images:
-            page_count(path)  # a mistake is found before the model is loaded
-        import napari_ovam as ovam
+        files: list[ImageFile] = []
+        failed: dict[str, str] = {}
+        for path in images:  # mistakes are found before the model is loaded
+            try:
+                found = ImageFile.look(path, page, prompt, plain=plain_prompts)
+            except (ValueError, OSError) as error:
+                failed[str(path)] = str(error)
+                continue
+            files.append(found)
+            if found.told.prompt:
+                say(f"{path.name}: {found.told.describe()}", err=True)
+        if not files:
+            raise ValueError("; ".join(failed.values()))
+        from napari_ovam import load_pipeline
 
-        pipe = ovam.load_pipeline(model, device=device)
+        pipe = load_pipeline(model, device=device, dtype=dtype)
         with working_in(out, create=True) as project:
-            for number, path in enumerate(images):
-                image = read(path)
-                found = ovam.trace_image(
-                    pipe,
-                    image,
-                    prompt=prompt,
-                    seed=seed,
-                    progress=part_of(progress, number, len(images)),
-                )
-                sample = project.add_sample(
-                    image,
-                    name=project.reserve(path.stem),
-                    provenance={
-                        "title": path.stem,
-                        "source": path.name,
-                        "model": model,
-                        "text_encoder": found.trace.model,
-                        "prompt": prompt,
-                        "seed": seed,
-                    },
-                )
-                project.save_trace(sample.name, found.trace)
-                typer.echo(project.files.image(sample.name))
+            for number, file in enumerate(files):
+                part = part_of(progress, number, len(files))
+                try:
+                    name, new = trace_file(
+                        project, pipe, model, file, seed=seed, progress=part
+                    )
+                except (ValueError, RuntimeError) as error:
+                    failed[str(file.path)] = str(error)
+                    continue
+                _say_added(project, name, new=new)
+    say_failed(failed)
+
+
+def _say_added(project: Project, name: str, *, new: bool) -> None:
+    say(project.files.image(name))
+    if not new:
+        say(f"{name} is there already", err=True)
 
 
 def maps(
     folder: Folder,
     phrase: Annotated[
         list[str],
-        typer.Option(help="A class and the words to look for; once for each class."),
+        typer.Option(
+            help="A class and the words to look for; several by commas, or given again."
+        ),
     ],
     image: Images = None,
-    threshold: Annotated[
-        str | None,
-        typer.Option(
-            help="From 0 to 1, or 'auto': each map's own (Otsu). It stays with the "
-            "class; by default each class keeps what it has, new ones 'auto'."
-        ),
-    ] = None,
-    layers: Annotated[
-        str, typer.Option(help="What maps are made of: fine or all.")
-    ] = "fine",
-    refine: Annotated[
-        str,
-        typer.Option(help="Borders follow it: walk, guided, superpixels or none."),
-    ] = "walk",
-    tokens: Annotated[
-        bool | None,
-        typer.Option(
-            help="Use the tokens that 'optimize' has made, or the words alone. By "
-            "default what each class uses."
-        ),
-    ] = None,
+    threshold: Threshold = None,
+    layers: Layers = "fine",
+    tokens: Tokens = None,
     save_maps: Annotated[bool, typer.Option(help="Write maps/*.png, too.")] = True,
     overwrite: Annotated[
         bool, typer.Option(help="Replace labels that were edited or accepted, too.")
     ] = False,
     model: Model = "tiny",
     device: Device = "auto",
+    dtype: Dtype = "auto",
 ) -> None:
     """Map phrases on images and propose labels from the maps.
 
-    Adds labels/NAME.png with the status "proposed", maps/NAME.ID-CLASS.png (16-bit,
-    before refinement) and the classes. Labels that a person edited, accepted or
-    rejected, here or with another program, are kept.
+    Adds labels/NAME.png with the status "proposed", maps/NAME.ID-CLASS.png (16-bit)
+    and the classes. Labels that a person edited, accepted or rejected, here or with
+    another program, are kept.
     """
     with reported(), show_progress("maps") as progress:
         limit = _threshold(threshold)
+        phrases, notes = read_phrases(", ".join(phrase))
+        if not phrases:
+            raise ValueError(f"--phrase is {', '.join(phrase)!r}: give at least a word")
         from napari_ovam.segmentation.class_maps import LAYERS
 
         _one_of("--layers", layers, LAYERS)
-        _one_of("--refine", refine, ("walk", "guided", "superpixels", "none"))
+        for note in notes:
+            say(note, err=True)
         with working_in(folder) as project:
             names = _names(project, image)
             from napari_ovam import load_pipeline
-            from napari_ovam.cli.maps import choose_classes
-            from napari_ovam.cli.maps import save_maps as write_maps
-            from napari_ovam.workflows import proposals
+            from napari_ovam.cli.maps import choose_classes, propose_classes
 
-            for name in names:
-                proposed = project.sample(name).status in ("new", "proposed")
-                if proposed and project.labels_are_foreign(name):
-                    project.change_sample(name, status="edited")
-            ids = choose_classes(project, phrase, tokens=tokens)
-            pipe = load_pipeline(model, device=device)
-            settings = proposals.ProposalSettings(
-                redo=True,
-                overwrite=overwrite,
-                layers=layers,
-                refine="" if refine == "none" else refine,
-                keep_traces=True,
-                by_prompt=False,  # it was said what to look for
-            )
-            if save_maps:
-                write_maps(project, pipe, names, ids, settings)
+            ids = choose_classes(project, phrases, tokens=tokens)
             if threshold is not None:
                 for number in ids:
                     _set_threshold(project, number, limit)
             project.save()
-            report = proposals.propose(
-                project, pipe, names, classes=ids, settings=settings, progress=progress
+            report = propose_classes(
+                project,
+                load_pipeline(model, device=device, dtype=dtype),
+                names,
+                ids,
+                layers=layers,
+                overwrite=overwrite,
+                maps=save_maps,
+                progress=progress,
             )
             for name, reason in report.kept.items():
-                typer.echo(
+                say(
                     f"{name}: its labels are kept ({reason}; --overwrite replaces them)"
                 )
             for name in report.proposed:
-                typer.echo(project.files.labels(name))
-        if report.failed:
-            lines = [f"{name}: {reason}" for name, reason in report.failed.items()]
-            raise ValueError("\n".join(lines))
+                say(project.files.labels(name))
+    say_failed(report.failed)
 
 
 def optimize(
@@ -236,6 +244,7 @@ def optimize(
     overwrite: Annotated[bool, typer.Option(help="Replace the token.")] = False,
     model: Model = "tiny",
     device: Device = "auto",
+    dtype: Dtype = "auto",
 ) -> None:
     """Optimize the token of a class from labels that a person has corrected.
 
@@ -247,9 +256,10 @@ def optimize(
         show_progress("optimize") as progress,
         working_in(folder) as project,
     ):
+        from napari_ovam import load_pipeline
         from napari_ovam.cli.maps import annotated, find_class, optimized
 
-        entry = find_class(project, phrase)
+        entry = find_class(project, plain_phrase(phrase))
         if entry.token is not None and not overwrite:
             raise ValueError(
                 f"{project.files.token(entry.token)} exists: --overwrite replaces it"
@@ -259,29 +269,15 @@ def optimize(
             project,
             entry,
             names,
-            model=model,
-            device=device,
+            pipe=load_pipeline(model, device=device, dtype=dtype),
             recipe=recipe,
             iterations=iterations,
             progress=progress,
         )
-        typer.echo(
+        say(
             f"IoU on {', '.join(names)}: {result.before:.2f} with the word, "
             f"{result.after:.2f} with the token\n{result.path}"
         )
-
-
-def _resolved(pipe: Any, settings: Any) -> Any:
-    """Return settings with the model's defaults, checked before a folder is made."""
-    from napari_ovam.diffusion.generation import resolve_settings
-
-    return resolve_settings(pipe, settings)
-
-
-def _with_seed(settings: Any, seed: int) -> Any:
-    from dataclasses import replace
-
-    return replace(settings, seed=seed)
 
 
 def _names(project: Project, chosen: Sequence[str] | None) -> list[str]:

@@ -2,34 +2,34 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from napari_ovam.cli.common import (
+    Device,
+    Dtype,
+    Folder,
+    Model,
+    reported,
+    say,
+    say_failed,
+    show_progress,
+    working_in,
+)
+
 # Nothing heavy is imported here: --help and mistakes are answered at once.
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from napari_ovam.base.progress import Progress
     from napari_ovam.project import Project
 
 tokens = typer.Typer(
     name="tokens",
-    help="The token library: list, compare, import, export and remove tokens.",
+    help="The token library: list, import, export and remove tokens.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
 
-Folder = Annotated[Path, typer.Argument(help="The folder of a project.")]
-Model = Annotated[
-    str,
-    typer.Option(
-        help="'tiny' (embedded), a hub id, a diffusers folder or a .safetensors file."
-    ),
-]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps ...")]
 Classes = Annotated[
     list[str] | None,
     typer.Option("--class", help="Names or ids of classes; else all of them."),
@@ -68,23 +68,26 @@ def propose(
     ] = False,
     model: Model = "tiny",
     device: Device = "auto",
+    dtype: Dtype = "auto",
 ) -> None:
     """Propose labels for the images of a project.
 
     What was edited, accepted or rejected is never touched. A run that was stopped is
     gone on with by the next. Exits with 2 where single images could not be done.
     """
-    with _shown("propose") as progress:
+    with (
+        reported(),
+        show_progress("propose") as progress,
+        working_in(project) as opened,
+    ):
         progress(0, 1)  # before torch is imported, which takes a while
         from napari_ovam import load_pipeline
-        from napari_ovam.project import Project
         from napari_ovam.workflows import proposals
 
-        opened = Project.open(project)
         chosen = _ids(opened, classes)
         report = proposals.propose(
             opened,
-            load_pipeline(model, device=device),
+            load_pipeline(model, device=device, dtype=dtype),
             image,
             classes=chosen,
             settings=proposals.ProposalSettings(
@@ -92,14 +95,13 @@ def propose(
             ),
             progress=progress,
         )
-    for name, reason in report.failed.items():
-        typer.echo(f"{name}: {reason}", err=True)
-    typer.echo(
+    for note in report.notes():
+        say(f"{note} --all-classes looks for it there, too.")
+    say(
         f"{len(report.proposed)} proposed, {len(report.kept)} left as they were, "
         f"{len(report.failed)} failed"
     )
-    if report.failed:
-        raise typer.Exit(2)
+    say_failed(report.failed)
 
 
 def improve(
@@ -117,16 +119,20 @@ def improve(
     library: Library = None,
     model: Model = "tiny",
     device: Device = "auto",
+    dtype: Dtype = "auto",
 ) -> None:
     """Optimize the tokens of classes on the accepted images of a project.
 
     Shows the IoU on images that were left out, before and after. A token that is
     replaced is kept in the library.
     """
-    with _shown("improve") as progress:
+    with (
+        reported(),
+        show_progress("improve") as progress,
+        working_in(project) as opened,
+    ):
         progress(0, 1)
         from napari_ovam import OptimizationSettings, load_pipeline
-        from napari_ovam.project import Project
         from napari_ovam.project.token_library import TokenLibrary
         from napari_ovam.workflows.improving import ImproveSettings, improve_tokens
 
@@ -137,17 +143,16 @@ def improve(
             store=store,  # type: ignore[arg-type]  # checked there
             optimization=OptimizationSettings(iterations=iterations),
         )
-        opened = Project.open(project)
         chosen = _ids(opened, classes)
         report = improve_tokens(
             opened,
-            load_pipeline(model, device=device),
+            load_pipeline(model, device=device, dtype=dtype),
             chosen,
             settings=settings,
             library=TokenLibrary(library),
             progress=progress,
         )
-    typer.echo(f"{'class':20} {'before':>7} {'after':>7}  on")
+    say(f"{'class':20} {'before':>7} {'after':>7}  on")
     for found in report.results:
         where = f"{len(found.left_out)} left out"
         if not found.left_out:
@@ -155,12 +160,12 @@ def improve(
         elif found.known:
             where += f", {len(found.known)} of them known to the old token"
         used = "used now" if found.stored else "not used"
-        typer.echo(
+        say(
             f"{found.name[:20]:20} {found.before:7.2f} {found.after:7.2f}  {where}; "
             f"{used}"
         )
     for name, reason in (*report.skipped.items(), *report.failed.items()):
-        typer.echo(f"{name}: {reason}", err=True)
+        say(f"{name}: {reason}", err=True)
 
 
 @tokens.command("list")
@@ -173,7 +178,7 @@ def list_tokens(
     library: Library = None,
 ) -> None:
     """List the tokens; damaged files come last."""
-    with _shown("list"):
+    with reported():
         from napari_ovam.project.token_library import TokenLibrary
 
         for entry in TokenLibrary(library).entries(
@@ -182,10 +187,10 @@ def list_tokens(
             descending=descending,
         ):
             if entry.damaged:
-                typer.echo(f"{entry.path.name}: damaged ({entry.damaged})", err=True)
+                say(f"{entry.path.name}: damaged ({entry.damaged})", err=True)
                 continue
             score = "-" if entry.iou is None else f"{entry.iou:.2f}"
-            typer.echo(
+            say(
                 f"{entry.path.stem:24} {entry.name!r} of {entry.phrase!r}, "
                 f"model {entry.model[:8] or 'unknown'}, {entry.images} images, "
                 f"IoU {score}, {entry.date[:10]}"
@@ -202,7 +207,7 @@ def import_tokens(
     library: Library = None,
 ) -> None:
     """Add all tokens of a file; none that is there is replaced."""
-    with _shown("import"):
+    with reported():
         import warnings
 
         from napari_ovam import load_pipeline
@@ -217,9 +222,9 @@ def import_tokens(
             entries = TokenLibrary(library).import_file(file, target=target)
         for note in notes:
             if issubclass(note.category, UserWarning):
-                typer.echo(note.message, err=True)
+                say(note.message, err=True)
         for entry in entries:
-            typer.echo(entry.path)
+            say(entry.path)
 
 
 @tokens.command("export")
@@ -229,72 +234,29 @@ def export_token(
     library: Library = None,
 ) -> None:
     """Write a token to a file of its own."""
-    with _shown("export"):
+    with reported():
         from napari_ovam.project.token_library import TokenLibrary
 
-        typer.echo(TokenLibrary(library).export(token, file))
+        say(TokenLibrary(library).export(token, file))
 
 
 @tokens.command("remove")
 def remove_token(token: TokenName, library: Library = None) -> None:
     """Move a token to the library's folder `removed`."""
-    with _shown("remove"):
+    with reported():
         from napari_ovam.project.token_library import TokenLibrary
 
-        typer.echo(TokenLibrary(library).remove(token))
+        say(TokenLibrary(library).remove(token))
 
 
 @tokens.command("restore")
 def restore_token(token: TokenName, library: Library = None) -> None:
     """Put back a token that was removed, by the name of its file."""
-    with _shown("restore"):
+    with reported():
         from napari_ovam.project.token_library import TokenLibrary
 
         name = token if token.endswith(".safetensors") else f"{token}.safetensors"
-        typer.echo(TokenLibrary(library).restore(name).path)
-
-
-@tokens.command("compare")
-def compare(
-    first: TokenName,
-    second: TokenName,
-    trace: Annotated[Path | None, typer.Option(help="Of an image: a file.")] = None,
-    labels: Annotated[
-        Path | None, typer.Option(help="Its labels, to score both: a PNG of ids.")
-    ] = None,
-    number: Annotated[int, typer.Option("--id", help="The class in the labels.")] = 1,
-    library: Library = None,
-) -> None:
-    """Say how alike two tokens are, by themselves or on an image."""
-    with _shown("compare"):
-        from napari_ovam import labels_to_target, load_trace
-        from napari_ovam.images.png import read_ids
-        from napari_ovam.project.token_library import TokenLibrary
-        from napari_ovam.project.token_library.compare import compare_tokens
-
-        tokens = TokenLibrary(library)
-        found = compare_tokens(
-            tokens.load(first),
-            tokens.load(second),
-            None if trace is None else load_trace(trace),
-            None if labels is None else labels_to_target(read_ids(labels), number),
-        )
-        typer.echo(f"cosine similarity of the classes   {found.cosine:6.3f}")
-        if found.direction is not None:
-            typer.echo(f"cosine similarity of class - rest  {found.direction:6.3f}")
-        if found.correlation is not None:
-            typer.echo(f"correlation of the maps            {found.correlation:6.3f}")
-        if found.iou is not None:
-            typer.echo(f"IoU {found.iou[0]:.2f} and {found.iou[1]:.2f}")
-
-
-@contextmanager
-def _shown(what: str) -> Iterator[Progress]:
-    """Show progress, and what a user can mend as one line: as all commands do."""
-    from napari_ovam.cli.common import reported, show_progress
-
-    with reported(), show_progress(what) as progress:
-        yield progress
+        say(TokenLibrary(library).restore(name).path)
 
 
 def _ids(project: Project, classes: list[str] | None) -> list[int] | None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from napari_ovam.datasets.classes import ClassError
+from napari_ovam.datasets.classes import ClassError, one_form
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -90,6 +91,18 @@ class ListReport:
     conflicts: tuple[str, ...] = field(default=())
 
 
+def whole(value: Any) -> int | None:
+    """Return the whole number that a value is or stands for ("7", 7.0), else None."""
+    if isinstance(value, str):
+        text = value.strip()
+        digits = text.removeprefix("-")
+        known = digits.isascii() and digits.isdigit() and len(digits) < 20
+        return int(text) if known else None
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    return int(value) if isinstance(value, int) or value.is_integer() else None
+
+
 def preset(name: str) -> list[ListedClass]:
     """Return a list by name: the 20 of Pascal VOC, or the 80 of COCO with their ids.
 
@@ -113,8 +126,10 @@ def read_class_list(path: str | Path) -> list[ListedClass]:
     ----------
     path
         Text with a name a line (a line that starts with # is none); `classes.json` as
-        exports write it; COCO's annotations, or its categories alone; or the
-        `data.yaml` of YOLO, whose indices count from 0 and are no ids.
+        exports write it; COCO's annotations, or its categories alone; `id2label.json`;
+        or the `data.yaml` of YOLO, whose indices count from 0 and are no ids, and whose
+        names are as they stand there, also `no`, `off` and `1.0`. In UTF-8, or UTF-16
+        with its mark.
 
     Raises
     ------
@@ -127,7 +142,7 @@ def read_class_list(path: str | Path) -> list[ListedClass]:
     if path.stat().st_size > _LARGEST_FILE:
         raise ClassListError(f"{path.name} is too large for a class list")
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        text = read_text(path)
         if path.suffix.lower() in _YAML:
             found = _from_yaml(text)
         elif path.suffix.lower() == ".json":
@@ -135,8 +150,11 @@ def read_class_list(path: str | Path) -> list[ListedClass]:
         else:
             found = _from_text(text)
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        known = error if isinstance(error, ClassListError) else None
-        what = known or f"it is broken or another kind of file ({error!r})"
+        what: object = f"it is broken or another kind of file ({error!r})"
+        if isinstance(error, ClassListError):
+            what = error
+        elif isinstance(error, UnicodeDecodeError):
+            what = "it is no text in UTF-8: save it so"
         raise ClassListError(f"{path.name} is no class list: {what}") from error
     names: set[str] = set()
     for entry in found:
@@ -146,6 +164,21 @@ def read_class_list(path: str | Path) -> list[ListedClass]:
     if not found:
         raise ClassListError(f"{path.name} names no class")
     return found
+
+
+def read_text(path: Path) -> str:
+    """Return a text file in UTF-8, or in UTF-16 where its mark says so.
+
+    Raises
+    ------
+    UnicodeDecodeError
+        If it is neither.
+    OSError
+        If it cannot be read.
+    """
+    content = path.read_bytes()
+    wide = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    return content.decode("utf-16" if wide else "utf-8-sig")
 
 
 def add_classes(table: ClassTable, listed: Iterable[ListedClass]) -> ListReport:
@@ -160,14 +193,14 @@ def add_classes(table: ClassTable, listed: Iterable[ListedClass]) -> ListReport:
     ClassError
         If the table has no id left, or a colour is none.
     """
-    here = {entry.name: entry.id for entry in table}
+    here = {one_form(entry.name): entry.id for entry in table}
     ids: dict[str, int] = {}
     added: list[str] = []
     conflicts: list[str] = []
     later: list[tuple[ListedClass, str]] = []
     # Ids that can be kept go first: no other class may take them.
     for entry in listed:
-        number = here.get(entry.name)
+        number = here.get(one_form(entry.name))
         if number is not None:
             ids[entry.name] = number
             if entry.id not in (None, number):
@@ -202,21 +235,31 @@ def _from_text(text: str) -> list[ListedClass]:
     if "\0" in text:
         raise ClassListError("it is no text")
     lines = (line.strip() for line in text.splitlines())
-    return [ListedClass(line) for line in lines if line and line[0] != "#"]
+    return [ListedClass(plain(line)) for line in lines if line and line[0] != "#"]
 
 
 def _from_yaml(text: str) -> list[ListedClass]:
     import yaml
 
     try:
-        names = yaml.safe_load(text)["names"]
+        root = yaml.compose(text, Loader=yaml.SafeLoader)
     except yaml.YAMLError as error:
         raise ClassListError(f"it is no YAML: {error}") from error
-    if isinstance(names, dict):
-        names = [names[index] for index in sorted(names)]
-    if not isinstance(names, list):
+    # The nodes have scalars as they are written: `no` is a name here, and not False.
+    pairs = root.value if isinstance(root, yaml.MappingNode) else []
+    names = next((value for key, value in pairs if key.value == "names"), None)
+    if isinstance(names, yaml.MappingNode):
+        by_index = {whole(key.value): value for key, value in names.value}
+        if None in by_index or len(by_index) != len(names.value):
+            raise ClassListError("the indices of its names are no numbers, or twice")
+        listed = [by_index[index] for index in sorted(by_index, key=lambda i: i or 0)]
+    elif isinstance(names, yaml.SequenceNode):
+        listed = names.value
+    else:
         raise ClassListError("its names are no list")
-    return [ListedClass(_name(name)) for name in names]
+    if any(not isinstance(node, yaml.ScalarNode) for node in listed):
+        raise ClassListError("its names are no texts")
+    return [ListedClass(plain(node.value)) for node in listed]
 
 
 def _from_json(content: Any) -> list[ListedClass]:
@@ -224,24 +267,24 @@ def _from_json(content: Any) -> list[ListedClass]:
     if isinstance(content, dict):
         entries = content.get("categories", content.get("classes", content))
     if isinstance(entries, dict):  # id2label.json: {"1": "cat"}
-        entries = [{"id": int(number), "name": n} for number, n in entries.items()]
-        entries = [entry for entry in entries if entry["id"] != 0]
+        entries = [{"id": number, "name": n} for number, n in entries.items()]
+        entries = [entry for entry in entries if whole(entry["id"]) != 0]
     if not isinstance(entries, list):
         raise ClassListError("it has neither classes nor categories")
     found = []
     for entry in entries:
-        if isinstance(entry, str):
-            found.append(ListedClass(_name(entry)))
+        if not isinstance(entry, dict):
+            found.append(ListedClass(plain(entry)))
             continue
-        number = entry.get("id")
-        if isinstance(number, bool) or not isinstance(number, int | None):
-            raise ClassListError(f"the id {number!r} is no whole number")
+        number = whole(entry.get("id"))
+        if number is None and entry.get("id") is not None:
+            raise ClassListError(f"the id {entry['id']!r} is no whole number")
         color = entry.get("color")
         thing = entry.get("thing", entry.get("isthing", True))
         phrase = entry.get("phrase")
         found.append(
             ListedClass(
-                _name(entry["name"]),
+                plain(entry["name"]),
                 number,
                 None if color is None else _colour(color),
                 bool(thing),
@@ -258,8 +301,16 @@ def _colour(values: Any) -> Colour:
     return red, green, blue
 
 
-def _name(value: Any) -> str:
-    name = str(value).strip() if isinstance(value, str | int | float) else ""
+def plain(value: Any) -> str:
+    """Return the name of a class as it is kept: in one Unicode form, without spaces.
+
+    Raises
+    ------
+    ClassListError
+        If it is empty, or neither text nor a number.
+    """
+    known = isinstance(value, str | int | float) and not isinstance(value, bool)
+    name = one_form(str(value)) if known else ""
     if not name:
         raise ClassListError(f"{value!r} is no name")
     return name

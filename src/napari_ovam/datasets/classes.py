@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+import threading
+import unicodedata
 from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -37,6 +40,14 @@ PALETTE: tuple[Colour, ...] = (
 
 class ClassError(ValueError):
     """A class that cannot be as it was asked for."""
+
+
+def one_form(name: str) -> str:
+    """Return a name in one Unicode form, without spaces at its ends.
+
+    "é" is one character or two, and looks the same: macOS writes the latter.
+    """
+    return unicodedata.normalize("NFC", name.strip())
 
 
 def default_thresholds() -> dict[Source, float | None]:
@@ -93,11 +104,12 @@ class ClassTable:
     """Classes in the order of their ids.
 
     An id belongs to its class for good: when that is removed, no other class gets it.
-    0 (background) and 255 ("unsure") are never given. Each change puts a new table in
-    the place of the old one, so that another thread can read while it happens.
+    0 (background) and 255 ("unsure") are never given. Several threads may read and
+    change it: each change puts a new table in the place of the old one.
     """
 
     def __init__(self) -> None:
+        self._changing = threading.RLock()
         self._entries: dict[int, ProjectClass] = {}
         self._last = 0  # the largest id ever given
         self._retired: dict[int, int | None] = {}
@@ -120,9 +132,30 @@ class ClassTable:
                 f"no class has the id {number}: there are {known}"
             ) from None
 
+    def get(self, number: int) -> ProjectClass | None:
+        """Return the class with an id, if there is one."""
+        return self._entries.get(number)
+
+    def knows(self, number: int) -> bool:
+        """Whether an id belongs to a class, or belonged to one that was removed."""
+        return number in self._entries or number in self._retired
+
+    @property
+    def active(self) -> list[ProjectClass]:
+        """The classes whose phrases are looked for."""
+        return [entry for entry in self if entry.active]
+
+    def find(self, phrase: str) -> ProjectClass | None:
+        """Return the class of a phrase, or else of that name, in any case."""
+        wanted, entries = phrase.casefold(), list(self)
+        same = [e for e in entries if e.phrase.casefold() == wanted]
+        same += [e for e in entries if e.name.casefold() == wanted]
+        return next(iter(same), None)
+
     def by_name(self, name: str) -> ProjectClass | None:
         """Return the class of that name, if there is one."""
-        return next((entry for entry in self if entry.name == name), None)
+        wanted = one_form(name)
+        return next((entry for entry in self if one_form(entry.name) == wanted), None)
 
     def add(
         self,
@@ -153,24 +186,34 @@ class ClassTable:
         ClassError
             If the name or id is taken or reserved, or the id was a removed class's.
         """
-        if number is None:
-            number = self._last + 1 + (self._last + 1 == IGNORE)
-        if number in self._retired:
-            raise ClassError(
-                f"the id {number} belonged to a class that was removed: choose another "
-                "id, as masks may still hold it"
-            )
-        if number in self._entries:
-            raise ClassError(
-                f"the id {number} belongs to {self._entries[number].name!r}: choose "
-                "another id"
-            )
-        name = name.strip()
-        if color is None:
-            color = PALETTE[(number - 1) % len(PALETTE)]
-        self._put(ProjectClass(number, name, color, phrase or name, thing=thing))
-        self._last = max(self._last, number)
-        return self._entries[number]
+        with self._changing:
+            if number is None:
+                number = self._free_id()
+            if number in self._retired:
+                raise ClassError(
+                    f"the id {number} belonged to a class that was removed: choose "
+                    "another id, as masks may still hold it"
+                )
+            if number in self._entries:
+                raise ClassError(
+                    f"the id {number} belongs to {self._entries[number].name!r}: "
+                    "choose another id"
+                )
+            name = one_form(name)
+            if color is None:
+                color = PALETTE[(number - 1) % len(PALETTE)]
+            phrase = plain_phrase(phrase or name)
+            self._put(ProjectClass(number, name, color, phrase, thing=thing))
+            self._last = max(self._last, number)
+            return self._entries[number]
+
+    def _free_id(self) -> int:
+        """Return the id after the largest ever given, at the end the least free one."""
+        number = self._last + 1 + (self._last + 1 == IGNORE)
+        if number <= _LARGEST:
+            return number
+        taken = {IGNORE, *self._entries, *self._retired}
+        return next((i for i in range(1, number) if i not in taken), number)
 
     def change(self, number: int, **values: Any) -> ProjectClass:
         """Set fields of a class, all but its id; return it as it is now.
@@ -184,9 +227,17 @@ class ClassTable:
         if unknown := set(values) - allowed:
             raise ClassError(f"a class has no {min(unknown)!r} that can be changed")
         if "name" in values:
-            values["name"] = str(values["name"]).strip()
-        self._put(replace(self[number], **values))
-        return self._entries[number]
+            values["name"] = one_form(str(values["name"]))
+        if "phrase" in values:
+            values["phrase"] = phrase = str(values["phrase"]).strip()
+            if phrase != plain_phrase(phrase):
+                raise ClassError(
+                    f"{phrase[:40]!r} is several phrases: give one without commas, "
+                    "semicolons or line ends"
+                )
+        with self._changing:
+            self._put(replace(self[number], **values))
+            return self._entries[number]
 
     def rename(self, number: int, name: str) -> ProjectClass:
         """Give a class another name; its id and phrase stay."""
@@ -206,9 +257,10 @@ class ClassTable:
         becomes
             What its pixels turn into: 0, or another class. None leaves them.
         """
-        entry = self[number]
-        self._retired = self._retired | {number: becomes}
-        self._entries = {i: e for i, e in self._entries.items() if i != entry.id}
+        with self._changing:
+            entry = self[number]
+            self._retired = self._retired | {number: becomes}
+            self._entries = {i: e for i, e in self._entries.items() if i != entry.id}
 
     def merge(self, number: int, into: int) -> dict[int, int]:
         """Remove a class whose pixels belong to another from now on.
@@ -244,6 +296,17 @@ class ClassTable:
             if becomes is not None:
                 found[number] = becomes
         return found
+
+    @property
+    def changing(self) -> threading.RLock:
+        """Held while the table changes: hold it to look and change in one go."""
+        return self._changing
+
+    def take_over(self, other: ClassTable) -> None:
+        """Become another table; who holds this one sees its classes."""
+        with self._changing:
+            self._entries = other._entries
+            self._last, self._retired = other._last, other._retired
 
     def label_classes(self) -> list[LabelClass]:
         """Return the classes as exports take them."""
@@ -341,6 +404,11 @@ class ClassTable:
                 if other.key == entry.key and other.id != entry.id:
                     entries[other.id] = replace(other, key=None)
         self._entries = dict(sorted(entries.items()))
+
+
+def plain_phrase(name: str) -> str:
+    """Return a name as one phrase, which has no comma and no line of its own."""
+    return " ".join(re.split(r"[,;\s]+", name)).strip()
 
 
 def _same_name(name: str, number: int) -> ClassError:

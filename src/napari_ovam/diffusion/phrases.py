@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import re
+import unicodedata
+import warnings
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
@@ -12,6 +14,7 @@ import torch
 from torch import Tensor
 
 from napari_ovam.attention.tokens import TextSpace, Token, TokenError
+from napari_ovam.base.words import is_unspaced, plain_phrase
 from napari_ovam.diffusion.architectures import pipeline_architecture
 
 if TYPE_CHECKING:
@@ -57,7 +60,7 @@ def encode_phrase(pipe: Any, phrase: str, *, context: str | None = None) -> Toke
             f"{type(pipe).__name__} has no tokenizer or no text encoder: load the "
             "model with both"
         )
-    phrase = _tidy("phrase", phrase)
+    phrase = _plain(phrase)
     words = _as_read(architecture, pipe, phrase)
     text, place = words, (0, len(words))
     if context is not None:
@@ -109,7 +112,8 @@ def encode_phrase(pipe: Any, phrase: str, *, context: str | None = None) -> Toke
 
 
 def _find_words(words: str, text: str) -> tuple[int, int]:
-    found = re.search(rf"(?<!\w){re.escape(words)}(?!\w)", text, re.IGNORECASE)
+    ends = ("", "") if is_unspaced(words) else (r"(?<!\w)", r"(?!\w)")
+    found = re.search(re.escape(words).join(ends), text, re.IGNORECASE)
     if found is None:
         raise TokenError(
             f"the phrase {_short(words)} is not in the context {_short(text)}: write "
@@ -188,7 +192,18 @@ def _short(text: str) -> str:
     return repr(text if len(text) <= 80 else text[:80] + "…")
 
 
+def _plain(phrase: object) -> str:
+    """Return a phrase without punctuation and weights, which it says."""
+    given = _tidy("phrase", phrase)
+    plain = plain_phrase(given)
+    if not plain:
+        raise TokenError(f"the phrase is {phrase!r}: give at least one word")
+    if plain != given:
+        warnings.warn(f"the phrase {given!r} is read as {plain!r}", stacklevel=3)
+    return plain
+
+
 def _tidy(what: str, text: object) -> str:
     if not isinstance(text, str) or not text.strip():
         raise TokenError(f"the {what} is {text!r}: give at least one word")
-    return " ".join(text.split())
+    return " ".join(unicodedata.normalize("NFC", text).split())

@@ -6,69 +6,55 @@ transparent parts on white, one page of those a file may hold.
 
 from __future__ import annotations
 
-import re
 import struct
-import warnings
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 
-from napari_ovam.images.png import PngError
+from napari_ovam.images.faults import (
+    BROKEN,
+    MAX_PIXELS,
+    ImageFileError,
+    check_size,
+    named_faults,
+)
+from napari_ovam.images.pixels import stretch
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from numpy.typing import NDArray
 
+__all__ = [
+    "MAX_PIXELS",
+    "PICTURE_SUFFIXES",
+    "ImageFileError",
+    "image_size",
+    "is_tiff",
+    "opened",
+    "page_count",
+    "read",
+    "read_orientation",
+]
+
 FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "TIFF", "BMP", "GIF", "PPM", "JPEG2000")
 """What is opened, where Pillow has it, and AVIF. Others run programs or decode badly
 tested formats: Pillow hands EPS to Ghostscript."""
 
-MAX_PIXELS = 89_478_485
-"""The size from which Pillow warns of decompression bombs, about 9459 x 9459. Labels
-have the size of the image, so that a larger one is refused and not made smaller."""
-
-# What Pillow raises for broken files, for text that unpacks to too much, and for what
-# does not fit into memory.
-_BROKEN = (
-    OSError,
-    SyntaxError,
-    ValueError,
-    ArithmeticError,
-    AttributeError,
-    EOFError,
-    IndexError,
-    KeyError,
-    TypeError,
-    struct.error,
-    MemoryError,
+PICTURE_SUFFIXES = (
+    *(".png", ".jpg", ".jpeg", ".webp", ".avif", ".tif", ".tiff", ".bmp", ".gif"),
+    *(".ppm", ".pgm", ".jp2"),
 )
+"""How files of these formats usually end, in lower case."""
+
 # Wide modes that are shown by stretching 0 (or the least) to the largest value.
 _WIDE = ("I", "F", "I;16", "I;16B", "I;16L", "I;16N")
-# The first bytes of what is opened.
-_PICTURES = (
-    rb"\x89PNG|\xff\xd8|RIFF....WEBP|GIF8|II[*+]|MM\0[*+]|BM|....ftypavi[fs]|P[1-6]\s"
-)
-# The first bytes of files that people take for pictures, and what to do with them.
-_STRANGERS = (
-    (rb"%PDF", "a PDF"),
-    (rb"%!PS|\xc5\xd0\xd3\xc6", "PostScript (EPS)"),
-    (rb"\s*<(\?xml|svg|!DOCTYPE)", "SVG, HTML or XML"),
-    (rb"....ftyp(heic|heix|heim|hevc|mif1|msf1)", "HEIC"),
-    (rb"....ftyp(isom|mp4|M4V|qt)", "a video"),
-    (rb"8BPS", "a Photoshop file"),
-    (rb"gimp xcf", "a GIMP file"),
-    (rb"\0\0\0\x0cJXL |\xff\x0a", "JPEG XL"),
-    (rb"\x93NUMPY", "a NumPy array"),
-    (rb"PK\x03\x04", "an archive"),
-)
-
-
-class ImageFileError(PngError):
-    """A picture that is missing, broken, too large or of a kind that is not opened."""
+_ORIENTATION = 0x0112
+# Where Pillow finds EXIF and XMP in the head of a PNG.
+_EXIF = ("exif", "Raw profile type exif", "xmp", "XML:com.adobe.xmp")
 
 
 def read(path: str | Path, *, page: int | None = None) -> NDArray[np.uint8]:
@@ -93,22 +79,27 @@ def read(path: str | Path, *, page: int | None = None) -> NDArray[np.uint8]:
         `MAX_PIXELS`; or of several pages, with `page` None.
     """
     path = Path(path)
+    count, kind = _count_pages(path)
+    if page is None and count > 1:
+        raise ImageFileError(
+            f"{path.name} holds {count} {kind}, and one is wanted: say which with "
+            f"page, 0 to {count - 1}, or save it as a file"
+        )
+    if page is not None and not 0 <= page < count:
+        raise ImageFileError(
+            f"page is {page}, and {path.name} holds {count}: give 0 to {count - 1}"
+        )
+    if is_tiff(path):
+        from napari_ovam.images import tiff
+
+        with named_faults(path):
+            pixels = tiff.read_page(path, page or 0)
+        if pixels is not None:
+            return pixels
     with opened(path) as picture:
-        count = _pages(picture)
-        if page is None and count > 1:
-            raise ImageFileError(
-                f"{path.name} holds {count} {_kind_of_pages(picture)}, and one is "
-                f"wanted: say which with page, 0 to {count - 1}, or save it as a file"
-            )
-        if page is not None:
-            if not 0 <= page < count:
-                raise ImageFileError(
-                    f"page is {page}, and {path.name} holds {count}: give 0 to "
-                    f"{count - 1}"
-                )
-            if count > 1:
-                picture.seek(page)
-                _check_size(path, *picture.size)
+        if count > 1:
+            picture.seek(page or 0)
+            check_size(path, *picture.size)
         picture.load()
         return _rgb(path, _upright(picture))
 
@@ -121,9 +112,63 @@ def page_count(path: str | Path) -> int:
     ImageFileError
         As from `read`, for what its head says.
     """
+    return _count_pages(Path(path))[0]
+
+
+def image_size(path: str | Path) -> tuple[int, int]:
+    """Return (H, W) of a picture as `read` turns it, of its first page, by its head.
+
+    Raises
+    ------
+    ImageFileError
+        As from `read`, for what its head says.
+    """
     path = Path(path)
+    if is_tiff(path):
+        from napari_ovam.images import tiff
+
+        with named_faults(path):
+            return tiff.page_size(path)
     with opened(path) as picture:
-        return _pages(picture)
+        size = picture.height, picture.width
+        return size if _orientation(path, picture) < 5 else size[::-1]
+
+
+def read_orientation(path: str | Path) -> int:
+    """Return how `read` turns the stored pixels of a picture: EXIF's number, 1 to 8.
+
+    Raises
+    ------
+    ImageFileError
+        As from `read`, for what its head says.
+    """
+    path = Path(path)
+    if is_tiff(path):
+        from napari_ovam.images import tiff
+
+        with named_faults(path):
+            return tiff.read_orientation(path)
+    with opened(path) as picture:
+        return _orientation(path, picture)
+
+
+def _orientation(path: Path, picture: Image.Image) -> int:
+    plain = picture.format == "PNG" and not any(k in picture.info for k in _EXIF)
+    if plain and not _has_late_exif(path):
+        return 1  # to look for EXIF, Pillow would read all pixels
+    found: object = 1
+    with suppress(*BROKEN):
+        found = picture.getexif().get(_ORIENTATION)
+    return found if isinstance(found, int) and found in range(1, 9) else 1
+
+
+def is_tiff(path: Path) -> bool:
+    """Whether a file begins as a TIFF does; what cannot be read does not."""
+    try:
+        with path.open("rb") as file:
+            return file.read(4) in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+    except (OSError, ValueError):
+        return False
 
 
 @contextmanager
@@ -136,31 +181,37 @@ def opened(path: str | Path) -> Iterator[Image.Image]:
         As from `read`, there and for whatever breaks inside the block.
     """
     path = Path(path)
-    _check_is_file(path)
-    try:
-        with warnings.catch_warnings():
-            # its limit is ours, and raised as an error below
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            picture = Image.open(path, formats=_formats())
-        with picture:
-            _check_size(path, *picture.size)
-            yield picture
-    except PngError:
-        raise
-    except Image.DecompressionBombError as error:
-        pixels = re.search(r"\d+", str(error))
-        raise _too_large(path, int(pixels[0]) if pixels else 0, "") from error
-    except UnidentifiedImageError as error:
-        raise ImageFileError(f"{path.name} is {_what(path)}") from error
-    except MemoryError as error:
-        raise ImageFileError(
-            f"{path.name} does not fit into memory: make it smaller"
-        ) from error
-    except _BROKEN as error:
-        reason = str(error) or type(error).__name__
-        raise ImageFileError(
-            f"{path.name} is broken or cut off ({reason}): copy or save it again"
-        ) from error
+    with (
+        named_faults(path),
+        Image.open(path, formats=_formats()) as picture,
+    ):
+        check_size(path, *picture.size)
+        yield picture
+
+
+def _count_pages(path: Path) -> tuple[int, str]:
+    """Return how many pages or frames there are, and which of the two."""
+    if is_tiff(path):
+        from napari_ovam.images import tiff
+
+        with named_faults(path):
+            return tiff.count_pages(path), "pages"
+    with opened(path) as picture:
+        # Cameras put previews and depth behind the picture.
+        alone = picture.format in ("JPEG", "MPO")
+        count = 1 if alone else int(getattr(picture, "n_frames", 1))
+        return count, "frames (it is animated)"
+
+
+def _has_late_exif(path: Path) -> bool:
+    with path.open("rb") as file:
+        file.seek(8)
+        while len(head := file.read(8)) == 8:
+            length, kind = struct.unpack(">I4s", head)
+            if kind == b"eXIf":
+                return True
+            file.seek(length + 4, 1)
+    return False
 
 
 def _formats() -> list[str]:
@@ -168,55 +219,19 @@ def _formats() -> list[str]:
     return [name for name in (*FORMATS, "AVIF") if name in Image.OPEN]
 
 
-def _check_is_file(path: Path) -> None:
-    try:
-        if path.is_dir():
-            raise ImageFileError(f"{path} is a folder: give a picture file in it")
-        if not path.is_file():
-            raise ImageFileError(f"there is no file {path}")
-        if not path.stat().st_size:
-            raise ImageFileError(
-                f"{path.name} is empty (0 bytes): copy or save it again"
-            )
-    except PngError:
-        raise
-    except (OSError, ValueError) as error:  # such as a name that is too long
-        raise ImageFileError(f"{path} cannot be read: {error}") from error
-
-
-def _check_size(path: Path, width: int, height: int) -> None:
-    if width * height > MAX_PIXELS:
-        raise _too_large(path, width * height, f", {width} x {height}")
-
-
-def _too_large(path: Path, pixels: int, size: str) -> ImageFileError:
-    return ImageFileError(
-        f"{path.name} has {pixels / 1e6:.0f} million pixels{size}, and "
-        f"{MAX_PIXELS // 10**6} million are the limit: it would take "
-        f"{3 * pixels / 1e9:.1f} GB, its labels {pixels / 1e9:.1f} GB and each map "
-        f"{4 * pixels / 1e9:.1f} GB. Cut it into parts, or make it smaller"
-    )
-
-
-def _pages(picture: Image.Image) -> int:
-    if picture.format in ("JPEG", "MPO"):
-        return 1  # cameras put previews and depth behind the picture
-    return int(getattr(picture, "n_frames", 1))
-
-
-def _kind_of_pages(picture: Image.Image) -> str:
-    return "pages" if picture.format == "TIFF" else "frames (it is animated)"
-
-
 def _upright(picture: Image.Image) -> Image.Image:
-    with suppress(*_BROKEN):
+    with suppress(*BROKEN):
         return ImageOps.exif_transpose(picture)
     return picture
 
 
 def _rgb(path: Path, picture: Image.Image) -> NDArray[np.uint8]:
     if picture.mode in _WIDE:
-        grey = _stretched(path, np.asarray(picture))
+        values = np.asarray(picture)
+        grey = stretch(path, values)
+        clear = picture.info.get("transparency")
+        if isinstance(clear, int):  # one value of a 16-bit PNG
+            grey[values == clear] = 255
         return np.repeat(grey[..., None], 3, axis=-1)
     if picture.has_transparency_data:
         rgba = picture.convert("RGBA")
@@ -224,30 +239,3 @@ def _rgb(path: Path, picture: Image.Image) -> NDArray[np.uint8]:
         page.alpha_composite(rgba)
         picture = page
     return np.array(picture.convert("RGB"))
-
-
-def _stretched(path: Path, values: NDArray[Any]) -> NDArray[np.uint8]:
-    """Return values as 0 to 255, their largest at 255; negative ones move 0."""
-    if not np.isfinite(values).all():
-        raise ImageFileError(
-            f"{path.name} holds NaN or infinite values: save it without them"
-        )
-    low = min(0.0, float(values.min()))
-    top = max(float(values.max()), low)
-    scale = 255 / (top - low) if top > low else 0.0
-    grey: NDArray[np.uint8] = (
-        ((values.astype(np.float32) - low) * scale).round().astype(np.uint8)
-    )
-    return grey
-
-
-def _what(path: Path) -> str:
-    """Return what a file is that Pillow does not know, and what to do about it."""
-    head = b""
-    with suppress(OSError), path.open("rb") as file:
-        head = file.read(32)
-    if re.match(_PICTURES, head, re.DOTALL):
-        return "broken or cut off: copy or save it again"
-    names = (name for pattern, name in _STRANGERS if re.match(pattern, head, re.DOTALL))
-    name = next(names, "no picture of a kind that is known")
-    return f"{name}, which is not opened here: save it as PNG, JPEG, WebP or TIFF"

@@ -7,22 +7,26 @@ no image can have been made with is left out and named. The raw text is always k
 from __future__ import annotations
 
 import math
+import re
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from napari_ovam.base.prompt_syntax import plain_prompt
 from napari_ovam.images import metadata_formats as formats
-from napari_ovam.images.files import MAX_PIXELS, opened
+from napari_ovam.images.files import MAX_PIXELS, is_tiff, opened, page_count
+from napari_ovam.images.metadata_texts import (
+    XMP,
+    read_texts,
+    read_tiff_texts,
+    texts_inside,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
-    from pathlib import Path
-
-    from PIL import Image
+    from collections.abc import Mapping
 
     from napari_ovam.base.generation_settings import GenerationSettings
-
-    Reader = Callable[[str], dict[str, Any]]
 
 _LONGEST_TEXT = 100_000
 _LONGEST_NAME = 500
@@ -34,15 +38,8 @@ _LIMITS: Mapping[str, tuple[type, float, float]] = {
     "width": (int, 1, 16_384),
     "height": (int, 1, 16_384),
 }
-# Tags of EXIF that hold text: ImageDescription, Make, Model, Software.
-_EXIF_TEXTS = {
-    0x010E: "EXIF ImageDescription",
-    0x010F: "EXIF Make",
-    0x0110: "EXIF Model",
-    0x0131: "EXIF Software",
-}
-_NO_TEXT = ("exif", "icc_profile", "transparency", "compression", "version", "mp")
-_EXIF_IFD, _USER_COMMENT = 0x8769, 0x9286
+# The texts that count before others, in this order.
+_FIRST = ("ovam", "parameters", "invokeai_metadata", "sd-metadata")
 
 
 @dataclass(frozen=True)
@@ -99,6 +96,38 @@ class ImageMetadata:
             width,
         )
 
+    def describe(self) -> str:
+        """Return for a person how it was made, and what of it is not believed."""
+        words = [f"Made by {self.tool or 'an unnamed tool'}"]
+        if self.model:
+            words.append(f"with {self.model}")
+        if self.seed is not None:
+            words.append(f"from seed {self.seed}")
+        said = self.tool or self.model or self.prompt
+        parts = [" ".join(words) + "."] if said else []
+        if taken := plain_prompt(self.prompt)[1]:
+            parts.append(
+                f"Its prompt holds {', '.join(taken)[:200]}: other programs read that "
+                "as weights, tags or parts, the model here as words."
+            )
+        if self.refused:
+            wrong = "; ".join(f"{name}: {why}" for name, why in self.refused.items())
+            parts.append(f"Not believed: {wrong}.")
+        return " ".join(parts)
+
+    def as_source(self, file: str) -> dict[str, Any]:
+        """Return what is kept of the words of a file, as JSON: all, as they were."""
+        settings = self.settings()
+        told = {
+            "file": file,
+            "tool": self.tool,
+            "model": self.model,
+            "settings": None if settings is None else asdict(settings),
+            "refused": dict(self.refused),
+            "raw": dict(self.raw),
+        }
+        return {name: value for name, value in told.items() if value}
+
 
 def read_metadata(path: str | Path) -> ImageMetadata:
     """Read how an image was made.
@@ -113,44 +142,56 @@ def read_metadata(path: str | Path) -> ImageMetadata:
         If there is no such file, or it is no picture or too large, as from
         `image_files.read`.
     """
-    with opened(path) as picture:
-        raw = _texts(picture)
+    path = Path(path)
+    page_count(path)  # what is no picture is named
+    if is_tiff(path):
+        raw = read_tiff_texts(path)
+    else:
+        with opened(path) as picture:
+            raw = read_texts(picture)
     return _checked(_found(raw), raw)
 
 
-def _readers(raw: Mapping[str, str]) -> Iterator[tuple[str, Reader, str]]:
-    """Yield (tool, "" for the reader's own; reader; text), the most telling first."""
-    for name, tool, read in (
-        ("ovam", "napari-ovam", formats.json_text),
-        ("parameters", "", formats.infotext),
-        ("EXIF UserComment", "", formats.infotext),
-        ("comment", "", formats.infotext),
-        ("invokeai_metadata", "", formats.invokeai),
-        ("sd-metadata", "", formats.invokeai_2),
-        ("Dream", "", formats.dream),
-        ("prompt", "", formats.comfyui),
-    ):
-        if name in raw:
-            yield tool, read, raw[name]
-    for text in raw.values():
-        if text.startswith("prompt:{"):  # ComfyUI's EXIF in WebP
-            yield "", formats.comfyui, text.removeprefix("prompt:")
-    software = raw.get("Software", "")
-    for text in raw.values():
-        yield software, formats.json_text, text
-
-
 def _found(raw: Mapping[str, str]) -> dict[str, Any]:
-    """Return what the first reader that finds anything has found, unchecked."""
-    for tool, read, text in _readers(raw):
-        found: dict[str, Any] = {}
-        with suppress(*formats.MALFORMED):
-            found = read(text)
-        if _says_something(found):
-            return {**found, "tool": tool or found.get("tool")}
+    """Return what the first text that says anything says, unchecked.
+
+    Ours goes first, then what is written for AUTOMATIC1111's web UI, then ComfyUI's
+    own and the rest as they stand in the file.
+    """
+    drawn = {name: text for name, text in raw.items() if _is_workflow(name, text)}
+    first = {name: raw[name] for name in _FIRST if name in raw}
+    rest = {n: text for n, text in raw.items() if n not in drawn and n not in XMP}
+    workflow = next(iter(drawn.values()), "")
+    texts = [*{**first, **rest}.items()]
+    texts += [("XMP", text) for text in texts_inside(raw)]
+    for name, text in [*texts, *drawn.items()]:
+        for read in (formats.infotext, formats.json_object, formats.dream):
+            found: dict[str, Any] = {}
+            with suppress(*formats.MALFORMED):
+                if read is formats.json_object:
+                    found = formats.json_object(text, workflow)
+                else:
+                    found = read(text)
+            if _says_something(found):
+                return {**found, "tool": _tool(name, found, raw)}
     # One text a setting, as Easy Diffusion and scripts write it.
     found = formats.mapping({k: v for k, v in raw.items() if v[:1] != "{"})
     return found if _says_something(found) else {}
+
+
+def _is_workflow(name: str, text: str) -> bool:
+    return "workflow" in (name.lower(), text[:8].lower())
+
+
+def _tool(name: str, found: Mapping[str, Any], raw: Mapping[str, str]) -> str:
+    if name == "ovam":
+        return "napari-ovam"
+    if name == "invokeai_metadata":
+        return "InvokeAI"
+    xmp = (re.search(r"CreatorTool[>=\"']+([^<\"']+)", raw.get(n, "")) for n in XMP)
+    written = (match[1] for match in xmp if match)
+    software = raw.get("Software") or raw.get("EXIF Software")
+    return found.get("tool") or software or next(written, "")
 
 
 def _says_something(found: Mapping[str, Any]) -> bool:
@@ -207,54 +248,3 @@ def _integer(value: float | str) -> int:
     if not isinstance(value, str) and whole != value:
         raise ValueError("not a whole number")
     return whole
-
-
-def _texts(picture: Image.Image) -> dict[str, str]:
-    """Return every text of a picture; parts that are broken are left out."""
-    raw = {
-        key: _decoded(value)
-        for key, value in picture.info.items()
-        if isinstance(key, str)
-        and isinstance(value, (str, bytes))
-        and key not in _NO_TEXT
-    }
-    if picture.format == "PNG":
-        # Text may come after the pixels: they have to be read to get there.
-        with suppress(*formats.MALFORMED, OSError, SyntaxError, MemoryError):
-            picture.load()
-            raw |= {k: str(v) for k, v in picture.text.items()}  # type: ignore[attr-defined]
-    with suppress(*formats.MALFORMED, OSError, SyntaxError, ArithmeticError):
-        exif = picture.getexif()
-        raw |= {
-            name: _decoded(exif[tag])
-            for tag, name in _EXIF_TEXTS.items()
-            if tag in exif
-        }
-        comment = exif.get_ifd(_EXIF_IFD).get(_USER_COMMENT)
-        if comment:
-            raw["EXIF UserComment"] = _user_comment(comment)
-    return raw
-
-
-def _decoded(value: Any) -> str:
-    if isinstance(value, bytes):
-        return value.decode("utf-8", "replace").rstrip("\0")
-    return str(value)
-
-
-def _user_comment(value: Any) -> str:
-    """Decode an EXIF UserComment: eight bytes that name the encoding, then the text.
-
-    "UNICODE" is UTF-16 of either byte order (piexif writes big-endian). Characters
-    below 256 have a zero as their higher byte: which of the two it is shows the order.
-    """
-    if not isinstance(value, bytes):
-        return str(value)
-    code, text = value[:8], value[8:]
-    if not code.startswith(b"UNICODE"):
-        named = code.rstrip(b"\0 ") in (b"ASCII", b"JIS", b"")
-        return _decoded(text if named else value).strip("\0 ")
-    if text[:2] in (b"\xff\xfe", b"\xfe\xff"):
-        return text.decode("utf-16", "replace").strip("\0 ")
-    little = text[1::2].count(0) > text[::2].count(0)
-    return text.decode("utf-16-le" if little else "utf-16-be", "replace").strip("\0 ")

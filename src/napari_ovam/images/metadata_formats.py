@@ -1,25 +1,23 @@
 """What each tool writes into its images, taken apart.
 
-Each function takes a text and returns what it says under our names (`FIELDS`), as it
-says it: nothing is checked here. Text that is not of the kind gives an empty mapping,
-or one of the errors in `MALFORMED`.
+Each function takes a text and returns what it says under our names (those of
+`ImageMetadata`, the size as "width" and "height"), as it says it: nothing is checked
+here. Text that is not of the kind gives an empty mapping, or one of the errors in
+`MALFORMED`.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections import deque
-from itertools import islice, pairwise
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+from napari_ovam.images.comfyui import read_graph
 
-FIELDS = (
-    *("tool", "prompt", "negative_prompt", "seed", "sampler", "steps"),
-    *("guidance_scale", "width", "height", "model"),
-)
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
 MALFORMED = (
     ValueError,
     TypeError,
@@ -32,23 +30,27 @@ Found = dict[str, Any]
 
 # Texts beyond this are kept raw and not taken apart.
 _LONGEST = 2**22
-# Nodes of a graph that are looked at one by one, so that the time stays in proportion.
-_NEAR = 20
-# Names of our fields elsewhere, in lower case, with spaces and hyphens as underscores:
-# diffusers, Easy Diffusion, Fooocus, NovelAI, Draw Things, InvokeAI.
+# Names of our fields elsewhere, in lower case, without spaces, hyphens and underscores.
 _NAMES = {
-    "prompt": ("prompt", "positive_prompt", "c"),
-    "negative_prompt": ("negative_prompt", "uc"),
+    "prompt": ("prompt", "positiveprompt", "positive", "c"),
+    "negative_prompt": ("negativeprompt", "negative", "uc"),
     "seed": ("seed",),
-    "sampler": ("sampler", "sampler_name", "scheduler", "scheduler_name"),
-    "steps": ("steps", "num_inference_steps"),
-    "guidance_scale": ("guidance_scale", "cfg_scale", "cfg", "scale"),
+    "sampler": ("sampler", "samplername", "scheduler", "schedulername"),
+    "steps": ("steps", "numinferencesteps"),
+    "guidance_scale": ("guidancescale", "cfgscale", "cfg", "scale"),
     "width": ("width",),
     "height": ("height",),
     "model": (
-        *("model", "model_name", "base_model", "model_id", "pretrained_model"),
-        *("use_stable_diffusion_model", "pretrained_model_name_or_path"),
+        *("model", "modelname", "basemodel", "basemodelname", "modelid"),
+        *("usestablediffusionmodel", "stablediffusionmodel", "pretrainedmodel"),
+        "pretrainedmodelnameorpath",
     ),
+}
+# Names that one tool alone writes.
+_TOOLS = {
+    "suiimageparams": "SwarmUI",
+    "usestablediffusionmodel": "Easy Diffusion",
+    "stablediffusionmodel": "Easy Diffusion",
 }
 
 
@@ -76,11 +78,9 @@ def infotext(text: str) -> Found:
     width, _, height = values.get("Size", "").partition("x")
     version = values.get("Version", "")
     tools = {"f": "Forge", "napari-ovam": "napari-ovam", "Fooocus": "Fooocus"}
+    own = (tool for start, tool in tools.items() if version.startswith(start))
     return {
-        "tool": next(
-            (tool for start, tool in tools.items() if version.startswith(start)),
-            "AUTOMATIC1111",
-        ),
+        "tool": values.get("App") or next(own, "AUTOMATIC1111"),
         "prompt": "\n".join(lines[:first]).strip(),
         "negative_prompt": "\n".join(negative).strip() if first < last else "",
         "seed": values.get("Seed"),
@@ -124,14 +124,8 @@ def _pairs(line: str) -> dict[str, str]:
     return pairs
 
 
-def invokeai(text: str) -> Found:
-    """Take apart `invokeai_metadata`, of InvokeAI 3 and later."""
-    return {**mapping(_object(text)), "tool": "InvokeAI"}
-
-
-def invokeai_2(text: str) -> Found:
+def _invokeai_2(content: Mapping[str, Any]) -> Found:
     """Take apart `sd-metadata`, of InvokeAI 2."""
-    content = _object(text)
     image = dict(content["image"])
     prompts = image.pop("prompt", "")
     if not isinstance(prompts, str):
@@ -151,6 +145,8 @@ def dream(text: str) -> Found:
         return {}
     words = quoted[2].split()
     options = {a[1:]: b for a, b in pairwise(words) if a[:1] == "-"}
+    if not options:
+        return {}
     names = {
         **{"s": "steps", "S": "seed", "C": "guidance_scale", "A": "sampler"},
         **{"W": "width", "H": "height"},
@@ -170,126 +166,58 @@ def _bracketed(prompt: str) -> Found:
     }
 
 
-def comfyui(text: str) -> Found:
-    """Take apart `prompt`, the graph that ComfyUI ran.
+def json_object(text: str, workflow: str = "") -> Found:
+    """Take apart a JSON object, of whichever tool it is by what it holds.
 
-    Of several samplers it is the first in the chain, that starts from noise. Values
-    that come from nodes of unknown kinds are not found.
+    `workflow` is the editor's form of a graph of ComfyUI, where another text has it.
     """
-    graph = _Graph(_object(text))
-    sampler = graph.first_sampler()
-    if sampler is None:
+    return _of_object(_object(text), lambda: _object(workflow))
+
+
+def _of_object(
+    content: dict[str, Any], workflow: Callable[[], dict[str, Any]], depth: int = 0
+) -> Found:
+    if depth > 3 or not content:
         return {}
-    found = {
-        "seed": graph.value(sampler, "seed", "noise_seed"),
-        "sampler": graph.value(sampler, "sampler_name"),
-        "steps": graph.value(sampler, "steps"),
-        "guidance_scale": graph.value(sampler, "cfg", "guidance"),
-        "width": graph.value(sampler, "width"),
-        "height": graph.value(sampler, "height"),
-        "model": graph.value(sampler, "ckpt_name", "unet_name"),
-        "prompt": graph.text(sampler, "positive", "conditioning"),
-        "negative_prompt": graph.text(sampler, "negative"),
-    }
-    return {**found, "tool": "ComfyUI"}
+    for name in ("sui_image_params", "Comment"):  # SwarmUI, NovelAI
+        inner = _inner(content.get(name))
+        if inner:
+            tool = {"sui_image_params": "SwarmUI"}.get(name) or content.get("Software")
+            found = _of_object(inner, workflow, depth + 1)
+            return {**found, "tool": tool or found.get("tool")}
+    drawn = _inner(content.get("workflow"))
+    prompt = _inner(content.get("prompt"))
+    if _is_graph(prompt):
+        return read_graph(prompt, drawn or workflow())
+    if _is_graph(content):
+        # What Civitai asked its ComfyUI for stands beside the graph.
+        extra = mapping(_inner(content.get("extraMetadata")))
+        known = {name: value for name, value in extra.items() if value is not None}
+        return {**read_graph(content, workflow()), **known}
+    if _is_graph(drawn) and "prompt" not in content:
+        return read_graph(drawn)
+    if isinstance(content.get("image"), dict):
+        return _invokeai_2(content)
+    return mapping(content)
 
 
-class _Graph:
-    """Nodes by their ids, and the links from each to those that feed it."""
-
-    _TEXTS = ("text", "text_g", "text_l", "t5xxl", "clip_l", "string", "prompt")
-    _LITERALS = ("value", "int", "float", "number", "seed", *_TEXTS)
-
-    def __init__(self, nodes: Mapping[str, Any]) -> None:
-        self.inputs: dict[str, Mapping[str, Any]] = {
-            str(name): node["inputs"]
-            for name, node in nodes.items()
-            if isinstance(node, dict) and isinstance(node.get("inputs"), dict)
-        }
-
-    def first_sampler(self) -> str | None:
-        """Return the sampler that no other feeds."""
-        samplers = [
-            name
-            for name, inputs in self.inputs.items()
-            if self._link(inputs.get("latent_image"))
-            and ("positive" in inputs or "guider" in inputs)
-        ]
-        known = set(samplers)
-        chained = (
-            name
-            for name in samplers[:_NEAR]
-            if not any(n in known and n != name for n in self._upstream(name))
-        )
-        return next(chained, samplers[0] if samplers else None)
-
-    def value(self, start: str, *names: str) -> Any:
-        """Return the nearest value of one of these names, None if there is none."""
-        for node in self._upstream(start, without=("positive", "negative", "clip")):
-            for name in names:
-                value = self.inputs[node].get(name)
-                if (link := self._link(value)) is not None:
-                    value = self._literal(link)
-                if isinstance(value, (str, int, float)):
-                    return value
-        return None
-
-    def text(self, start: str, *names: str) -> str:
-        """Return the texts that reach one of these inputs."""
-        for node in self._upstream(start, without=("latent_image", "model")):
-            for name in names:
-                link = self._link(self.inputs[node].get(name))
-                if link is not None:
-                    return "\n".join(self._texts(link))
-        return ""
-
-    def _texts(self, start: str) -> Iterator[str]:
-        said = set[str]()
-        for node in self._upstream(start, without=("clip", "model", "vae")):
-            for name in self._TEXTS:
-                value = self.inputs[node].get(name)
-                if (link := self._link(value)) is not None:
-                    value = self._literal(link)
-                if isinstance(value, str) and value not in said:
-                    said.add(value)
-                    yield value
-
-    def _literal(self, start: str) -> Any:
-        for node in islice(self._upstream(start), _NEAR):
-            for name in self._LITERALS:
-                value = self.inputs[node].get(name)
-                if isinstance(value, (str, int, float)):
-                    return value
-        return None
-
-    def _upstream(self, start: str, without: Iterable[str] = ()) -> Iterator[str]:
-        """Yield a node and those that feed it, the nearest first, each once."""
-        queue, seen = deque([start]), {start}
-        while queue:
-            node = queue.popleft()
-            yield node
-            for name, value in self.inputs[node].items():
-                link = self._link(value)
-                if link is not None and link not in seen and name not in without:
-                    seen.add(link)
-                    queue.append(link)
-
-    def _link(self, value: Any) -> str | None:
-        """Return the node that an input is linked to: it is [node, slot]."""
-        if isinstance(value, list) and len(value) == 2 and str(value[0]) in self.inputs:
-            return str(value[0])
-        return None
+def _is_graph(content: Mapping[str, Any]) -> bool:
+    """Whether it is a graph of ComfyUI, in either form."""
+    if isinstance(content.get("nodes"), list) and "links" in content:
+        return True
+    nodes = (node for node in content.values() if isinstance(node, dict))
+    return any("inputs" in node for node in nodes)
 
 
-def json_text(text: str) -> Found:
-    """Take apart a JSON object of settings, as scripts around diffusers write it."""
-    return mapping(_object(text))
+def _inner(value: Any) -> dict[str, Any]:
+    """Return an object inside another: as it is, or as JSON in a string."""
+    return value if isinstance(value, dict) else _object(value)
 
 
 def mapping(content: Mapping[str, Any]) -> Found:
     """Take settings out of a mapping whose names are any tool's."""
     by_name = {
-        str(key).lower().replace(" ", "_").replace("-", "_"): value
+        re.sub(r"[ _-]", "", str(key)[:100].lower()): value
         for key, value in content.items()
     }
     found: Found = {}
@@ -298,17 +226,27 @@ def mapping(content: Mapping[str, Any]) -> Found:
         found[field] = next(values, None)
     model = found["model"]
     if isinstance(model, dict):
-        found["model"] = model.get("name") or model.get("model_name")
+        names = ("name", "model_name", "label", "modelFileName")
+        found["model"] = next((model[n] for n in names if model.get(n)), None)
     size = by_name.get("size", by_name.get("resolution"))
     sides = re.findall(r"\d+", str(size)[:40]) if found["width"] is None else []
     if len(sides) == 2:
         found["width"], found["height"] = sides
+    software = by_name.get("software", by_name.get("version"))
+    own = (tool for name, tool in _TOOLS.items() if name in by_name)
+    found["tool"] = next(own, None)
+    if "appversion" in by_name and "generationmode" in by_name:
+        found["tool"] = "InvokeAI"
+    elif isinstance(software, str) and re.match(r"\w*Fooocus|NovelAI", software):
+        found["tool"] = software.partition(" ")[0]
     return found
 
 
-def _object(text: str) -> dict[str, Any]:
+def _object(text: Any) -> dict[str, Any]:
     """Return a JSON object, {} for anything else."""
-    if len(text) > _LONGEST or not text.lstrip().startswith("{"):
+    if not isinstance(text, str) or len(text) > _LONGEST:
         return {}
-    content = json.loads(text)
+    # ComfyUI's EXIF begins with "prompt:" or "Workflow:".
+    start = re.match(r"\s*(\w{1,20}:\s*)?(?={)", text)
+    content = json.loads(text[start.end() :].rstrip("\0 \n")) if start else None
     return content if isinstance(content, dict) else {}

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import json
 import math
-import struct
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from PIL import Image, ImageOps, PngImagePlugin
+from PIL import Image, PngImagePlugin
 
 from napari_ovam.base.atomic import replacing
+from napari_ovam.images.files import ImageFileError, opened
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -34,20 +34,7 @@ _NUMBERS: Mapping[str, tuple[type, float, float]] = {
 }
 
 
-# What Pillow raises for broken files, for text that unpacks to too much, and for a
-# picture that would.
-_BROKEN = (
-    OSError,
-    SyntaxError,
-    ValueError,
-    struct.error,
-    MemoryError,
-    Image.DecompressionBombError,
-)
-
-
-class PngError(ValueError):
-    """An image file that is missing, broken, or of another kind than it should be."""
+PngError = ImageFileError
 
 
 def write_png(
@@ -77,7 +64,7 @@ def write_png(
         (),
         (3,),
     ):
-        raise PngError(
+        raise ImageFileError(
             f"{path.name}: pixels are {image.shape} {image.dtype}; use (H, W) uint8 or "
             "uint16, or (H, W, 3) uint8"
         )
@@ -86,7 +73,9 @@ def write_png(
         try:
             content = json.dumps(dict(settings), allow_nan=False)
         except (TypeError, ValueError) as error:
-            raise PngError(f"settings of {path.name} are not JSON: {error}") from error
+            raise ImageFileError(
+                f"settings of {path.name} are not JSON: {error}"
+            ) from error
         # A lone surrogate has no UTF-8: JSON escapes it, here it becomes a "?".
         shown = parameters(settings).encode(errors="replace").decode()
         text.add_text("parameters", shown)
@@ -106,13 +95,13 @@ def read_png_settings(path: Path) -> dict[str, Any] | None:
     FileNotFoundError
         If there is no such file.
     """
+    if not path.exists():
+        raise FileNotFoundError(f"there is no file {path}")
     try:
-        with Image.open(path) as picture:
+        with opened(path) as picture:
             text = picture.info.get(_KEY) if picture.format == "PNG" else None
         settings = json.loads(text) if isinstance(text, str) else None
-    except FileNotFoundError:
-        raise
-    except (*_BROKEN, RecursionError):
+    except (ValueError, RecursionError):
         return None
     if not isinstance(settings, dict) or not isinstance(settings.get("prompt"), str):
         return None
@@ -148,39 +137,23 @@ def parameters(settings: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def read_rgb(path: Path) -> NDArray[np.uint8]:
-    """Read an image file as (H, W, 3) RGB, turned as its EXIF says.
-
-    Raises
-    ------
-    PngError
-        If it is missing, broken, or no image.
-    """
-    picture = _open(path)
-    try:
-        return np.array(ImageOps.exif_transpose(picture).convert("RGB"))
-    except _BROKEN as error:
-        raise PngError(f"{path} is broken or no image: {error}") from error
-
-
 def read_ids(path: Path) -> NDArray[np.uint8] | NDArray[np.uint16]:
     """Read class ids (H, W) from a grey or palette PNG of 8 or 16 bits.
 
     Raises
     ------
-    PngError
+    ImageFileError
         If it is missing, broken, or in colour.
     """
-    picture = _open(path)
-    if picture.mode == "1":
-        picture = picture.convert("L")
-    if picture.mode not in ("L", "P", "I", "I;16", "I;16B"):
-        raise PngError(
-            f"{path} is in colour ({picture.mode}): labels are one channel of class ids"
-        )
-    ids = np.array(picture)
+    with opened(path) as picture:
+        if picture.mode not in ("1", "L", "P", "I", "I;16", "I;16B"):
+            raise ImageFileError(
+                f"{path} is in colour ({picture.mode}): labels are one channel of "
+                "class ids"
+            )
+        ids = np.array(picture.convert("L") if picture.mode == "1" else picture)
     if ids.min(initial=0) < 0 or ids.max(initial=0) > np.iinfo(np.uint16).max:
-        raise PngError(f"{path} holds ids beyond 65535: labels have 8 or 16 bits")
+        raise ImageFileError(f"{path} holds ids beyond 65535: labels have 8 or 16 bits")
     return ids if ids.dtype == np.uint8 else ids.astype(np.uint16)
 
 
@@ -189,42 +162,15 @@ def as_ids(name: str, labels: NDArray[Any]) -> NDArray[np.uint8] | NDArray[np.ui
 
     Raises
     ------
-    PngError
+    ImageFileError
         If they are no ids of 0 to 65535; `name` says whose they are.
     """
     if labels.ndim != 2 or not np.issubdtype(labels.dtype, np.integer):
-        raise PngError(
+        raise ImageFileError(
             f"{name}: labels are {labels.shape} {labels.dtype}; use (H, W) integers"
         )
-    largest = int(labels.max(initial=0))
-    if labels.min(initial=0) < 0 or largest > np.iinfo(np.uint16).max:
-        raise PngError(f"{name}: labels hold ids beyond 0 to 65535")
+    smallest, largest = int(labels.min(initial=0)), int(labels.max(initial=0))
+    if smallest < 0 or largest > np.iinfo(np.uint16).max:
+        wrong = smallest if smallest < 0 else largest
+        raise ImageFileError(f"{name}: {wrong} is no class id; ids are 0 to 65535")
     return labels.astype(np.uint8) if largest < 256 else labels.astype(np.uint16)
-
-
-def png_size(path: Path) -> tuple[int, int]:
-    """Return (H, W) of an image file, read from its head alone.
-
-    Raises
-    ------
-    PngError
-        If it is missing, broken, or no image.
-    """
-    try:
-        with Image.open(path) as picture:
-            return picture.height, picture.width
-    except FileNotFoundError as error:
-        raise PngError(f"there is no file {path}") from error
-    except _BROKEN as error:
-        raise PngError(f"{path} is broken or no image: {error}") from error
-
-
-def _open(path: Path) -> Image.Image:
-    try:
-        with Image.open(path) as picture:
-            picture.load()
-            return picture.copy()
-    except FileNotFoundError as error:
-        raise PngError(f"there is no file {path}") from error
-    except _BROKEN as error:
-        raise PngError(f"{path} is broken or no image: {error}") from error

@@ -12,36 +12,31 @@ Every file is written beside its place and moved there when it is on the disk.
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
+from napari_ovam.base.hashing import hash_file
 from napari_ovam.base.names import check_name
-from napari_ovam.images.png import (
-    as_ids,
-    png_size,
-    read_ids,
-    read_png_settings,
-    read_rgb,
-    write_png,
+from napari_ovam.base.progress import no_progress
+from napari_ovam.images.files import ImageFileError, image_size, read
+from napari_ovam.images.png import read_png_settings, write_png
+from napari_ovam.project.class_changes import ProjectClasses
+from napari_ovam.project.files import now, program_version
+from napari_ovam.project.index import (
+    INDEX,
+    ConflictError,
+    ProjectError,
+    Sample,
+    Status,
 )
-from napari_ovam.project.files import (
-    hash_file,
-    hash_ids,
-    now,
-    program_version,
-    read_about_labels,
-    read_labels,
-    replace_ids,
-    write_labels,
-)
-from napari_ovam.project.index import ProjectError, Sample, Status
 from napari_ovam.project.items import ProjectItems
-from napari_ovam.project.store import ProjectStore
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping
-    from pathlib import Path
+    from os import PathLike
 
     from numpy.typing import NDArray
 
@@ -49,15 +44,23 @@ if TYPE_CHECKING:
     from napari_ovam.attention.trace import Trace
     from napari_ovam.datasets.exporters import LabelClass
 
-__all__ = ["Project", "ProjectError", "ProjectItems", "Sample", "Status"]
+__all__ = [
+    "ConflictError",
+    "Project",
+    "ProjectError",
+    "ProjectItems",
+    "Sample",
+    "Status",
+]
 
 
-class Project(ProjectStore):
+class Project(ProjectClasses):
     """A project folder; `Project.create` makes one, `Project.open` opens it.
 
     Made as `Project(path)`, it is on the disk with the first thing that is saved.
-    Its methods may be called from several threads, and write before they return. One
-    process at a time should write to a project.
+    Its methods may be called from several threads, and write before they return. Other
+    programs may write to it as well: what they saved meanwhile is taken in with each
+    save, and what cannot be is refused (`ConflictError`).
 
     Attributes
     ----------
@@ -68,8 +71,56 @@ class Project(ProjectStore):
     files
         Where its files are.
     notes
-        What opening found and mended, in sentences for a person.
+        What was found and mended, and what others changed, in sentences for a person.
     """
+
+    @classmethod
+    def create(cls, path: str | PathLike[str]) -> Self:
+        """Make a project in a new or empty folder.
+
+        Raises
+        ------
+        ProjectError
+            If the folder holds something, or is a file.
+        OSError
+            If it cannot be written.
+        """
+        path = Path(path)
+        if path.exists() and not path.is_dir():
+            raise ProjectError(f"{path} is a file: choose a folder for the project")
+        if path.is_dir() and any(path.iterdir()):
+            raise ProjectError(
+                f"{path} is not empty: open it if it is a project, or choose another "
+                "folder"
+            )
+        project = cls(path)
+        project.save()
+        return project
+
+    @classmethod
+    def open(cls, path: str | PathLike[str]) -> Self:
+        """Open a project folder, or the `project.json` in it.
+
+        What a person wrote into `project.json` is taken as far as it can be, a damaged
+        one is replaced by its last good copy, and images that it does not know are
+        taken in; `notes` says so.
+
+        Raises
+        ------
+        ProjectError
+            If it is no project, cannot be recovered, or is of a newer version.
+        """
+        path = Path(path)
+        project = cls(path.parent if path.name == INDEX else path)
+        project._read()
+        try:
+            if project.notes:
+                project.save()
+            project._follow_classes(no_progress)
+        except OSError as error:  # such as on a disk that can only be read
+            project.notes.append(f"It could not be written anew: {error}.")
+        project._look_around()
+        return project
 
     # -- samples -----------------------------------------------------------------
 
@@ -90,7 +141,7 @@ class Project(ProjectStore):
         settings
             How it was generated, for the PNG's text.
         name
-            From `reserve`; by default one is made of the prompt.
+            From `announce` or `reserve`; by default one is made of the prompt.
         provenance
             What else is to be known, as JSON.
 
@@ -101,30 +152,53 @@ class Project(ProjectStore):
         OSError
             If it cannot be written.
         """
-        if name is None:
-            name = self.reserve(str((settings or {}).get("prompt") or "image"))
-        check_name(name)
+        if name is not None:
+            check_name(name)
         if image.ndim != 3:
             raise ProjectError(f"{name}: the image is {image.shape}; use (H, W, 3)")
         version = program_version()
         made = {"added": now(), "version": version, **(provenance or {})}
         text = None if settings is None else {"version": version, **settings}
-        with self._lock:
-            if name in self._samples:
-                raise ProjectError(f"{self.path} has an image {name!r} already")
-            self.make_folders()
-            write_png(self.files.image(name), image, text)
-            digest = hash_file(self.files.image(name))
-            sample = Sample(name, provenance=made, sha256=digest)
-            self._samples[name] = sample
+        with self.writing():
+            if name is None:  # when all that others added is known
+                name = self.reserve(str((settings or {}).get("prompt") or "image"))
+            path = self.files.image(name)
+            if name in self._samples or (path.is_file() and self._foreign(name, image)):
+                raise ConflictError(f"{self.path} has an image {name!r} already")
+            write_png(path, image, text)
+            digest = hash_file(path)
+            with self._memory:  # what was changed since it was announced counts
+                coming = self._coming.pop(name, None)
+                old = coming or Sample(name)
+                made = {**made, **old.provenance}
+                sample = replace(old, provenance=made, sha256=digest)
+                self._samples[name] = sample
+            try:
+                self.save()
+            except BaseException:  # so that another try can do it
+                with self._memory:
+                    del self._samples[name]
+                    self._coming |= {} if coming is None else {name: sample}
+                raise
             self._reserved.discard(name)
-            self.save()
         return sample
+
+    def _foreign(self, name: str, image: NDArray[np.uint8]) -> bool:
+        """Whether the file of an image is another than a save left that failed."""
+        try:
+            return not np.array_equal(read(self.files.image(name)), image)
+        except ImageFileError:
+            return True
 
     def load_image(self, name: str) -> NDArray[np.uint8]:
         """Return the image of a sample, (H, W, 3) uint8 RGB."""
         self.sample(name)
-        return read_rgb(self.files.image(name))
+        return read(self.files.image(name))
+
+    def image_size(self, name: str) -> tuple[int, int]:
+        """Return the (H, W) of a sample's image, without reading its pixels."""
+        self.sample(name)
+        return image_size(self.files.image(name))
 
     def settings(self, name: str) -> dict[str, Any] | None:
         """Return how the image of a sample was generated; None if it was loaded."""
@@ -149,84 +223,7 @@ class Project(ProjectStore):
             "image": self.settings(name),
         }
 
-    # -- labels ------------------------------------------------------------------
-
-    def save_labels(
-        self,
-        name: str,
-        labels: NDArray[Any],
-        status: Status = "edited",
-        *,
-        painted: NDArray[np.bool_] | None = None,
-        absent: Iterable[int] | None = None,
-        provenance: Mapping[str, Any] | None = None,
-    ) -> None:
-        """Write the labels of a sample.
-
-        Pixels of classes that were merged or deleted meanwhile follow them.
-
-        Parameters
-        ----------
-        name
-            The sample.
-        labels
-            (H, W) class ids of 0 to 65535, of the size of the image; 255 is "unsure".
-        status
-            What the sample becomes.
-        painted
-            (H, W), where a person decided. None leaves what is known as it is.
-        absent, provenance
-            As for `change_sample`.
-
-        Raises
-        ------
-        ValueError
-            If the labels are no ids, or of another size than the image.
-        OSError
-            If they cannot be written; the old ones are there then.
-        """
-        self.sample(name)
-        ids = as_ids(name, labels)
-        with self._lock:
-            size = png_size(self.files.image(name))
-            for array in (ids, painted):
-                if array is not None and array.shape != size:
-                    raise ProjectError(
-                        f"{name}: the image is {size} and its labels are {array.shape}"
-                    )
-            self.make_folders()
-            if painted is not None:
-                write_png(self.files.painted(name), painted.astype(np.uint8) * 255)
-            if changes := self.classes.replaced():
-                ids = replace_ids(ids, changes)
-            made = {**(provenance or {}), "labelled": now()}
-            about = {"status": status, "version": program_version(), **made}
-            write_labels(self.files.labels(name), ids, about)
-            self.change_sample(name, status=status, absent=absent, provenance=made)
-
-    def labels_are_foreign(self, name: str) -> bool:
-        """Whether another program wrote the labels of a sample since they were saved.
-
-        True as well where that is not known: for labels of an older version.
-        """
-        self.sample(name)
-        path = self.files.labels(name)
-        if not path.is_file():
-            return False
-        return read_about_labels(path).get("sha256") != hash_ids(read_ids(path))
-
-    def load_labels(self, name: str) -> NDArray[np.uint8] | NDArray[np.uint16] | None:
-        """Return the labels of a sample, (H, W) class ids; None if it has none."""
-        self.sample(name)
-        path = self.files.labels(name)
-        changes = self.classes.replaced()
-        return read_labels(path, changes) if path.is_file() else None
-
-    def load_painted(self, name: str) -> NDArray[np.bool_] | None:
-        """Return where a person decided, (H, W); None if nobody did."""
-        self.sample(name)
-        path = self.files.painted(name)
-        return read_ids(path) > 0 if path.is_file() else None
+    # -- what is exported --------------------------------------------------------
 
     def items(
         self,
@@ -262,28 +259,36 @@ class Project(ProjectStore):
         """Write the optimized token of a class; return its file."""
         from napari_ovam.attention.token_files import save_token
 
-        with self._lock:
+        with self.writing():
             entry = self.classes[number]
             slug = re.sub(r"[^a-z0-9]+", "-", entry.name.lower()).strip("-")[:40]
             name = entry.token or f"{number}-{slug or 'class'}.safetensors"
-            self.make_folders()
-            path = save_token(token, self.files.token(name))
-            self.classes.change(number, token=name)
+            file, place = self.files.token(name), 1
+            while self._seen.is_changed(file):  # another program's: it stays
+                place += 1
+                file = self.files.token(f"{Path(name).stem}-{place}.safetensors")
+            save_token(token, file)
+            self._seen.remember(file)
+            self.classes.change(number, token=file.name)
             self.save()
-        return path
+        return file
 
     def load_token(self, number: int) -> Token | None:
         """Return the token of a class; None if it has none."""
         from napari_ovam.attention.token_files import load_token
 
         name = self.classes[number].token
-        return None if name is None else load_token(self.files.token(name))
+        if name is None:
+            return None
+        self._seen.remember(self.files.token(name))
+        return load_token(self.files.token(name))
 
     def save_trace(self, name: str, trace: Trace) -> Path:
         """Write the trace of a sample; return its file."""
         from napari_ovam.attention.trace_files import save_trace
 
         self.sample(name)
+        self._check_there()
         self.make_folders()
         return save_trace(trace, self.trace_path(name))
 

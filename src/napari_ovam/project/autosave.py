@@ -6,7 +6,7 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any
 
-from napari_ovam.project import ProjectError
+from napari_ovam.project import ConflictError, ProjectError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -90,21 +90,36 @@ class Autosave:
         *,
         painted: NDArray[np.bool_] | None = None,
         absent: Iterable[int] | None = None,
+        keep_others: bool = False,
     ) -> None:
-        """Write labels, as `Project.save_labels`; the arrays may change later."""
+        """Write labels, as `Project.save_labels`; the arrays may change later.
+
+        Where another program wrote them meanwhile, they wait until they are given again
+        with `keep_others`, or dropped.
+        """
         labels, ids = labels.copy(), None if absent is None else tuple(absent)
         if painted is not None:
             painted = painted.copy()
         self.submit(
             ("labels", name),
             lambda: self.project.save_labels(
-                name, labels, status, painted=painted, absent=ids
+                name,
+                labels,
+                status,
+                painted=painted,
+                absent=ids,
+                keep_others=keep_others,
             ),
         )
 
     def save_token(self, number: int, token: Token) -> None:
         """Write the token of a class."""
         self.submit(("token", number), lambda: self.project.save_token(number, token))
+
+    def drop_labels(self, name: str) -> None:
+        """Give up labels that wait: a person took those of another program."""
+        with self._changed:
+            self._waiting.pop(("labels", name), None)
 
     def save_index(self) -> None:
         """Write the class table and the samples' status."""
@@ -146,7 +161,8 @@ class Autosave:
         key
             What is written: an earlier call for it that still waits is dropped.
         write
-            Called in the thread, and again later where it raises OSError.
+            Called in the thread, and again later where it raises OSError or
+            ConflictError.
         """
         with self._changed:
             if self._closing:
@@ -200,7 +216,7 @@ class Autosave:
             except Exception as error:  # noqa: BLE001 (reported)
                 if not lost:
                     self._report(error)
-                if lost or isinstance(error, OSError):
+                if lost or isinstance(error, OSError | ConflictError):
                     lost[key] = write
         return lost
 

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
+from napari_ovam.images.files import PICTURE_SUFFIXES, ImageFileError, page_count
 from napari_ovam.images.png import as_ids, read_ids, write_png
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Container, Mapping
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -55,6 +56,33 @@ class ProjectFiles:
             (self.path / name).mkdir(parents=True, exist_ok=True)
 
 
+def find_left_out(folder: Path, known: Container[str]) -> dict[str, str]:
+    """Return which pictures in a project's `images` are none of its images, and why.
+
+    `known` are the names of those that it has: they are not looked at again.
+    """
+    left_out: dict[str, str] = {}
+    for path in sorted(folder.glob("[!.]*")):
+        if path.suffix == ".png":
+            if path.stem not in known and (reason := _why_no_image(path)):
+                left_out[path.name] = reason
+        elif path.suffix.casefold() in PICTURE_SUFFIXES:
+            left_out[path.name] = (
+                f"rename it to {path.stem}.png"
+                if path.suffix.casefold() == ".png"
+                else "a project's images are PNGs: load it, or use napari-ovam trace"
+            )
+    return left_out
+
+
+def _why_no_image(path: Path) -> str:
+    try:
+        pages = page_count(path)
+    except ImageFileError as error:
+        return str(error)
+    return "" if pages == 1 else f"it holds {pages} frames: save one of them as a PNG"
+
+
 def write_labels(path: Path, ids: NDArray[Any], about: Mapping[str, Any]) -> None:
     """Write class ids (H, W) as PNG that says how they came and what they hash to.
 
@@ -85,15 +113,6 @@ def hash_ids(ids: NDArray[Any]) -> str:
     """Return the SHA-256 of class ids: shape, then 16-bit little-endian pixels."""
     head = f"{ids.shape[0]}x{ids.shape[1]}:".encode()
     return sha256(head + ids.astype("<u2").tobytes()).hexdigest()
-
-
-def hash_file(path: Path) -> str:
-    """Return the SHA-256 of a file, in hexadecimal."""
-    digest = sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def replace_ids(

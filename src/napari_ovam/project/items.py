@@ -28,7 +28,7 @@ class ProjectItems:
         from napari_ovam.segmentation.instances.files import load_instances
 
         for name in self.names:
-            labels = self.project.load_labels(name)
+            labels = self.project.load_labels(name, to_edit=False)
             if labels is None:
                 raise PngError(
                     f"the labels of {name} are gone from {self.project.path}"

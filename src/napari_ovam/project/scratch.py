@@ -12,9 +12,9 @@ import time
 import uuid
 from datetime import datetime
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import TYPE_CHECKING
 
-from napari_ovam.base.folder_lock import LOCK, lock_folder
+from napari_ovam.base.folder_lock import LOCK, WRITING, FolderLock, lock_folder
 from napari_ovam.base.user_folders import scratch_folder
 from napari_ovam.project import Project, ProjectError
 
@@ -38,7 +38,7 @@ class Scratch:
     def __init__(self) -> None:
         stamp = datetime.now().astimezone().strftime("%Y-%m-%d-%H%M%S")
         self.project = Project(scratch_folder() / f"{stamp}-{uuid.uuid4().hex[:6]}")
-        self._held: IO[bytes] | None = None
+        self._held: FolderLock | None = None
 
     def start(self) -> None:
         """Make the folder and hold it.
@@ -143,7 +143,9 @@ def adopt(path: Path, folder: str | PathLike[str]) -> Project:
     copy = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}.tmp")
     try:
         shutil.copytree(
-            path, copy, ignore=shutil.ignore_patterns(LOCK, _DONE, ".*.tmp")
+            path,
+            copy,
+            ignore=shutil.ignore_patterns(f"{LOCK}*", f"{WRITING}*", _DONE, ".*.tmp"),
         )
         if folder.is_dir():
             folder.rmdir()

@@ -1,46 +1,46 @@
-"""What a project knows of its samples and classes, and keeps in its index."""
+"""What a project knows of its samples and classes, and keeps in its index.
+
+Others may write to the folder at the same time: each write looks first at what is on
+the disk, and brings both together or refuses.
+"""
 
 from __future__ import annotations
 
-import re
 import threading
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
-from napari_ovam.base.names import check_name
-from napari_ovam.base.progress import Progress, no_progress
+from napari_ovam.base.folder_lock import write_lock
+from napari_ovam.base.known_files import KnownFiles
+from napari_ovam.base.names import check_name, safe_name
 from napari_ovam.datasets.classes import ClassTable
-from napari_ovam.project.classes import absent_after, rewrite_labels
-from napari_ovam.project.files import ProjectFiles, now, program_version
+from napari_ovam.project.by_hand import read_index
+from napari_ovam.project.files import (
+    ProjectFiles,
+    find_left_out,
+    now,
+    program_version,
+)
 from napari_ovam.project.index import (
+    BACKUP,
     INDEX,
+    Index,
     ProjectError,
     Sample,
     Status,
-    read_index,
+    mark_of,
     write_index,
 )
+from napari_ovam.project.merging import merge_indices
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
-    from os import PathLike
+    from collections.abc import Iterable, Iterator, Mapping
+    from pathlib import Path
 
 
 class ProjectStore:
-    """Samples and classes of a project folder, without their pixels.
-
-    Attributes
-    ----------
-    path
-        The folder.
-    classes
-        The class table. `save` writes its changes.
-    files
-        Where its files are.
-    notes
-        What opening found and mended, in sentences for a person.
-    """
+    """Samples and classes of a project folder, without their pixels."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -49,72 +49,22 @@ class ProjectStore:
         self.notes: list[str] = []
         self._samples: dict[str, Sample] = {}
         self._reserved: set[str] = set()
+        self._coming: dict[str, Sample] = {}  # their images are not written yet
         self._pending = False  # labels are to be rewritten for removed classes
+        self._seen = KnownFiles()
+        self._base: Index | None = None  # as last read or written; None before
+        self._mark = ""  # of the index's file at that time
         self._lock = threading.RLock()  # held while files are written
-        self._names = threading.Lock()  # never held for long: the GUI asks for names
-
-    @classmethod
-    def create(cls, path: str | PathLike[str]) -> Self:
-        """Make a project in a new or empty folder.
-
-        Raises
-        ------
-        ProjectError
-            If the folder holds something, or is a file.
-        OSError
-            If it cannot be written.
-        """
-        path = Path(path)
-        if path.exists() and not path.is_dir():
-            raise ProjectError(f"{path} is a file: choose a folder for the project")
-        if path.is_dir() and any(path.iterdir()):
-            raise ProjectError(
-                f"{path} is not empty: open it if it is a project, or choose another "
-                "folder"
-            )
-        project = cls(path)
-        project.save()
-        return project
-
-    @classmethod
-    def open(cls, path: str | PathLike[str]) -> Self:
-        """Open a project folder, or the `project.json` in it.
-
-        A damaged `project.json` is replaced by its last good copy, and images that it
-        does not know are taken in; `notes` says so.
-
-        Raises
-        ------
-        ProjectError
-            If it is no project, cannot be recovered, or is of a newer version.
-        """
-        path = Path(path)
-        project = cls(path.parent if path.name == INDEX else path)
-        found = read_index(project.path)
-        project.classes, project._samples = found.classes, found.samples
-        project._pending = found.pending
-        try:
-            if found.note:
-                project.notes.append(found.note)
-                project.save()
-            if found.pending:
-                project._rewrite(no_progress)
-        except OSError as error:  # such as on a disk that can only be read
-            project.notes.append(f"It could not be written anew: {error}.")
-        project._look_around()
-        return project
+        self._depth = 0  # of `writing` within `writing`
+        self._memory = threading.RLock()  # never held for long: the GUI asks, changes
 
     # -- samples -----------------------------------------------------------------
 
     @property
     def samples(self) -> list[Sample]:
         """The samples in the order in which they came."""
-        return list(self._samples.values())
-
-    @property
-    def lock(self) -> threading.RLock:
-        """Held while files are written: hold it to look and write in one go."""
-        return self._lock
+        with self._memory:
+            return [*self._samples.values(), *self._coming.values()]
 
     def sample(self, name: str) -> Sample:
         """Return a sample.
@@ -124,15 +74,30 @@ class ProjectStore:
         ProjectError
             If there is none of that name.
         """
-        try:
-            return self._samples[name]
-        except KeyError:
-            raise ProjectError(f"{self.path} has no image {name!r}") from None
+        with self._memory:
+            found = self._samples.get(name) or self._coming.get(name)
+        if found is None:
+            raise ProjectError(f"{self.path} has no image {name!r}")
+        return found
+
+    def announce(
+        self, wanted: str, provenance: Mapping[str, Any] | None = None
+    ) -> Sample:
+        """Add a sample whose image `add_sample` writes later; return it.
+
+        Its name is like `wanted`, and no other sample has it or gets it. Until its
+        image is written it is known to this object alone.
+        """
+        name = self.reserve(wanted)
+        sample = Sample(name, provenance=provenance or {})
+        with self._memory:
+            self._coming[name] = sample
+        return sample
 
     def reserve(self, wanted: str) -> str:
         """Return a file name like `wanted` that no sample has or gets."""
-        plain = plain_name(wanted)
-        with self._names:
+        plain = safe_name(wanted)
+        with self._memory:
             taken = {name.casefold() for name in (*self._samples, *self._reserved)}
             name, number = plain, 1
             while name.casefold() in taken or self.files.image(name).exists():
@@ -148,135 +113,154 @@ class ProjectStore:
         status: Status | None = None,
         absent: Iterable[int] | None = None,
         provenance: Mapping[str, Any] | None = None,
+        write: bool = True,
     ) -> Sample:
-        """Set the status or absent classes of a sample, or add to its provenance."""
-        with self._lock:
+        """Set the status or absent classes of a sample, or add to its provenance.
+
+        Without `write` it returns at once, and `save` writes it.
+        """
+        if status is not None and status not in get_args(Status):
+            raise ProjectError(
+                f"{name}: the status {status!r} is none of {get_args(Status)}"
+            )
+        with self.writing() if write else nullcontext():
+            old, new = self._change(name, status, absent, provenance or {})
+            if write and new != old:
+                try:
+                    self.save()
+                except BaseException:  # else another try would find nothing to do
+                    self._put(old)
+                    raise
+        return new
+
+    def _change(
+        self,
+        name: str,
+        status: Status | None,
+        absent: Iterable[int] | None,
+        provenance: Mapping[str, Any],
+    ) -> tuple[Sample, Sample]:
+        """Change a sample in memory; return it as it was and as it is."""
+        with self._memory:
             old = self.sample(name)
-            added = dict(provenance or {})
+            added = dict(provenance)
             if status is not None and status != old.status:
                 became = {"status": status, "at": now(), "version": program_version()}
                 added["history"] = [*old.provenance.get("history", ()), became]
-            if status is not None and status not in get_args(Status):
-                raise ProjectError(
-                    f"{name}: the status {status!r} is none of {get_args(Status)}"
-                )
             new = replace(
                 old,
                 status=status or old.status,
                 absent=old.absent if absent is None else tuple(sorted(set(absent))),
                 provenance={**old.provenance, **added},
             )
-            if new != old:
-                self._samples[name] = new
-                self.save()
-        return new
+            self._put(new)
+        return old, new
 
-    # -- classes -----------------------------------------------------------------
-
-    def merge_classes(
-        self, number: int, into: int, *, progress: Progress = no_progress
-    ) -> list[str]:
-        """Make a class part of another: its pixels get the other's id in all labels.
-
-        Its own id is not given again. A run that is cancelled or killed is ended when
-        the project is opened again; until then labels are read as if it was.
-
-        Parameters
-        ----------
-        number, into
-            Ids of classes.
-        progress
-            Called with (samples done, all samples); may raise `Cancelled`.
-
-        Returns
-        -------
-        list of str
-            The samples whose labels changed.
-
-        Raises
-        ------
-        ClassError
-            If there is no such class, or both are the same.
-        OSError
-            If a file cannot be written.
-        """
-        return self._remove_classes([number], into, progress)
-
-    def delete_class(
-        self,
-        number: int,
-        *,
-        keep_pixels: bool = False,
-        progress: Progress = no_progress,
-    ) -> list[str]:
-        """Remove a class: its pixels become background in all labels.
-
-        Parameters
-        ----------
-        number
-            Its id, which is not given again.
-        keep_pixels
-            Leave its pixels as they are: ids without a class, which exports refuse.
-        progress
-            As for `merge_classes`, with which it has all else in common.
-        """
-        return self._remove_classes([number], None if keep_pixels else 0, progress)
-
-    def delete_classes(
-        self, numbers: Iterable[int], *, progress: Progress = no_progress
-    ) -> list[str]:
-        """Remove several classes at once; all else as for `delete_class`."""
-        return self._remove_classes(list(numbers), 0, progress)
-
-    def _remove_classes(
-        self, numbers: Iterable[int], into: int | None, progress: Progress
-    ) -> list[str]:
-        with self._lock:
-            before = self.classes, self._samples, self._pending
-            self.classes = ClassTable.of(
-                self.classes, self.classes.last_id, self.classes.retired
-            )
-            try:
-                for number in numbers:
-                    if into:
-                        self.classes.merge(number, into)
-                    else:
-                        self.classes.remove(number, into)
-                    self._samples = {
-                        s.name: replace(
-                            s, absent=absent_after(s.absent, number, into or 0)
-                        )
-                        for s in self.samples
-                    }
-                self._pending = self._pending or into is not None
-                self.save()
-            except BaseException:
-                self.classes, self._samples, self._pending = before
-                raise
-        return self._rewrite(progress)
-
-    def _rewrite(self, progress: Progress) -> list[str]:
-        if not self._pending:
-            return []
-        changed = rewrite_labels(self, progress)
-        self._pending = False
-        self.save()
-        return changed
+    def _put(self, sample: Sample) -> None:
+        with self._memory:
+            known = sample.name in self._samples
+            (self._samples if known else self._coming)[sample.name] = sample
 
     # -- the index ---------------------------------------------------------------
 
-    def save(self) -> None:
-        """Write `project.json` and its copy."""
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Hold off all other writers, with what they wrote before taken in.
+
+        What is looked at and written inside goes together.
+
+        Raises
+        ------
+        ConflictError
+            If what another program wrote cannot be brought together with this.
+        OSError
+            If the folder is away or cannot be written.
+        """
         with self._lock:
+            if self._depth:
+                yield
+                return
+            self._check_there()
             self.make_folders()
-            program = f"napari-ovam {program_version()}"
-            write_index(
-                self.path, self.classes, self.samples, program, pending=self._pending
-            )
+            with write_lock(self.path):
+                self._take_in()
+                self._depth += 1
+                try:
+                    yield
+                finally:
+                    self._depth -= 1
+
+    def refresh(self) -> bool:
+        """Take in what another program wrote to the index; return whether it did.
+
+        What changed here and is not saved yet stays, as in `save`.
+        """
+        with self._lock:
+            self._check_there()
+            return self._take_in()
+
+    def save(self) -> None:
+        """Write `project.json` and its copy, with what others saved meanwhile.
+
+        Raises
+        ------
+        ConflictError
+            If both cannot be brought together; nothing is written then.
+        OSError
+            If the folder is away or cannot be written.
+        """
+        with self.writing():
+            index = self._index()
+            self._mark = write_index(self.path, index)
+            self._base = index
 
     def make_folders(self) -> None:
         """Make the folder and those in it, where they are missing."""
         self.files.make_folders()
+
+    def _index(self) -> Index:
+        """Return what this program knows, to compare with or to write."""
+        with self._memory:
+            return Index(
+                _copy(self.classes),
+                dict(self._samples),
+                self._pending,
+                f"napari-ovam {program_version()}",
+            )
+
+    def _read(self) -> None:
+        """Take what is on the disk, for a project that is opened."""
+        mark = mark_of(self.path)
+        for folder in ("labels", "tokens"):
+            self._seen.scan(self.path / folder)
+        found = read_index(self.path)
+        self._hold(found)
+        self._base, self._mark = replace(found, classes=_copy(found.classes)), mark
+
+    def _hold(self, index: Index) -> None:
+        self.classes.take_over(index.classes)
+        self._samples, self._pending = dict(index.samples), index.pending
+        self.notes += index.notes
+
+    def _take_in(self) -> bool:
+        mark = mark_of(self.path)
+        if mark == self._mark:
+            return False
+        theirs = read_index(self.path)
+        with self._memory, self.classes.changing:
+            self._hold(merge_indices(self._base or Index(), self._index(), theirs))
+        self._base, self._mark = replace(theirs, classes=_copy(theirs.classes)), mark
+        return True
+
+    def _check_there(self) -> None:
+        """Never make a folder anew that was there: its disk may be away."""
+        if self._base is not None and not any(
+            (self.path / name).is_file() for name in (INDEX, BACKUP)
+        ):
+            raise FileNotFoundError(
+                f"{self.path} is not there any more (its disk is away, or the folder "
+                "was moved): bring it back. Nothing was written"
+            )
 
     def _look_around(self) -> None:
         """Notice images that are gone, and take in those that nobody knows."""
@@ -286,23 +270,28 @@ class ProjectStore:
                 f"{len(gone)} images are missing from {self.path / 'images'}: "
                 f"{', '.join(gone[:3])}{' …' if len(gone) > 3 else ''}"
             )
-        new = sorted(name for name in found - set(self._samples) if _is_name(name))
-        for name in new:
+        left_out = find_left_out(self.path / "images", self._samples)
+        found -= {name for name in found if f"{name}.png" in left_out}
+        if left_out:
+            reasons = [f"{file}: {reason}" for file, reason in left_out.items()]
+            self.notes.append(
+                f"{len(reasons)} pictures in {self.path / 'images'} are left out: "
+                f"{'; '.join(reasons[:3])}{' …' if len(reasons) > 3 else ''}"
+            )
+        new = []
+        for name in sorted(found - set(self._samples)):
+            try:
+                check_name(name)
+            except ValueError as error:
+                if name[0] != ".":  # what a program that was killed left
+                    self.notes.append(f"images/{name}.png is left out: {error}.")
+                continue
+            new.append(name)
             labelled = self.files.labels(name).is_file()
             self._samples[name] = Sample(name, "edited" if labelled else "new")
         if new:
             self.notes.append(f"{len(new)} images were found and added.")
 
 
-def plain_name(wanted: str) -> str:
-    """Return a short file name, without an ending, for any text."""
-    plain = re.sub(r"[^\w-]+", "-", wanted).strip("-_")
-    return plain.encode(errors="ignore")[:80].decode(errors="ignore") or "image"
-
-
-def _is_name(name: str) -> bool:
-    try:
-        check_name(name)
-    except ValueError:
-        return False
-    return True
+def _copy(table: ClassTable) -> ClassTable:
+    return ClassTable.of(table, table.last_id, table.retired)

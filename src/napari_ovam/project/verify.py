@@ -16,17 +16,19 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from napari_ovam.base.hashing import hash_file
 from napari_ovam.base.ids import BACKGROUND, IGNORE
 from napari_ovam.base.progress import Progress, no_progress
 from napari_ovam.datasets.exporters.report import INDEX as EXPORT_INDEX
-from napari_ovam.images.png import PngError, png_size, read_ids, read_rgb
+from napari_ovam.images.files import image_size, read
+from napari_ovam.images.png import PngError, read_ids
+from napari_ovam.project.by_hand import read_index
 from napari_ovam.project.files import (
     ProjectFiles,
-    hash_file,
     hash_ids,
     read_about_labels,
 )
-from napari_ovam.project.index import BACKUP, INDEX, ProjectError, read_index
+from napari_ovam.project.index import BACKUP, INDEX, ProjectError
 from napari_ovam.segmentation.instances.files import instances_path, load_instances
 
 if TYPE_CHECKING:
@@ -116,8 +118,8 @@ def _check_project(path: Path, found: _Findings, progress: Progress) -> None:
         found.wrong(INDEX, str(error))
         return
     found.checked += 1
-    if index.note:
-        found.wrong(INDEX, f"{index.note} Open the project to mend it")
+    for note in index.notes:
+        found.problems.append(f"{note} Open the project to mend it")
     if index.pending:
         found.note(INDEX, "classes were merged or deleted: opening it ends that")
     files = ProjectFiles(path)
@@ -178,9 +180,9 @@ def _check_image(
         if digest:
             # Unchanged files are whole: their pixels need not be decoded.
             if hash_file(path) == digest:
-                return png_size(path)
+                return image_size(path)
             found.wrong(place, "was changed since it was added")
-        height, width, _ = read_rgb(path).shape
+        height, width, _ = read(path).shape
     except (PngError, OSError) as error:
         found.wrong(place, f"cannot be read: {error}")
         return None

@@ -1,15 +1,14 @@
 """From a trace to the labels of all classes: one rule for panel, demo and commands.
 
 A class is found by its phrase, or by its optimized token and its phrase together. Its
-map is made of the trace's fine layers and stretched to its own range; its borders are
-moved to edges of the image; the class with the largest map over its threshold gets the
-pixel.
+map is made of the trace's fine layers and stretched to its own range; the maps of all
+classes become probabilities that follow the image, and the class with the highest one
+over its threshold gets the pixel.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -26,11 +25,8 @@ if TYPE_CHECKING:
 LAYERS = ("fine", "all")
 """What a map is made of: see `Trace.fine`."""
 
-REFINE = "walk"
-"""How borders follow the image unless told: a name in `refine.REFINEMENTS`."""
-
-# Refined maps by class id: of which map, how, and what came out.
-RefinedMaps = dict[int, tuple["NDArray[np.float32]", str, "NDArray[np.float32]"]]
+THRESHOLD = 0.5
+"""The probability from which a pixel is a class's, unless told."""
 
 # A threshold of 0 takes every pixel, and nothing can be divided by it.
 _LEAST_THRESHOLD = 1e-6
@@ -93,52 +89,12 @@ def class_maps(
     }
 
 
-def refined_maps(
-    maps: Mapping[int, NDArray[np.float32]],
-    image: NDArray[np.uint8],
-    method: str = REFINE,
-    known: RefinedMaps | None = None,
-) -> dict[int, NDArray[np.float32]]:
-    """Return maps whose borders follow the image, by class id.
-
-    Parameters
-    ----------
-    maps
-        (H, W) by class id.
-    image
-        (H, W, 3) uint8.
-    method
-        A name in `napari_ovam.segmentation.refine.REFINEMENTS`, or empty for none.
-    known
-        What earlier calls made of this image's maps, which saves doing it twice;
-        what is new is added.
-    """
-    if not method:
-        return dict(maps)
-    from napari_ovam.segmentation.refine import refine
-
-    known = {} if known is None else known
-    new = {}
-    for number, values in maps.items():
-        old = known.get(number)
-        if old is None or old[0] is not values or old[1] != method:
-            new[number] = values
-    if new:
-        # Together: what depends on the image alone is done once.
-        found = refine(np.stack(list(new.values())), image, method)
-        for (number, values), fine in zip(new.items(), found, strict=True):
-            known[number] = values, method, fine
-    return {number: known[number][2] for number in maps}
-
-
 def class_labels(
     maps: Mapping[int, NDArray[np.float32]],
     thresholds: Mapping[int, float | None],
     image: NDArray[np.uint8],
     *,
-    refine: str = REFINE,
     options: Mapping[str, Any] | None = None,
-    known: RefinedMaps | None = None,
 ) -> NDArray[np.uint8] | NDArray[np.uint16]:
     """Turn maps by class id into class ids, (H, W), 0 for the background.
 
@@ -147,14 +103,12 @@ def class_labels(
     maps
         As from `class_maps`.
     thresholds
-        From 0 to 1 by class id, None for `automatic_threshold` of the refined map; a
-        class that is not in it gets no pixel.
+        The probability from which a pixel is the class's, 0 to 1 by class id, None for
+        `THRESHOLD`; a class that is not in it gets no pixel.
     image
         (H, W, 3) uint8.
-    refine, known
-        As for `refined_maps`.
     options
-        Further fields of `LabelSettings`; what is left out is as in `labels.MEASURED`.
+        Further fields of `LabelSettings`.
 
     Raises
     ------
@@ -164,34 +118,31 @@ def class_labels(
     ids = sorted(set(maps) & set(thresholds))
     if not ids:
         return np.zeros(image.shape[:2], np.uint8)
-    maker = label_maker({i: maps[i] for i in ids}, image, refine=refine, known=known)
+    maker = label_maker({i: maps[i] for i in ids}, image)
     labels: NDArray[Any] = maker.labels(label_settings(thresholds, ids, options))
     return labels
 
 
 def label_maker(
-    maps: Mapping[int, NDArray[np.float32]],
-    image: NDArray[np.uint8],
-    *,
-    refine: str = REFINE,
-    known: RefinedMaps | None = None,
+    maps: Mapping[int, NDArray[np.float32]], image: NDArray[np.uint8]
 ) -> LabelMaker:
     """Return what labels an image again and again, as while a threshold is dragged.
 
-    Its ids are those of the maps, in ascending order. With `label_settings` it gives
-    what `class_labels` does, in some 20 ms at 1024x1024; keep it as long as the maps
-    stay.
+    Its ids are those of the maps, in ascending order, its maps their probabilities.
+    With `label_settings` it gives what `class_labels` does, in some 10 ms at
+    1024x1024; keep it as long as the maps stay.
 
     Parameters
     ----------
-    maps, image, refine, known
+    maps, image
         As for `class_labels`; at least one map.
     """
     from napari_ovam.segmentation.labels import LabelMaker
+    from napari_ovam.segmentation.probabilities import class_probabilities
 
-    fine = refined_maps(maps, image, refine, known)
-    ids = sorted(fine)
-    return LabelMaker(np.stack([fine[i] for i in ids]), ids=ids, image=image)
+    ids = sorted(maps)
+    found = class_probabilities(np.stack([maps[i] for i in ids]), image)
+    return LabelMaker(found, ids=ids, image=image)
 
 
 def label_settings(
@@ -213,13 +164,13 @@ def label_settings(
     ValueError
         If a threshold or option is out of its range.
     """
-    from napari_ovam.segmentation.labels import MEASURED
+    from napari_ovam.segmentation.labels import LabelSettings
 
     limits = tuple(
-        "otsu" if (level := thresholds[i]) is None else max(level, _LEAST_THRESHOLD)
+        THRESHOLD if (level := thresholds[i]) is None else max(level, _LEAST_THRESHOLD)
         for i in ids
     )
-    return replace(MEASURED, **{**(options or {}), "threshold": limits})
+    return LabelSettings(**{**(options or {}), "threshold": limits})
 
 
 def class_iou(
@@ -230,7 +181,6 @@ def class_iou(
     *,
     threshold: float | None = None,
     layers: str = "fine",
-    refine: str = REFINE,
 ) -> float:
     """Return how well a class alone is found: the IoU of its labels and a target.
 
@@ -240,11 +190,11 @@ def class_iou(
         As for `class_map`.
     target
         (H, W), 0, 1, and 255 for unsure, as from `labels_to_target`.
-    image, threshold, refine
+    image, threshold
         As for `class_labels`.
     """
     from napari_ovam.attention.targets import iou
 
     maps = {1: class_map(trace, tokens, layers)}
-    labels = class_labels(maps, {1: threshold}, image, refine=refine)
+    labels = class_labels(maps, {1: threshold}, image)
     return iou(labels == 1, target)

@@ -1,8 +1,7 @@
-"""Sharper maps: along the model's own self-attention, or the edges of the image.
+"""Sharper maps: along what the picture shows, or the model's own self-attention.
 
-Each step takes maps (P, H, W) and returns such maps, so that steps compose:
-``refine(propagate(maps, trace), image)``. None changes a flat map or leaves the range
-of the map that it was given. docs/quality.md says what each is worth.
+`pixel_adaptive` and `GuidedFilter` work on small pictures (a few hundred pixels a
+side), for all maps of a picture at once; `probabilities` puts them together.
 """
 
 from __future__ import annotations
@@ -11,187 +10,168 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from scipy.ndimage import uniform_filter
-from skimage.color import rgb2lab
-from skimage.segmentation import slic
 from torch import Tensor
 from torch.nn import functional
 
-from napari_ovam.segmentation.random_walker import Walks
-
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Iterable
 
     from numpy.typing import NDArray
 
     from napari_ovam.attention.trace import SelfTrace, Trace
 
-# Squared differences in colour at which an edge counts: about 10 units of CIE Lab.
-_LAB_SCALE = 100.0
-# The least that neighbours are tied together, however different they look.
-_LEAST_TIE = 1e-4
+# What `GuidedFilter.enlarge` has in memory at a time: values of a strip of rows.
+_STRIP = 4_000_000
 
 
-def refine(
-    maps: NDArray[Any],
-    image: NDArray[np.uint8],
-    method: str = "walk",
-    **options: Any,
-) -> NDArray[np.float32]:
-    """Move the borders of maps to edges of the image.
+def pixel_adaptive(
+    maps: Tensor,
+    picture: Tensor,
+    *,
+    dilations: tuple[int, ...] = (1, 2, 4, 8),
+    rounds: int = 6,
+) -> Tensor:
+    """Average maps over neighbours that look alike, a few times.
+
+    Pixel-adaptive mask refinement (Araslanov & Roth, CVPR 2020, section 3.3): each
+    pixel takes the mean of 8 neighbours at each of several distances, weighted by a
+    softmax of the difference in colour over the local standard deviation. It reaches
+    some ten pixels, so that small objects stay where they are.
 
     Parameters
     ----------
     maps
-        Shape (P, H, W), or (H, W) for one, as from `phrase_map`.
-    image
-        RGB, shape (H, W, 3), the image that the maps belong to.
-    method
-        A name in `REFINEMENTS`: "walk", "superpixels" or "guided".
-    **options
-        Of the method: see `walk`, `superpixels` and `guided`.
-
-    Returns
-    -------
-    ndarray
-        The maps, of the shape that was given, within the range of each map.
-
-    Raises
-    ------
-    ValueError
-        If the method is unknown, shapes do not fit, a map holds NaN, or an option is
-        out of its range.
+        Shape (P, h, w).
+    picture
+        Shape (3, h, w), from 0 to 1.
+    dilations
+        Distances of the neighbours in pixels.
+    rounds
+        How often.
     """
-    if method not in REFINEMENTS:
-        raise ValueError(f"method is {method!r}: give one of {sorted(REFINEMENTS)}")
-    found = np.asarray(maps)
-    stack = _checked_maps(found[None] if found.ndim == 2 else found)
-    if np.shape(image) != (*stack.shape[1:], 3) or image.dtype != np.uint8:
-        raise ValueError(
-            f"the image is {getattr(image, 'dtype', None)} of shape "
-            f"{np.shape(image)}: the maps want an RGB image (uint8) of "
-            f"{(*stack.shape[1:], 3)}"
-        )
-    refined = REFINEMENTS[method](stack, image, **options)
-    low, high = stack.min((1, 2), keepdims=True), stack.max((1, 2), keepdims=True)
-    result: NDArray[np.float32] = np.clip(refined, low, high).astype(np.float32)
-    return result.reshape(found.shape)
+    places = [
+        (d * down, d * right)
+        for d in dilations
+        for down in (-1, 0, 1)
+        for right in (-1, 0, 1)
+        if down or right
+    ]
+    weights = torch.empty(len(places), *picture.shape[1:])
+    around = _moved(picture, places)
+    count = len(places) + 1
+    mean = (sum(around) + picture) / count
+    spread = sum(((each - mean) ** 2 for each in around), (picture - mean) ** 2)
+    spread = (spread / (count - 1)).sqrt() * 0.1 + 1e-8  # 0.1 as in the paper
+    for weight, each in zip(weights, around, strict=True):
+        weight.copy_(-((picture - each).abs() / spread).mean(0))
+    weights = weights.softmax(0)
+    for _ in range(rounds):
+        total = torch.zeros_like(maps)
+        for weight, each in zip(weights, _moved(maps, places), strict=True):
+            total.addcmul_(each, weight)
+        maps = total
+    return maps
 
 
-def walk(
-    maps: NDArray[np.float32],
-    image: NDArray[np.uint8],
-    *,
-    reach: float = 0.012,
-    tolerance: float = 3e-3,
-) -> NDArray[np.float32]:
-    """Let maps flow between pixels that look alike: random walks with a prior.
+def _moved(values: Tensor, places: list[tuple[int, int]]) -> list[Tensor]:
+    """Return views of (C, h, w), each moved by (down, right); edges are repeated."""
+    reach = max(max(map(abs, place)) for place in places)
+    height, width = values.shape[1:]
+    padded = functional.pad(values[None], (reach,) * 4, mode="replicate")[0]
+    return [
+        padded[:, reach + y : reach + y + height, reach + x : reach + x + width]
+        for y, x in places
+    ]
 
-    The result x minimizes sum (x - map)^2 + r * sum w (x_i - x_j)^2 over neighbouring
-    pixels, with w = exp(-|colour difference|^2 / 100) in CIE Lab and r = reach * H * W:
-    each pixel takes the map's mean over where walks from it end that hardly cross
-    edges (the random walker with a prior of Grady, CVPR 2005, for each map alone).
+
+class GuidedFilter:
+    """The guided filter with a colour picture as its guide.
+
+    Values become locally linear in the colours, so that their edges are the picture's
+    (He, Sun & Tang, TPAMI 2013, equations 14 to 16); found on a small picture, the
+    linear functions hold on the large one as well (He & Sun, Fast Guided Filter,
+    arXiv 1505.00996).
 
     Parameters
     ----------
-    reach
-        Above 0: the share of the image's area that a walk roams, about, where nothing
-        is in its way.
-    tolerance
-        Above 0: the error at which `Walks.solve` stops, by the map's deviation.
-    """
-    _check_positive(reach=reach, tolerance=tolerance)
-    lab = rgb2lab(image.astype(np.float32) / 255)
-    area = reach * maps[0].size
-    right, down = (
-        area
-        * (np.exp(-(np.diff(lab, axis=axis) ** 2).sum(2) / _LAB_SCALE) + _LEAST_TIE)
-        for axis in (1, 0)
-    )
-    walks = Walks(right.astype(np.float32), down.astype(np.float32))
-    return np.stack([walks.solve(each, tolerance) for each in maps])
-
-
-def superpixels(
-    maps: NDArray[np.float32],
-    image: NDArray[np.uint8],
-    *,
-    sizes: tuple[float, ...] = (40.0, 80.0, 160.0),
-    compactness: float = 8.0,
-) -> NDArray[np.float32]:
-    """Average maps over superpixels (SLIC, Achanta et al., TPAMI 2012).
-
-    Parameters
-    ----------
-    sizes
-        Pixels in a superpixel, about; the results of several are averaged.
-    compactness
-        Above 0: the higher, the squarer the superpixels.
-    """
-    _check_positive(compactness=compactness, **{f"size {s!r}": s for s in sizes})
-    if not sizes:
-        raise ValueError("sizes is empty: give at least one")
-    total = np.zeros(maps.shape, np.float64)
-    for size in sizes:
-        parts = slic(
-            image,
-            n_segments=max(1, round(maps[0].size / size)),
-            compactness=compactness,
-            start_label=0,
-        ).ravel()
-        counts = np.maximum(np.bincount(parts), 1)
-        for i, each in enumerate(maps):
-            total[i] += (np.bincount(parts, each.ravel()) / counts)[parts].reshape(
-                each.shape
-            )
-    return (total / len(sizes)).astype(np.float32)
-
-
-def guided(
-    maps: NDArray[np.float32],
-    image: NDArray[np.uint8],
-    *,
-    radius: int = 4,
-    smoothness: float = 1e-4,
-) -> NDArray[np.float32]:
-    """Make maps locally linear in the image's colours: the guided filter.
-
-    He, Sun & Tang, TPAMI 2013, equations 14 to 16, with a colour image as the guide.
-
-    Parameters
-    ----------
+    picture
+        Shape (3, h, w), from 0 to 1.
     radius
-        Half the window, in pixels, at least 1.
+        Half the window, in pixels.
     smoothness
-        Above 0, the epsilon of the paper for colours from 0 to 1: variance below it
-        is no edge.
+        The papers' epsilon: variance of colours below it is no edge.
     """
-    _check_positive(smoothness=smoothness, radius=radius)
 
-    def mean(values: NDArray[Any]) -> NDArray[Any]:
-        sizes = (2 * int(radius) + 1,) * 2 + (1,) * (values.ndim - 2)
-        averaged: NDArray[Any] = uniform_filter(values, sizes, mode="nearest")
-        return averaged
+    def __init__(
+        self, picture: Tensor, radius: int = 4, smoothness: float = 1e-3
+    ) -> None:
+        self._picture, self._radius = picture, radius
+        self._mean = self._box(picture)
+        products = self._box((picture[:, None] * picture[None]).flatten(0, 1))
+        spread = products.unflatten(0, (3, 3)) - self._mean[:, None] * self._mean
+        (a, b, c), (_, d, e), (_, _, f) = (
+            spread + smoothness * torch.eye(3)[..., None, None]
+        )
+        # The inverse of a symmetric 3 x 3 matrix, for all pixels at once.
+        rows = (
+            (d * f - e * e, c * e - b * f, b * e - c * d),
+            (c * e - b * f, a * f - c * c, b * c - a * e),
+            (b * e - c * d, b * c - a * e, a * d - b * b),
+        )
+        determinant = a * rows[0][0] + b * rows[0][1] + c * rows[0][2]
+        self._inverse = torch.stack([torch.stack(row) for row in rows]) / determinant
 
-    guide = image / 255.0
-    average = mean(guide)
-    spread = mean(guide[..., :, None] * guide[..., None, :])
-    spread = spread - average[..., :, None] * average[..., None, :]
-    spread = spread + smoothness * np.eye(3)
-    refined = []
-    for each in maps.astype(np.float64):
-        shared = mean(guide * each[..., None]) - average * mean(each)[..., None]
-        slope = np.linalg.solve(spread, shared[..., None])[..., 0]
-        offset = mean(each) - (slope * average).sum(-1)
-        refined.append((mean(slope) * guide).sum(-1) + mean(offset))
-    return np.stack(refined).astype(np.float32)
+    def __call__(self, values: Tensor) -> Tensor:
+        """Return values (P, h, w) that follow the picture."""
+        slopes, offsets = self._linear(values)
+        return (slopes * self._picture).sum(1) + offsets
+
+    def enlarge(self, values: Tensor, image: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Return values (P, h, w) as (P, H, W), their edges those of an image."""
+        slopes, offsets = self._linear(values)
+        linear = torch.cat([slopes.flatten(0, 1), offsets])[None]
+        height, width = image.shape[:2]
+        result = np.empty((len(values), height, width), np.float32)
+        step = max(1, _STRIP // (width * linear.shape[1]))
+        rows = (torch.arange(height) + 0.5) * linear.shape[2] / height - 0.5
+        for start in range(0, height, step):
+            strip = _rows(linear, rows[start : start + step])
+            strip = functional.interpolate(
+                strip, (strip.shape[2], width), mode="bilinear", align_corners=False
+            )[0]
+            colors = torch.from_numpy(image[start : start + step].astype(np.float32))
+            colors = colors.permute(2, 0, 1) / 255
+            part = strip[3 * len(values) :]
+            for number, each in enumerate(part):
+                for channel, color in zip(strip[3 * number :], colors, strict=False):
+                    each.addcmul_(channel, color)
+            result[:, start : start + step] = part.clamp(0, 1).numpy()
+        return result
+
+    def _linear(self, values: Tensor) -> tuple[Tensor, Tensor]:
+        """Return slopes (P, 3, h, w) and offsets (P, h, w), averaged over windows."""
+        mean = self._box(values)
+        shared = (
+            torch.stack([self._box(self._picture * each) for each in values])
+            - mean[:, None] * self._mean
+        )
+        slopes = torch.stack([(self._inverse * each).sum(1) for each in shared])
+        offsets = mean - (slopes * self._mean).sum(1)
+        smooth = self._box(slopes.flatten(0, 1)).unflatten(0, slopes.shape[:2])
+        return smooth, self._box(offsets)
+
+    def _box(self, values: Tensor) -> Tensor:
+        padded = functional.pad(values[None], (self._radius,) * 4, mode="replicate")
+        return functional.avg_pool2d(padded, 2 * self._radius + 1, 1)[0]
 
 
-REFINEMENTS: Mapping[str, Callable[..., NDArray[np.float32]]] = {
-    "walk": walk,
-    "superpixels": superpixels,
-    "guided": guided,
-}
+def _rows(values: Tensor, places: Tensor) -> Tensor:
+    """Return rows of (1, C, h, w) at places between them, linearly."""
+    places = places.clamp(0, values.shape[2] - 1)
+    low = places.long().clamp(max=max(values.shape[2] - 2, 0))
+    share = (places - low)[:, None]
+    high = (low + 1).clamp(max=values.shape[2] - 1)
+    return values[:, :, low] * (1 - share) + values[:, :, high] * share
 
 
 def propagate(
@@ -301,9 +281,3 @@ def _checked_maps(maps: NDArray[Any]) -> NDArray[np.float32]:
     if not np.isfinite(floats).all():
         raise ValueError("a map holds NaN or infinite values")
     return floats
-
-
-def _check_positive(**values: float) -> None:
-    for name, value in values.items():
-        if not 0 < value < np.inf:
-            raise ValueError(f"{name} is {value!r}: give a number above 0")

@@ -44,15 +44,16 @@ def uncertainty(
 ) -> NDArray[np.float32]:
     """Return how close each pixel is to another label, 0 to 1.
 
-    Each class has its map over its threshold as a score, the background has 1; with a
-    and b the two highest, the uncertainty is 1 - (a - b) / (a + b).
+    Each class has its probability over its threshold as a score, the background what
+    the highest class leaves over one less that threshold; with a and b the two highest
+    scores, the uncertainty is 1 - (a - b) / (a + b).
 
     Parameters
     ----------
     maps
-        Shape (P, H, W), as the labels were made of, from 0 up.
+        Shape (P, H, W), as the labels were made of, from 0 to 1: probabilities.
     thresholds
-        Above 0, one for all or one a class.
+        Above 0, up to 1, one for all or one a class.
 
     Returns
     -------
@@ -73,9 +74,15 @@ def uncertainty(
             f"thresholds are {thresholds!r}: give one above 0, or one for each of "
             f"{len(maps)} maps"
         )
-    levels = np.broadcast_to(levels, len(maps))[:, None, None]
-    scores = np.concatenate([np.ones_like(maps[:1]), maps / levels])
-    second, first = np.partition(scores, -2, axis=0)[-2:]
+    first = np.zeros(maps.shape[1:], np.float32)
+    second, left = np.zeros_like(first), np.ones_like(first)
+    for each, level in zip(maps, np.broadcast_to(levels, len(maps)), strict=True):
+        score = each / level
+        np.minimum(left, (1 - each) / max(1 - level, 1e-6), out=left)
+        np.maximum(second, np.minimum(first, score), out=second)
+        np.maximum(first, score, out=first)
+    np.maximum(second, np.minimum(first, left), out=second)
+    np.maximum(first, left, out=first)
     result: NDArray[np.float32] = 1 - (first - second) / (first + second)
     return result
 

@@ -2,29 +2,28 @@
 
 from __future__ import annotations
 
+import sys
 import tempfile
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_ovam.attention.trace import ModelMismatchError, TraceSettings
-from napari_ovam.attention.trace_files import load_trace, save_trace
+from napari_ovam.attention.trace_cache import TraceCache
 from napari_ovam.base.ids import IGNORE
-from napari_ovam.diffusion.image_traces import trace_image
-from napari_ovam.diffusion.phrases import text_encoder_hash
 from napari_ovam.segmentation.class_maps import seen
+from napari_ovam.workflows.sample_trace import sample_trace
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Sequence
 
     from numpy.typing import NDArray
 
-    from napari_ovam.attention.trace import Trace
+    from napari_ovam.attention.trace import Trace, TraceSettings
     from napari_ovam.project import Project
 
+_ROOM = 1_000_000_000  # bytes
 FEW = 5
 """Of fewer images than this each is left out once."""
 
@@ -67,44 +66,27 @@ class Examples(AbstractContextManager["Examples"]):
         self.project, self.pipe = project, pipe
         self._layers, self._settings, self._check = layers, settings, check
         self._folder = tempfile.TemporaryDirectory(prefix="napari-ovam-traces-")
-        self._numbers: dict[str, int] = {}
+        self._cache = TraceCache()
+        if self._cache.limit < _ROOM:  # each is asked for several times
+            self._cache = TraceCache(self._folder.name, sys.maxsize)
 
     def __exit__(self, *_: object) -> None:
         self._folder.cleanup()
 
     def __getitem__(self, name: str) -> Example:
-        labels = self.project.load_labels(name)
+        labels = self.project.load_labels(name, to_edit=False)
         if labels is None:
             raise OSError(f"the labels of {name} are gone from {self.project.path}")
         image = self.project.load_image(name)
-        trace = seen(self._trace(name, image), self._layers)
-        return Example(image, labels, trace)
-
-    def _trace(self, name: str, image: NDArray[np.uint8]) -> Trace:
-        saved = self.project.trace_path(name)
-        if saved.is_file():
-            trace, model = load_trace(saved), text_encoder_hash(self.pipe)
-            if trace.model and model and trace.model != model:
-                raise ModelMismatchError(
-                    f"the trace of {name!r} belongs to the text encoder {trace.model}, "
-                    f"this one is {model}: load that model, or remove {saved} to "
-                    "have the image traced anew"
-                )
-            if trace.image_size == image.shape[:2]:
-                return trace
-        number = self._numbers.setdefault(name, len(self._numbers))
-        path = Path(self._folder.name) / f"{number}.safetensors"
-        if not path.is_file():
-            prompt = str((self.project.settings(name) or {}).get("prompt") or "")
-            made = trace_image(
-                self.pipe,
-                image,
-                prompt=prompt,
-                trace=self._settings,
-                progress=lambda *_: self._check(),
-            )
-            save_trace(seen(made.trace, self._layers), path)
-        return load_trace(path)
+        trace = sample_trace(
+            self.project,
+            name,
+            self.pipe,
+            trace=self._settings,
+            cache=self._cache,
+            progress=lambda *_: self._check(),
+        )
+        return Example(image, labels, seen(trace, self._layers))
 
 
 def usable_images(
@@ -120,7 +102,7 @@ def usable_images(
         if sample.status != "accepted":
             continue
         try:
-            labels, image = project.load_labels(sample.name), None
+            labels, image = project.load_labels(sample.name, to_edit=False), None
             if labels is not None:
                 image = project.load_image(sample.name)
         except (ValueError, OSError) as error:

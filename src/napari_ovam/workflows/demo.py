@@ -26,9 +26,9 @@ from napari_ovam.diffusion.generation import generate
 from napari_ovam.diffusion.image_traces import trace_image
 from napari_ovam.diffusion.phrases import encode_phrase
 from napari_ovam.diffusion.pipelines import load_pipeline
+from napari_ovam.images.overlay import heat, overlay, sheet
 from napari_ovam.scenes import Scene, load_scenes
 from napari_ovam.segmentation.class_maps import class_labels, class_map, class_maps
-from napari_ovam.workflows.overview import heat, overlay, sheet
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
     from napari_ovam.attention.tokens import Token
     from napari_ovam.attention.trace import Trace
-    from napari_ovam.workflows.overview import Panel
+    from napari_ovam.images.overlay import Panel
 
 _PROMPT, _PHRASES, _SEED = "a cat and a hat on the grass", ("cat", "hat"), 1
 _SCENE_CLASSES = ("cat", "car", "owl", "flower")

@@ -23,7 +23,8 @@ from napari_ovam.attention.tokens import TokenError, check_token
 from napari_ovam.attention.trace import ModelMismatchError, TraceSettings
 from napari_ovam.base.progress import Cancelled, Progress, no_progress
 from napari_ovam.diffusion.phrases import encode_phrase, text_space
-from napari_ovam.segmentation.class_maps import REFINE, class_iou
+from napari_ovam.project.class_tokens import give_token
+from napari_ovam.segmentation.class_maps import class_iou
 from napari_ovam.workflows.accepted import (
     FEW,
     Example,
@@ -64,7 +65,7 @@ class ImproveSettings:
     store
         Which tokens the classes get: those that are "better" than what they have,
         "always" or "never".
-    layers, refine
+    layers
         As in `ProposalSettings`.
     optimization
         As for `optimize_token`.
@@ -77,7 +78,6 @@ class ImproveSettings:
     seed: int = 0
     store: Store = "better"
     layers: str = "fine"
-    refine: str = REFINE
     optimization: OptimizationSettings | None = None
     trace: TraceSettings = field(default_factory=TraceSettings)
 
@@ -225,7 +225,8 @@ def improve_tokens(
                 continue
             better = found.after > found.before
             if settings.store == "always" or (settings.store == "better" and better):
-                found = replace(found, stored=_store(project, found, library))
+                given = give_token(project, found.id, found.token, library=library)
+                found = replace(found, stored=given)
             results.append(found)
     progress(report.total, report.total)
     return ImproveReport(tuple(results), skipped, failed)
@@ -287,8 +288,8 @@ def _improve(
         level = entry.threshold if bool(used) == (entry.source == "token") else None
         for name in outside or inside[:1]:
             found = examples[name]
-            before[name] = _score(entry, old, level, found, settings)
-            after[name] = _score(entry, (token, phrase), None, found, settings)
+            before[name] = _score(entry, old, level, found)
+            after[name] = _score(entry, (token, phrase), None, found)
     if 1 < len(names) == len(before):  # each was left out once
         inside = names
         token = _optimized(entry, phrase, inside, examples, settings, report)
@@ -351,7 +352,6 @@ def _score(
     tokens: Sequence[Token],
     threshold: float | None,
     example: Example,
-    settings: ImproveSettings,
 ) -> float:
     return class_iou(
         example.trace,
@@ -360,34 +360,4 @@ def _score(
         example.image,
         threshold=threshold,
         layers="all",  # the layers were chosen before
-        refine=settings.refine,
     )
-
-
-def _store(project: Project, found: Improvement, library: TokenLibrary | None) -> bool:
-    """Give a class its new token; return False where the class is gone by now."""
-    with project.lock:
-        if found.id not in project.classes:
-            return False
-        old = project.classes[found.id]
-        if library is not None and old.token is not None:
-            _keep(project, old.id, library)
-        # With the token, so that the index never speaks of one without the other.
-        project.classes.change(
-            old.id, source="token", thresholds={**old.thresholds, "token": None}
-        )
-        try:
-            project.save_token(old.id, found.token)
-        except BaseException:
-            project.classes.change(old.id, source=old.source, thresholds=old.thresholds)
-            raise
-    return True
-
-
-def _keep(project: Project, number: int, library: TokenLibrary) -> None:
-    try:
-        token = project.load_token(number)
-    except (TokenFileError, FileNotFoundError):
-        return  # damaged or gone: there is nothing to keep
-    if token is not None:
-        library.add(replace(token, name=project.classes[number].name))

@@ -6,7 +6,6 @@ it is done, so that a run that was killed or cancelled is gone on with by the ne
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any
@@ -15,12 +14,12 @@ import numpy as np
 
 from napari_ovam.attention.token_files import TokenFileError
 from napari_ovam.attention.tokens import Token, TokenError, check_token
-from napari_ovam.attention.trace import ModelMismatchError, Trace, TraceSettings
-from napari_ovam.attention.trace_files import TraceFileError, load_trace
+from napari_ovam.attention.trace import ModelMismatchError, TraceSettings
 from napari_ovam.base.progress import Progress, no_progress
-from napari_ovam.diffusion.image_traces import trace_image
-from napari_ovam.diffusion.phrases import encode_phrase, text_encoder_hash, text_space
-from napari_ovam.segmentation.class_maps import REFINE, class_labels, class_maps
+from napari_ovam.base.words import is_named
+from napari_ovam.diffusion.phrases import encode_phrase, text_space
+from napari_ovam.segmentation.class_maps import class_labels, class_maps
+from napari_ovam.workflows.sample_trace import sample_trace
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -28,9 +27,6 @@ if TYPE_CHECKING:
     from napari_ovam.datasets.classes import ProjectClass
     from napari_ovam.project import Project
     from napari_ovam.project.index import Status
-
-
-_WORDS = re.compile(r"\w+")
 
 
 class ProposalError(ValueError):
@@ -50,8 +46,6 @@ class ProposalSettings:
         Whether labels that a person edited, accepted or rejected are replaced, too.
     layers
         What maps are made of: see `class_maps.LAYERS`.
-    refine
-        How borders follow the image: a name in `refine.REFINEMENTS`, or empty.
     labels
         Further fields of `LabelSettings`, such as {"min_size": 20}.
     trace
@@ -66,7 +60,6 @@ class ProposalSettings:
     redo: bool = False
     overwrite: bool = False
     layers: str = "fine"
-    refine: str = REFINE
     labels: Mapping[str, Any] = field(default_factory=dict)
     trace: TraceSettings = field(default_factory=TraceSettings)
     keep_traces: bool = False
@@ -85,11 +78,27 @@ class ProposalReport:
         Images that were left as they are, and why.
     failed
         Images that could not be done, and why; the others were.
+    not_named
+        Names of classes that were not looked for in an image, as its prompt names
+        others.
     """
 
     proposed: tuple[str, ...]
     kept: Mapping[str, str]
     failed: Mapping[str, str]
+    not_named: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+    def notes(self) -> list[str]:
+        """Return which classes were not looked for, a sentence each."""
+        images: dict[str, list[str]] = {}
+        for image, classes in self.not_named.items():
+            for name in classes:
+                images.setdefault(name, []).append(image)
+        return [
+            f"{name!r} was not looked for in {len(where)} of the images, such as "
+            f"{where[0]}: their prompts name other classes."
+            for name, where in images.items()
+        ]
 
 
 def propose(
@@ -141,6 +150,7 @@ def propose(
     proposed: list[str] = []
     kept: dict[str, str] = {}
     failed: dict[str, str] = {}
+    not_named: dict[str, tuple[str, ...]] = {}
     wanted: list[str] = []
     for sample in chosen:
         reason = _why_kept(project, sample.name, settings)
@@ -155,7 +165,9 @@ def propose(
 
         report()
         try:
-            reason = _propose_one(project, pipe, name, sources, settings, report)
+            unnamed = _unnamed(project, name, sources) if settings.by_prompt else {}
+            looked = {i: s for i, s in sources.items() if i not in unnamed}
+            reason = _propose_one(project, pipe, name, looked, settings, report)
         except (ValueError, OSError, RuntimeError) as error:
             failed[name] = str(error)  # its labels and status are as they were
             continue
@@ -163,10 +175,12 @@ def propose(
             kept[name] = reason
         else:
             proposed.append(name)
+            if unnamed:
+                not_named[name] = tuple(unnamed.values())
             if written is not None:
                 written(name)
     progress(len(wanted), len(wanted))
-    return ProposalReport(tuple(proposed), kept, failed)
+    return ProposalReport(tuple(proposed), kept, failed, not_named)
 
 
 def class_sources(
@@ -208,52 +222,23 @@ def class_sources(
     return found
 
 
-def trace_of(
-    project: Project,
-    pipe: Any,
-    name: str,
-    image: np.ndarray[Any, np.dtype[np.uint8]],
-    settings: ProposalSettings,
-    progress: Progress = no_progress,
-) -> Trace:
-    """Return the saved trace of an image, or a new one of this model.
-
-    A saved trace that is damaged, of another size or of another text encoder is left
-    where it is and not used.
-    """
-    path = project.trace_path(name)
-    model = text_encoder_hash(pipe)
-    usable = True
-    if path.is_file():
-        try:
-            trace = load_trace(path)
-        except (TraceFileError, OSError):
-            usable = False
-        else:
-            usable = trace.model in ("", model)
-            if usable and trace.image_size == image.shape[:2]:
-                return trace
-    trace = trace_image(
-        pipe,
-        image,
-        prompt=_prompt(project, name),
-        trace=settings.trace,
-        progress=progress,
-    ).trace
-    if settings.keep_traces and usable:
-        project.save_trace(name, trace)
-    return trace
-
-
 def named_in(prompt: str, classes: Iterable[ProjectClass]) -> set[int]:
-    """Return the ids of the classes whose name or phrase a prompt holds, in words."""
-    said = f" {' '.join(_WORDS.findall(prompt.casefold()))} "
+    """Return the ids of the classes whose name or phrase a prompt has, in any form."""
+    return {
+        entry.id
+        for entry in classes
+        if is_named(entry.name, prompt) or is_named(entry.phrase, prompt)
+    }
 
-    def holds(text: str) -> bool:
-        words = " ".join(_WORDS.findall(text.casefold()))
-        return bool(words) and any(f" {words}{end} " in said for end in ("", "s", "es"))
 
-    return {entry.id for entry in classes if holds(entry.name) or holds(entry.phrase)}
+def _unnamed(project: Project, name: str, numbers: Iterable[int]) -> dict[int, str]:
+    """Return classes that a prompt does not name, where it names any, by their ids."""
+    named = named_in(_prompt(project, name), project.classes)
+    return {
+        entry.id: entry.name
+        for number in numbers
+        if named and number not in named and (entry := project.classes.get(number))
+    }
 
 
 def _prompt(project: Project, name: str) -> str:
@@ -279,6 +264,8 @@ def _why_kept(project: Project, name: str, settings: ProposalSettings) -> str:
         return status
     if status == "proposed" and not settings.redo:
         return "proposed already"
+    if project.labels_changed(name) or project.labels_are_foreign(name):
+        return "changed by another program"
     painted = project.load_painted(name)
     # A kill may have come between a person's strokes and their status.
     return "painted" if painted is not None and painted.any() else ""
@@ -295,30 +282,27 @@ def _propose_one(
     """Propose labels for one image; return why its old ones were kept, if they were."""
     image = project.load_image(name)
     absent = set(project.sample(name).absent)
-    if settings.by_prompt:
-        named = named_in(_prompt(project, name), project.classes)
-        absent |= set(sources) - named if named else set()
     tokens = {i: token for i, token in sources.items() if i not in absent}
-    trace = trace_of(project, pipe, name, image, settings, progress)
+    trace = sample_trace(
+        project,
+        name,
+        pipe,
+        trace=settings.trace,
+        keep=settings.keep_traces,
+        progress=progress,
+    )
     maps = class_maps(trace, tokens, settings.layers)
     # A person may have removed classes meanwhile.
     thresholds = {e.id: e.threshold for e in project.classes if e.id in maps}
-    labels = class_labels(
-        maps,
-        thresholds,
-        image,
-        refine=settings.refine,
-        options=settings.labels,
-    )
+    labels = class_labels(maps, thresholds, image, options=settings.labels)
     progress(0, 0)  # the last moment to cancel before something is written
     made_by = {
         "model": trace.model,
         "thresholds": {str(i): thresholds[i] for i in sorted(thresholds)},
         "sources": {str(i): _described(tokens[i]) for i in sorted(thresholds)},
-        "refine": settings.refine,
         "layers": settings.layers,
     }
-    with project.lock:  # else strokes that are saved meanwhile would be overwritten
+    with project.writing():  # else strokes that come meanwhile would be overwritten
         if reason := _why_kept(project, name, settings):
             return reason
         gone = ~np.isin(labels, [0, *(entry.id for entry in project.classes)])

@@ -11,10 +11,9 @@ import numpy as np
 from psygnal import Signal
 from qtpy.QtCore import QTimer
 
-from napari_ovam._qt.session.edits import UNTOUCHED
 from napari_ovam._qt.session.merging import as_project_classes, renumbered
 from napari_ovam.datasets.class_lists import add_classes, preset, read_class_list
-from napari_ovam.project.classes import absent_after, images_with
+from napari_ovam.project.class_changes import absent_after
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -202,7 +201,7 @@ class ClassChanges:
 
         def run(job: Job) -> int:
             session.saving.flush()
-            return len(images_with(project, numbers, job.progress))
+            return len(project.images_with(numbers, progress=job.progress))
 
         def returned(count: int) -> None:
             session.say("Answer below the class table; nothing is changed yet.")
@@ -293,11 +292,11 @@ class ClassChanges:
         session = self.session
         if session.closed or sample not in session.samples:
             return
-        if session.layers.painting(sample.key) or session.labels.job is not None:
+        if session.labels.job is not None:
             QTimer.singleShot(_PAUSE, partial(self._follow, sample, changes))
             return
         session.labels.take_edits(sample)  # which has them written as well
-        layer: Any = session.layers.find(sample.key, "labels")
+        layer = session.layers.labels(sample.key)
         if layer is not None and layer.selected_label in changes:
             first = next(iter(session.classes), None)
             into = changes[layer.selected_label]
@@ -361,8 +360,7 @@ class ClassChanges:
         for sample in session.samples:
             for number in numbers:
                 sample.maps.pop(number, None)
-                sample.refined.pop(number, None)
-                sample.levels.pop(number, None)
+                sample.probabilities.pop(number, None)
             keep = {entry.id for entry in session.classes} - set(numbers)
             session.layers.remove_maps(sample.key, keep)
 
@@ -392,8 +390,7 @@ def _holds(sample: LiveSample, numbers: Any) -> bool:
         return False
     wanted = np.zeros(2**16, bool)
     wanted[list(numbers)] = True
-    decided = edits.override[edits.override != UNTOUCHED]
-    return bool(wanted[edits.proposal].any() or wanted[decided].any())
+    return not edits.now.ids.isdisjoint(numbers) or bool(wanted[edits.proposal].any())
 
 
 def _were(numbers: Sequence[int], one: str = "was", several: str = "were") -> str:

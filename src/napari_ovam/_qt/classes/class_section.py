@@ -7,7 +7,6 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-import numpy as np
 from qtpy.QtCore import QPoint, Qt, QTimer
 from qtpy.QtGui import QColor
 from qtpy.QtWidgets import (
@@ -302,8 +301,7 @@ class ClassSection(Section):
         sample = self.session.current
         found: frozenset[int] = frozenset()
         if sample is not None and sample.edits is not None:
-            counts = np.bincount(sample.edits.labels.ravel())
-            found = frozenset(np.flatnonzero(counts).tolist())
+            found = sample.edits.now.ids
         if found != self.model.present:
             self.model.set_present(found)
             self._show_legend()

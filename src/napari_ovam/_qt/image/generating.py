@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 from psygnal import Signal
 
+from napari_ovam._qt.layers.placement import PLACEMENT
 from napari_ovam._qt.session import tasks
 from napari_ovam._qt.session.edits import Edits
 from napari_ovam._qt.session.state import LiveSample
+from napari_ovam.base.prompt_syntax import plain_prompt
 
-from .images import LOOK, SeveralPages, model_here, source_of, what_is_told
+from .images import LOOK, SeveralPages, model_here
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -49,11 +51,15 @@ class _Told:
     again: bool = False
 
     @classmethod
-    def of(cls, metadata: ImageMetadata | None, chosen: str) -> _Told:
+    def of(
+        cls, metadata: ImageMetadata | None, chosen: str, *, plain: bool = False
+    ) -> _Told:
         if metadata is None:
             return cls(None, None, "")
-        here = model_here(metadata.model, chosen) or ""
-        return cls(metadata, metadata.settings(), here)
+        settings = metadata.settings()
+        if plain and settings is not None:
+            settings = replace(settings, prompt=plain_prompt(settings.prompt)[0])
+        return cls(metadata, settings, model_here(metadata.model, chosen) or "")
 
     @property
     def ours(self) -> bool:
@@ -65,7 +71,7 @@ class _Told:
 
     @property
     def note(self) -> str:
-        return what_is_told(self.metadata) if self.metadata is not None else ""
+        return self.metadata.describe() if self.metadata is not None else ""
 
     @property
     def can_be_offered(self) -> bool:
@@ -82,6 +88,7 @@ class Images:
 
     reproducible = Signal(str, object)  # model, what makes a loaded image with it again
     reproduced = Signal(str)  # the model that did
+    syntax_found = Signal(str, object)  # what is no word of a prompt; loads without it
     pages_found = Signal(object)  # SeveralPages: one of them is to be chosen
 
     def __init__(self, session: Session) -> None:
@@ -155,6 +162,8 @@ class Images:
         prompt: str = "",
         look: Mapping[str, Any] | None = None,
         reproduce: bool | None = None,
+        plain: bool = False,
+        placement: Mapping[str, Any] | None = None,
     ) -> None:
         """Load an image and trace it.
 
@@ -172,6 +181,10 @@ class Images:
         reproduce
             Generate it again, for its exact trace. None does so with images of ours,
             and offers it where another tool names a model that is on this machine.
+        plain
+            Take weights and tags of other tools out of the prompt that the file names.
+        placement
+            Where the image lies in the world, as of `placement_of`.
         """
         wanted, labels = self.session.maps.wanted()
         choice = self.session.choice
@@ -186,7 +199,7 @@ class Images:
             except SeveralPages as several:
                 pages.append(several)  # returned, a job would take it for its error
                 return False
-            found = _Told.of(metadata, choice.model)
+            found = _Told.of(metadata, choice.model, plain=plain)
             told.append(found)
             shared = TraceSettings(), wanted, labels, job
             models = self.session.models
@@ -207,8 +220,10 @@ class Images:
             about: dict[str, Any] = {}
             if not found.again:
                 about = {"prompt": found.prompt or prompt, **(look or {})}
+            if placement:
+                about[PLACEMENT] = dict(placement)
             if found.metadata is not None and found.metadata.raw:
-                about["source"] = source_of(name, found.metadata)
+                about["source"] = found.metadata.as_source(name)
             self._add_made(made, name, loaded=not found.again, about=about)
 
         def done(same: bool) -> None:
@@ -220,6 +235,11 @@ class Images:
             if found.settings is not None:
                 self.session.settings_restored.emit(found.settings)
             again = partial(self.load, read, name, prompt=prompt, look=look)
+            taken = plain_prompt(found.prompt)[1]
+            if same and taken and not found.again:
+                self.syntax_found.emit(
+                    ", ".join(taken)[:300], partial(again, plain=True)
+                )
             if same:
                 if found.again and found.model:
                     self.reproduced.emit(found.model)

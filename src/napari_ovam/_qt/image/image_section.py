@@ -24,6 +24,7 @@ from qtpy.QtWidgets import (
 )
 
 from napari_ovam._qt.layers.layers import role_of
+from napari_ovam._qt.layers.placement import placement_of
 from napari_ovam._qt.session.settings import preferences
 from napari_ovam._qt.session.state import ModelChoice
 from napari_ovam._qt.widgets.section import (
@@ -35,6 +36,7 @@ from napari_ovam._qt.widgets.section import (
     small_button,
 )
 from napari_ovam.hub.recent import recent_models
+from napari_ovam.images.files import PICTURE_SUFFIXES
 
 from .images import read_image, reader_of_layer
 
@@ -52,10 +54,6 @@ if TYPE_CHECKING:
 
 _STABLE_DIFFUSION = "stable-diffusion-v1-5/stable-diffusion-v1-5"
 PROMPT = "a cat and a hat on the grass"
-_SUFFIXES = (
-    *(".png", ".jpg", ".jpeg", ".webp", ".avif", ".tif", ".tiff", ".bmp", ".gif"),
-    *(".ppm", ".pgm", ".jp2"),
-)
 _TILES = 16  # as in trace_image, which would import torch here
 _BRANCHES = {"conditional (DAAM)": "cond", "unconditional (OVAM)": "uncond"}
 
@@ -125,10 +123,17 @@ class ImageSection(Section):
         self.make_again.hide()
         self.box.addWidget(self.make_again)
         self._again: tuple[str, Callable[[], None]] | None = None
+        self.plain_prompt = button(
+            "Trace it with the plain words", "plain_prompt_button", self._load_plain
+        )
+        self.plain_prompt.hide()
+        self.box.addWidget(self.plain_prompt)
+        self._plain: Callable[[], None] = lambda: None
         self.setAcceptDrops(True)
         images = self.session.images
         listen(self, images.reproducible, self._offer_again)
         listen(self, images.reproduced, self._show_model)
+        listen(self, images.syntax_found, self._offer_plain)
         listen(self, images.pages_found, self._ask_page)
         listen(self, self.session.reproduction_differs, self._offer_trace)
         listen(self, self.session.settings_restored, self._restore)
@@ -249,7 +254,7 @@ class ImageSection(Section):
 
     def _browse_image(self, *_: Any) -> None:
         path, _filter = QFileDialog.getOpenFileName(
-            self, "Load an image", "", f"Images (*{' *'.join(_SUFFIXES)})"
+            self, "Load an image", "", f"Images (*{' *'.join(PICTURE_SUFFIXES)})"
         )
         if path:
             self.load_path(path)
@@ -265,11 +270,15 @@ class ImageSection(Section):
         read: Callable[[], tuple[Any, ImageMetadata | None]],
         name: str,
         prompt: str = "",
+        placement: dict[str, Any] | None = None,
     ) -> None:
         self._choose()
         self.trace_anyway.hide()
         self.make_again.hide()
-        self.session.images.load(read, name, prompt=prompt, look=self._look())
+        self.plain_prompt.hide()
+        self.session.images.load(
+            read, name, prompt=prompt, look=self._look(), placement=placement
+        )
 
     def _look(self) -> dict[str, Any]:
         fields = (self.noise_level, self.noise_seeds, self.flip, self.max_tiles)
@@ -315,13 +324,14 @@ class ImageSection(Section):
         self.load_layer(layer)
 
     def load_layer(self, layer: Image) -> None:
-        """Load an image from a layer."""
+        """Load an image from a layer; it lies in the world where the layer does."""
         try:
             pixels = reader_of_layer(layer)
         except ValueError as error:
             self.session.complain(error, "Nothing was changed.")
             return
-        self._load(lambda: (pixels(), None), layer.name)
+        placement = placement_of(layer)
+        self._load(lambda: (pixels(), None), layer.name, placement=placement)
 
     def _restore(self, settings: GenerationSettings) -> None:
         """Show the settings that an image was made with."""
@@ -356,6 +366,15 @@ class ImageSection(Section):
             self._choose()
             load()
 
+    def _offer_plain(self, taken: str, load: Callable[[], None]) -> None:
+        self._plain = load
+        self.plain_prompt.setToolTip(f"Without what the model reads as words: {taken}")
+        self.plain_prompt.show()
+
+    def _load_plain(self) -> None:
+        self.plain_prompt.hide()
+        self._plain()
+
     def _offer_trace(self, load: Callable[[], None]) -> None:
         self._differs = load
         self.trace_anyway.show()
@@ -380,4 +399,4 @@ def _dropped(data: QMimeData | None) -> list[Path]:
     """Return the image files among what is dropped."""
     urls = data.urls() if data is not None else []
     paths = [Path(url.toLocalFile()) for url in urls if url.isLocalFile()]
-    return [path for path in paths if path.suffix.lower() in _SUFFIXES]
+    return [path for path in paths if path.suffix.lower() in PICTURE_SUFFIXES]

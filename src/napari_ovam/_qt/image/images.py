@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from napari_ovam._qt.layers.placement import PLACEMENT
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
@@ -20,7 +22,7 @@ if TYPE_CHECKING:
 
 LOOK = ("noise_level", "noise_seeds", "flip", "max_tiles")
 """How the model looks at a loaded image: what `trace_image` takes."""
-ABOUT = ("prompt", "source", *LOOK)
+ABOUT = ("prompt", "source", PLACEMENT, *LOOK)
 """What a loaded sample's provenance says."""
 
 
@@ -164,33 +166,6 @@ def _stem(model: str) -> str:
     name = re.sub(r"\s*\[\w+\]$", "", model.strip())  # a short hash
     name = re.split(r"[\\/]", name)[-1].casefold()
     return re.sub(r"\.(safetensors|ckpt|pt|pth)$", "", name)
-
-
-def what_is_told(metadata: ImageMetadata) -> str:
-    """Return what a file says of how it was made, and what of it is not believed."""
-    words = [f"Made by {metadata.tool or 'an unnamed tool'}"]
-    if metadata.model:
-        words.append(f"with {metadata.model}")
-    if metadata.seed is not None:
-        words.append(f"from seed {metadata.seed}")
-    said = bool(metadata.tool or metadata.model or metadata.prompt)
-    text = " ".join(words) + "." if said else ""
-    if metadata.refused:
-        wrong = "; ".join(f"{name}: {why}" for name, why in metadata.refused.items())
-        text += f" Not believed: {wrong}."
-    return text.strip()
-
-
-def source_of(file: str, metadata: ImageMetadata) -> dict[str, Any]:
-    """Return what is kept of a file's words, as JSON: all of them, as they were."""
-    told = {
-        "file": file,
-        "tool": metadata.tool,
-        "model": metadata.model,
-        "refused": dict(metadata.refused),
-        "raw": dict(metadata.raw),
-    }
-    return {name: value for name, value in told.items() if value}
 
 
 def as_settings(found: Mapping[str, Any] | None) -> GenerationSettings | None:

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from napari.layers import Labels
-    from numpy.typing import NDArray
 
+    from napari_ovam._qt.session.edits import Snapshot
     from napari_ovam._qt.session.session import Session
     from napari_ovam._qt.session.state import LiveSample
     from napari_ovam.segmentation.instances import Instances
@@ -49,7 +49,7 @@ class _Known:
     """Instances of a sample, the labels that they follow, and those before."""
 
     instances: Instances
-    labels: NDArray[Any] | None
+    labels: Snapshot | None
     past: list[Instances] = field(default_factory=list)
 
 
@@ -186,7 +186,7 @@ class InstanceEdits:
         if sample.edits is None or sample not in session.samples:
             self._next()
             return
-        labels = sample.edits.labels  # a new array with each change
+        labels = sample.edits.now
         known = self._known.get(sample.key)
         autosave, name = session.saving.autosave, session.saving.name(sample.key)
         folder = self._folder()
@@ -206,14 +206,14 @@ class InstanceEdits:
             if known is not None:
                 found = known.instances
                 if known.labels is not labels:
-                    found = follow_labels(found, labels)
+                    found = follow_labels(found, labels.labels)
             elif folder is not None and name is not None:
                 try:
-                    found = load_instances(folder, name, labels)
+                    found = load_instances(folder, name, labels.labels)
                 except (PngError, InstanceError, OSError) as error:
                     note = f"{error}. They were found again from the labels."
             if found is None:
-                found = find_instances(labels)
+                found = find_instances(labels.labels)
             return found, found if change is None else change(found), note
 
         def returned(result: tuple[Instances, Instances, str]) -> None:
@@ -274,7 +274,7 @@ class InstanceEdits:
         if not self.shown or sample is None or sample.edits is None:
             return
         known = self._known.get(sample.key)
-        if known is None or known.labels is not sample.edits.labels:
+        if known is None or known.labels is not sample.edits.now:
             self._want(sample)
 
     def _switched(self) -> None:

@@ -21,6 +21,7 @@ import numpy as np
 from napari_ovam._qt.image.images import read_image
 from napari_ovam._qt.layers.label_png import CLASS_TABLE, label_class
 from napari_ovam._qt.layers.layers import KEY
+from napari_ovam._qt.session.edits import as_labels
 from napari_ovam._qt.session.opened import is_project
 from napari_ovam._qt.session.state import UNSURE
 from napari_ovam.base.atomic import replacing
@@ -258,11 +259,7 @@ def _labels(data: Any) -> NDArray[np.uint16]:
             f"the labels have the shape {labels.shape}: only 2D labels can be saved "
             "here; save one slice"
         )
-    if labels.size and not 0 <= int(labels.min()) <= int(labels.max()) <= 65535:
-        raise ValueError(
-            f"the labels run from {labels.min()} to {labels.max()}: ids are 0 to 65535"
-        )
-    return labels.astype(np.uint16)
+    return as_labels(labels)
 
 
 def layer_classes(

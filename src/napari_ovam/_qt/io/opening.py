@@ -12,7 +12,6 @@ from PIL import Image
 
 from napari_ovam._qt.annotator import show_annotator, show_project
 from napari_ovam._qt.layers.keys import bind_keys
-from napari_ovam._qt.layers.layers import KEY
 from napari_ovam._qt.session.session import Session
 from napari_ovam._qt.session.state import LiveSample, ModelChoice
 
@@ -95,6 +94,7 @@ class Opening:
         model
             The model that recorded it; the one that is chosen where it is not known.
         """
+        self.session.layers.expect(key)
         chosen = self.session.choice
         choice = ModelChoice(model or chosen.model, chosen.device)
 
@@ -114,7 +114,7 @@ class Opening:
         def failed() -> None:
             layer = self.session.layers.find(key, "image")
             if layer is not None:  # from now on an image like any other
-                layer.metadata.pop(KEY)
+                self.session.layers.release(layer)
 
         self._start(
             partial(

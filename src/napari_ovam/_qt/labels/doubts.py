@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from napari_ovam._qt.session.edits import UNTOUCHED
 from napari_ovam._qt.session.worker import Job
+from napari_ovam.segmentation.class_maps import THRESHOLD
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -58,7 +58,7 @@ class Doubts:
     def next(self) -> None:
         """Show the next doubtful place, the largest first; painted ones are settled."""
         sample = self.session.current
-        if sample is None or sample.edits is None or not sample.levels:
+        if sample is None or sample.edits is None or not sample.probabilities:
             self.session.complain(
                 "There are no labels from maps to doubt: press Labels from maps first"
             )
@@ -71,7 +71,7 @@ class Doubts:
 
     def _refresh(self) -> None:
         sample = self.session.current
-        if (self.shown or self._going) and sample is not None and sample.levels:
+        if (self.shown or self._going) and sample is not None and sample.probabilities:
             self._find(sample)
 
     def _find(self, sample: LiveSample) -> None:
@@ -83,18 +83,15 @@ class Doubts:
         entries = [
             entry
             for entry in self.session.classes.active
-            if entry.id in sample.maps and entry.id not in sample.absent
+            if entry.id in sample.probabilities and entry.id not in sample.absent
         ]
-        maps = [self._final(sample, entry.id) for entry in entries]
-        levels = [
-            sample.levels.get(e.id, 0.5) if e.threshold is None else e.threshold
-            for e in entries
-        ]
+        maps = [sample.probabilities[entry.id] for entry in entries]
+        levels = [THRESHOLD if e.threshold is None else e.threshold for e in entries]
         if not maps or sample.edits is None:
             if self._going:
                 self._go(sample, [])
             return
-        settled = sample.edits.override != UNTOUCHED
+        now = sample.edits.now
 
         def make(_: Job) -> Found:
             from napari_ovam.segmentation.uncertainty import (
@@ -103,10 +100,10 @@ class Doubts:
             )
 
             found = [max(level, 1e-6) for level in levels]
-            doubt = uncertainty(np.stack(maps), np.minimum(found, 1e6).tolist())
+            doubt = uncertainty(np.stack(maps), found)
             # Of much of an image another label is close: what is worth a look glows.
             dark = min(float(np.quantile(doubt, 1 - _GLOWING)), 0.99)
-            return doubt, dark, doubtful_places(doubt, settled=settled)
+            return doubt, dark, doubtful_places(doubt, settled=now.painted)
 
         def ended(found: Found | None = None) -> None:
             self._job = None
@@ -128,14 +125,6 @@ class Doubts:
         job.aborted.connect(ended)
         job.errored.connect(failed)
         job.start()
-
-    def _final(self, sample: LiveSample, number: int) -> NDArray[Any]:
-        """Return a map as labels were made of it."""
-        refined = sample.refined.get(number)
-        values = sample.maps[number]
-        if self.session.labels.refine and refined and refined[0] is values:
-            return refined[2]
-        return values
 
     def _found(
         self,
@@ -168,8 +157,10 @@ class Doubts:
         if layer is not None:
             row, column = layer.data_to_world((row, column))
         camera.center = (0.0, row, column)
-        height, width = self.session.viewer.window._qt_viewer.canvas.size
-        whole = min(height / sample.shape[0], width / sample.shape[1])
+        canvas, size = self.session.viewer.window._qt_viewer.canvas.size, sample.shape
+        if layer is not None:
+            size = layer.extent.world[1] - layer.extent.world[0]
+        whole = min(c / s for c, s in zip(canvas, size, strict=True))
         camera.zoom = max(camera.zoom, whole * _CLOSE)
         more = f"{len(left) - 1} more" if len(left) > 1 else "the last one"
         self.session.say(

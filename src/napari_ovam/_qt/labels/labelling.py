@@ -8,18 +8,23 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from qtpy.QtCore import QTimer
 
+from napari_ovam._qt.layers.layers import role_of
 from napari_ovam._qt.session import tasks
-from napari_ovam._qt.session.edits import Edits
+from napari_ovam._qt.session.edits import Edits, as_labels
 from napari_ovam._qt.session.state import DECIDED, UNSURE, ClassEntry, LiveSample
 from napari_ovam._qt.session.worker import Job
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from napari.layers import Labels, Layer
     from numpy.typing import NDArray
 
+    from napari_ovam._qt.layers.strokes import Masks
     from napari_ovam._qt.session.session import Session
+
+_PAUSE = 100  # ms between looks whether a stroke has ended
+_PATIENCE = 100  # such looks
 
 
 class Labelling:
@@ -31,9 +36,6 @@ class Labelling:
         Whether new samples get labels by themselves: once a person asked for some.
     options
         Further fields of `napari_ovam.LabelSettings`.
-    refine
-        How borders follow the image: a name in
-        `napari_ovam.segmentation.refine.REFINEMENTS`, or empty.
     job
         What computes a proposal now.
     """
@@ -42,7 +44,6 @@ class Labelling:
         self.session = session
         self.automatic = False
         self.options: dict[str, Any] = {}
-        self.refine = "walk"
         self.job: Job | None = None
         self._queue: list[LiveSample] = []
         self._labeller = tasks.Labeller()
@@ -50,6 +51,10 @@ class Labelling:
     def labels_from_maps(self) -> None:
         """Propose labels for the sample that is shown."""
         sample = self.session.current
+        if sample is not None and self._bring_back(sample):
+            self.session.say(f"{sample.name} is shown again.")
+            if not sample.maps or sample.status in DECIDED:
+                return
         if sample is None or not sample.maps:
             self.session.complain("There are no maps yet: press Map first")
             return
@@ -61,6 +66,16 @@ class Labelling:
             return
         self.automatic = True
         self.propose(sample)
+
+    def _bring_back(self, sample: LiveSample) -> bool:
+        """Show a sample again whose layers somebody took away; else return False."""
+        layers = self.session.layers
+        gone = layers.find(sample.key, "image") is None or (
+            sample.edits is not None and layers.labels(sample.key) is None
+        )
+        if gone:
+            self.session.show(sample)
+        return gone
 
     def propose(self, sample: LiveSample) -> None:
         """Compute the labels of a sample anew, in the background.
@@ -87,11 +102,10 @@ class Labelling:
             then()
             self._next_job()
 
-        known = sample.refined  # by one job at a time
-
         def make(_: Job) -> NDArray[Any]:
-            labels, levels = self._labeller.labels(maps, request, sample.image, known)
-            sample.levels = sample.levels | levels
+            labels, sample.probabilities = self._labeller.labels(
+                maps, request, sample.image
+            )
             return labels
 
         job = Job(make, "Labels")
@@ -105,11 +119,15 @@ class Labelling:
         self.job = job
         job.start()
 
-    def _proposed(self, sample: LiveSample, labels: NDArray[Any]) -> None:
-        layer = self.session.layers.find(sample.key, "labels")
-        if layer is not None and layer._block_history:
-            # In the middle of a stroke: the brush goes first.
-            QTimer.singleShot(100, lambda: self._proposed(sample, labels))
+    def _proposed(
+        self, sample: LiveSample, labels: NDArray[Any], patience: int = _PATIENCE
+    ) -> None:
+        layers = self.session.layers
+        layer = layers.labels(sample.key)
+        if patience and layer is not None and layers.watches[layer].dragging:
+            # The brush goes first, but may never come up as far as napari knows.
+            again = partial(self._proposed, sample, labels, patience - 1)
+            QTimer.singleShot(_PAUSE, again)
             return
         if sample.status in DECIDED:  # in the meantime
             return
@@ -119,17 +137,26 @@ class Labelling:
         else:
             self.take_edits(sample)
             sample.edits.propose(labels)
-        if sample is self.session.current:
-            shown = self.session.layers.show_labels(sample, self.session.classes)
-            if first and shown is not None:
-                self.session.viewer.layers.selection.active = shown
-                # The labels are what is looked at and painted on from here on.
-                for entry in self.session.classes.active:
-                    self.session.maps.show_map(entry.id, False)
-                self.session.classes_changed.emit()
+        shown = self.show(sample)
+        if first and shown is not None and sample is self.session.current:
+            self.session.viewer.layers.selection.active = shown
+            # The labels are what is looked at and painted on from here on.
+            for entry in self.session.classes.active:
+                self.session.maps.show_map(entry.id, False)
+            self.session.classes_changed.emit()
         if first and not self.session.busy:
             self.session.hint()
         self.session.labels_changed.emit()
+
+    def show(self, sample: LiveSample) -> Labels | None:
+        """Show what the labels of a sample are now, where it has a layer or is shown.
+
+        A layer that was left as it is would be taken for what a person wants.
+        """
+        layers = self.session.layers
+        if sample is self.session.current or layers.labels(sample.key) is not None:
+            return layers.show_labels(sample, self.session.classes)
+        return None
 
     def close(self) -> None:
         """Stop what runs."""
@@ -141,14 +168,13 @@ class Labelling:
         return tasks.LabelRequest(
             {e.id: e.threshold for e in self.session.classes.active},
             frozenset(sample.absent if sample else ()),
-            self.refine,
             dict(self.options),
         )
 
     def set_threshold(
         self, number: int, value: float | None, *, live: bool = True
     ) -> None:
-        """Set a class's threshold for the source in use, 0 to 1; None: automatic."""
+        """Set a class's threshold for the source in use, 0 to 1; None: 0.5."""
         entry = self.session.classes[number]
         entry.thresholds[entry.source] = value
         if (
@@ -163,11 +189,6 @@ class Labelling:
         self.options = options
         if self.session.current is not None and self.session.current.edits is not None:
             self.propose(self.session.current)
-
-    def set_refine(self, method: str) -> None:
-        """Set how borders follow the image, and propose labels anew."""
-        self.refine = method
-        self.set_options(**self.options)
 
     def set_absent(self, number: int, absent: bool) -> None:
         """Say that a class is not in the image that is shown."""
@@ -196,11 +217,8 @@ class Labelling:
         sample = sample or self.session.current
         if sample is None or sample.edits is None:
             return []
-        # Four times as quick as `unique`, at each move of a slider.
-        ids = np.flatnonzero(np.bincount(sample.edits.labels.ravel())).tolist()
-        return [
-            i for i in ids if i not in (0, UNSURE) and i not in self.session.classes
-        ]
+        ids = sorted(sample.edits.now.ids - {0, UNSURE})
+        return [i for i in ids if i not in self.session.classes]
 
     def add_class(self, name: str, number: int | None = None) -> ClassEntry:
         """Add a class that can be painted."""
@@ -235,35 +253,76 @@ class Labelling:
         self.session.layers.show_classes(self.session.classes)
         self.session.classes_changed.emit()
 
-    def edited(self, key: str, layer: Labels, undone: bool) -> None:
-        sample = self.session.sample(key)
-        if sample is not None and sample.edits is not None:
-            self.take_edits(sample, layer, undone=undone)
+    # -- strokes -----------------------------------------------------------------
 
-    def confirmed(self, key: str, where: NDArray[np.bool_]) -> None:
-        """Remember pixels that a person painted over with the label they had."""
-        sample = self.session.sample(key)
-        if sample is not None and sample.edits is not None:
+    def take_all(self) -> None:
+        """Notice what is on the layers of all samples."""
+        for sample in self.session.samples:
             self.take_edits(sample)
-            sample.edits.confirm(where)
+
+    def take_edits(self, sample: LiveSample, layer: Layer | None = None) -> None:
+        """Notice what is on the labels of a sample now, whoever put it there."""
+        layer = layer or self.session.layers.labels(sample.key)
+        if layer is not None and sample.edits is not None:
+            self.session.layers.watches[layer].look_now()
+            self._take(sample, layer, None, undone=True)
+
+    def edited(self, layer: Labels, tiles: Iterable[int], *, undone: bool) -> None:
+        """Notice what is in some tiles of a layer; `undone`: no stroke was there."""
+        if (sample := self._sample_of(layer)) is not None:
+            self._take(sample, layer, tiles, undone=undone)
+
+    def replaced(self, layer: Labels) -> None:
+        """Notice other data of a layer."""
+        if (sample := self._sample_of(layer)) is not None:
+            self._take(sample, layer, None, undone=True)
+
+    def confirmed(self, layer: Labels, under: Masks, value: int) -> Masks:
+        """Remember pixels that a person painted over with the label they had."""
+        sample = self._sample_of(layer)
+        if sample is None or sample.edits is None:
+            return {}
+        new = sample.edits.confirm(under, value)
+        if new:
+            self.session.labels_changed.emit()
+        return new
+
+    def unconfirmed(self, layer: Labels, masks: Masks) -> None:
+        """Forget what `confirmed` returned: the stroke was undone."""
+        sample = self._sample_of(layer)
+        if masks and sample is not None and sample.edits is not None:
+            sample.edits.unconfirm(masks)
             self.session.labels_changed.emit()
 
-    def take_edits(
-        self, sample: LiveSample, layer: Layer | None = None, *, undone: bool = False
+    def _sample_of(self, layer: Labels) -> LiveSample | None:
+        """Return the sample whose labels a layer in the viewer is."""
+        key = role_of(layer)[0]
+        shown = self.session.layers.labels(key) is layer
+        return self.session.sample(key) if shown else None
+
+    def _take(
+        self,
+        sample: LiveSample,
+        layer: Any,
+        tiles: Iterable[int] | None,
+        *,
+        undone: bool,
     ) -> None:
-        layer = layer or self.session.layers.find(sample.key, "labels")
-        if layer is None or sample.edits is None:
+        if sample.edits is None:
             return
         try:
-            changed = sample.edits.take(np.asarray(layer.data), undone=undone)
+            if layer.data.dtype != np.uint16 or not isinstance(layer.data, np.ndarray):
+                labels = as_labels(np.asarray(layer.data))
+                self.session.layers.watches[layer].write(labels)
+                tiles = None
+            changed = sample.edits.take(layer.data, tiles, undone=undone)
         except ValueError as error:
-            self.session.complain(error)
+            self.session.complain(error, "They are as they were before.")
             self.session.layers.show_labels(sample, self.session.classes)
             return
         if changed:
             self.session.labels_changed.emit()
-            unknown = self.unknown_ids(sample)
-            if unknown:
+            if unknown := self.unknown_ids(sample):
                 self.session.say(
                     f"Label {unknown[0]} has no class: create it under Labels.",
                     "warning",

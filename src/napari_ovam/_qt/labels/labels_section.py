@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from magicgui.widgets import CheckBox, ComboBox, FloatSpinBox, SpinBox
+from magicgui.widgets import CheckBox, FloatSpinBox, SpinBox
 from qtpy.QtCore import QSignalBlocker, Qt
 from qtpy.QtGui import QColor
 from qtpy.QtWidgets import (
@@ -22,21 +22,13 @@ from qtpy.QtWidgets import (
 
 from napari_ovam._qt.layers.keys import described
 from napari_ovam._qt.widgets.section import More, Section, button, clear, form, listen
+from napari_ovam.segmentation.class_maps import THRESHOLD
 
 if TYPE_CHECKING:
     from napari_ovam._qt.session.state import ClassEntry
 
 
-# As in `labels.MEASURED`, which would import scikit-image when napari starts.
-MEASURED_PARTS = 0.8
 MANY = 30  # classes: more have no row each, which would stop the window
-_FOLLOW = "follow the image"
-_REFINE = {
-    _FOLLOW: "walk",
-    "guided filter": "guided",
-    "superpixels": "superpixels",
-    "as in the map": "",
-}
 
 
 class LabelsSection(Section):
@@ -93,13 +85,6 @@ class LabelsSection(Section):
         self._fill()
 
     def _form(self) -> QWidget:
-        self.refine = ComboBox(
-            label="Borders", name="refine", choices=list(_REFINE), value=_FOLLOW
-        )
-        self.refine.tooltip = "Whether and how the labels' borders follow the image"
-        self.refine.changed.connect(
-            lambda chosen: self.session.labels.set_refine(_REFINE[chosen])
-        )
         self.smoothing = SpinBox(
             label="Smoothing", name="smoothing", min=0, max=50, value=0
         )
@@ -107,32 +92,16 @@ class LabelsSection(Section):
             label="Smallest object", name="smallest", min=0, max=100000, value=0
         )
         self.smallest.tooltip = "In pixels; smaller parts are left out"
-        self.parts = FloatSpinBox(
-            label="Sure parts",
-            name="parts",
-            min=0,
-            max=1,
-            step=0.1,
-            value=MEASURED_PARTS,
+        self.unsure = FloatSpinBox(
+            label="Unsure from", name="unsure", min=0, max=1, step=0.1, value=0
         )
-        self.parts.tooltip = (
-            "Parts of a class whose map is below this share of its surest part's are "
-            "left out; 0 keeps all"
-        )
-        self.unite = CheckBox(text="Whole objects", name="unite", value=True)
-        self.unite.tooltip = (
-            "A piece of a class in what is mostly another's goes to that, where both "
-            "claim it"
+        self.unsure.tooltip = (
+            "Pixels at least this uncertain become 255, unsure, which nothing learns "
+            "from and no score counts; 0 leaves none unsure"
         )
         self.holes = CheckBox(text="Fill holes", name="holes", value=False)
-        changing = (
-            self.parts,
-            self.smoothing,
-            self.smallest,
-            self.unite,
-            self.holes,
-        )
-        fields: Any = form(self.refine, *changing)
+        changing = (self.smoothing, self.smallest, self.holes, self.unsure)
+        fields: Any = form(*changing)
         for field in changing:
             field.changed.connect(self._options_changed)
         keys = QLabel("\n".join(["Keys on the layers:", described("\n")]))
@@ -145,8 +114,7 @@ class LabelsSection(Section):
             smoothing=float(self.smoothing.value),
             min_size=int(self.smallest.value),
             fill_holes=bool(self.holes.value),
-            parts=float(self.parts.value),
-            unite=bool(self.unite.value),
+            unsure=float(self.unsure.value),
         )
 
     def _fill(self) -> None:
@@ -184,7 +152,7 @@ class LabelsSection(Section):
         slider = QSlider(Qt.Orientation.Horizontal)
         slider.setObjectName(f"threshold_{entry.id}")
         slider.setRange(1, 100)
-        slider.setToolTip("Pixels of the map at or above this become the class")
+        slider.setToolTip("Pixels at least this likely become the class")
         slider.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
         slider.setMinimumWidth(50)
         self._thresholds[entry.id] = slider, value
@@ -214,18 +182,17 @@ class LabelsSection(Section):
         self._show_threshold(entry)
 
     def _show_threshold(self, entry: ClassEntry) -> None:
-        """Show a class's threshold; an automatic one where it is in this image."""
+        """Show a class's threshold."""
         slider, value = self._thresholds[entry.id]
-        level, current = entry.threshold, self.session.current
+        level = entry.threshold
         value.setText("auto" if level is None else f"{level:.2f}")
         value.setToolTip(
-            "Each map has its own threshold: move the slider for another"
+            "What is more likely the class than not: move the slider for another"
             if level is None
-            else f"The threshold of the {entry.source}, from the map's lowest value to "
-            "its highest; click for each map's own"
+            else f"How likely a pixel of the {entry.source} must be; click for 0.5"
         )
         if level is None:
-            level = current.levels.get(entry.id, 0.5) if current is not None else 0.5
+            level = THRESHOLD
         if not slider.isSliderDown():
             with QSignalBlocker(slider):
                 slider.setValue(round(min(level, 1.0) * 100))

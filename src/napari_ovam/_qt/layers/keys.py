@@ -160,8 +160,7 @@ def _toggle_maps(session: Session) -> None:
 
 def _labels(session: Session) -> Labels | None:
     sample = session.current
-    layer = session.layers.find(sample.key, "labels") if sample else None
-    return layer if isinstance(layer, Labels) else None
+    return session.layers.labels(sample.key) if sample else None
 
 
 def _paint(session: Session, number: int) -> None:

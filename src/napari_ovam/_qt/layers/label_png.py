@@ -17,6 +17,7 @@ from napari.layers import Labels
 from napari.utils.colormaps import DirectLabelColormap
 from PIL import Image
 
+from napari_ovam._qt.session.edits import as_labels
 from napari_ovam._qt.session.state import UNSURE
 
 from .layers import role_of
@@ -70,7 +71,7 @@ def read_label_png(path: Path, table: Path) -> Labels:
     rows = [(0, "background"), (UNSURE, "unsure"), *((c.id, c.name) for c in classes)]
     rows.sort()
     return Labels(
-        pixels.astype(np.uint16),
+        as_labels(pixels, str(path)),
         name=path.stem,
         features={"index": [i for i, _ in rows], "name": [n for _, n in rows]},
         colormap=DirectLabelColormap(color_dict=colours),

@@ -1,36 +1,46 @@
-"""The napari layers of a sample: made, updated and found by their metadata.
+"""The napari layers of a sample: made, updated and found.
 
 Only for the GUI thread.
 """
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 from napari.layers import Image, Labels, Layer
-from napari.utils.colormaps import Colormap, DirectLabelColormap
 
-from napari_ovam._qt.session.state import UNSURE, ClassEntry, ClassTable, LiveSample
+from .colors import label_colormap, label_features, map_colormap, map_limits
+from .placement import placed
+from .strokes import LabelsWatch
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator
 
     from napari.viewer import Viewer
     from numpy.typing import NDArray
 
+    from napari_ovam._qt.session.state import ClassEntry, ClassTable, LiveSample
+
+    from .strokes import Listener
+
 KEY = "napari_ovam"
+"""Under it the metadata of a layer from a reader name the sample that it is for."""
 # Roles of maps of no class: of the special tokens, of what is typed, and doubt.
 _EXTRA = ("special", "typed", "doubt")
 _INSTANCES = "instances"
-_UNSURE_COLOUR = (0.62, 0.62, 0.62, 1.0)
-_UNKNOWN_COLOUR = (1.0, 0.0, 1.0, 1.0)
+_ORDER = ("image", "special", "map", "typed", "labels", _INSTANCES, "doubt", "preview")
+
+_Mark = tuple[str, str, int]  # sample key, role, class id
+# Of each layer object: what napari copies into another layer would make it ours too.
+_marks: WeakKeyDictionary[Layer, _Mark] = WeakKeyDictionary()
 
 
-def role_of(layer: Layer) -> tuple[str, str, int]:
+def role_of(layer: Layer) -> _Mark:
     """Return (sample key, role, class id) of a layer; empty and 0 where not ours."""
-    mark = layer.metadata.get(KEY, {})
-    return mark.get("sample", ""), mark.get("role", ""), mark.get("class", 0)
+    return _marks.get(layer, ("", "", 0))
 
 
 class SampleLayers:
@@ -40,31 +50,36 @@ class SampleLayers:
     ----------
     viewer
         The napari viewer.
-    on_edit
-        Called as (sample key, layer, undone) after a person changed labels.
-    on_confirm
-        Called as (sample key, mask) with pixels that a person painted over with the
-        label that they had.
+    listener
+        Told of what happens to Labels layers.
     bind
-        Called with each new Labels layer, to bind keys.
+        Called with each new layer, to bind keys.
+
+    Attributes
+    ----------
+    watches
+        What watches each Labels layer of a sample.
     """
 
     def __init__(
-        self,
-        viewer: Viewer,
-        on_edit: Callable[[str, Labels, bool], None],
-        on_confirm: Callable[[str, NDArray[np.bool_]], None],
-        bind: Callable[[Layer], None],
+        self, viewer: Viewer, listener: Listener, bind: Callable[[Layer], None]
     ) -> None:
         self.viewer = viewer
-        self._on_edit = on_edit
-        self._on_confirm = on_confirm
+        self._listener = listener
         self._bind = bind
-        self._writing = False
+        self.watches: dict[Layer, LabelsWatch] = {}
         self._hidden: dict[str, dict[Layer, bool]] = {}
         self._history: dict[str, tuple[Any, Any]] = {}  # labels, what can be undone
+        self._expected: set[str] = set()
+        self._colours: dict[Layer, Any] = {}  # that labels are shown in
         self.removing = False  # and no person does
         viewer.layers.events.removing.connect(self._use_canvas_context)
+        viewer.layers.events.inserted.connect(self._inserted)
+
+    def close(self) -> None:
+        """Watch no layer any more."""
+        for watch in self.watches.values():
+            watch.close()
 
     # -- finding ---------------------------------------------------------------
 
@@ -75,9 +90,36 @@ class SampleLayers:
                 return layer
         return None
 
+    def labels(self, sample: str) -> Labels | None:
+        """Return the Labels layer of a sample, if it is there."""
+        found = self.find(sample, "labels")
+        return found if isinstance(found, Labels) else None
+
     def of_sample(self, sample: str) -> list[Layer]:
         """Return all layers of a sample."""
         return [la for la in self.viewer.layers if role_of(la)[0] == sample]
+
+    def expect(self, sample: str) -> None:
+        """Take the layer that a reader makes for a sample for its image."""
+        self._expected.add(sample)
+
+    def release(self, layer: Layer) -> None:
+        """Leave a layer to the person: it is none of ours any more."""
+        _marks.pop(layer, None)
+        self._colours.pop(layer, None)
+        if watch := self.watches.pop(layer, None):
+            watch.close()
+
+    def _inserted(self, event: Any) -> None:
+        layer, mark = event.value, role_of(event.value)
+        key = layer.metadata.pop(KEY, {}).get("sample") if not mark[0] else None
+        if key in self._expected:
+            self._expected.remove(key)
+            _marks[layer] = (key, "image", 0)
+        elif mark[0] and any(
+            role_of(other) == mark for other in self.viewer.layers if other is not layer
+        ):  # it was removed, and another took its place
+            self.release(layer)
 
     # -- showing ---------------------------------------------------------------
 
@@ -99,40 +141,29 @@ class SampleLayers:
         0.9 up to half a second (it collects garbage): so they are used again.
         """
         for layer in self.of_sample(old.key):
-            role = role_of(layer)[1]
+            role, watch = role_of(layer)[1], self.watches.get(layer)
             if role == "image":
                 layer.data = new.image
                 layer.name = new.name
-            elif isinstance(layer, Labels) and old.edits and new.edits:
-                history = layer._undo_history, layer._redo_history
-                self._history[old.key] = old.edits.labels, history
-                labels, history = self._history.pop(new.key, (None, history))
-                self._writing = True
-                try:
-                    layer.data = new.edits.labels.copy()
-                finally:
-                    self._writing = False
-                layer._reset_history()
-                if labels is new.edits.labels:
-                    layer._undo_history, layer._redo_history = history
+            elif watch is not None and old.edits and new.edits:
+                self._history[old.key] = old.edits.now, watch.history
+                labels, history = self._history.pop(new.key, (None, None))
+                watch.write(
+                    new.edits.labels, history if labels is new.edits.now else None
+                )
                 layer.name = f"{new.name} labels"
             else:
                 self._remove(layer)
                 continue
-            mark = {**layer.metadata[KEY], "sample": new.key}
-            layer.metadata = {**layer.metadata, KEY: mark}
+            for name, value in placed(new).items():
+                setattr(layer, name, value)
+            _marks[layer] = (new.key, role, 0)
 
     def forget_history(self) -> None:
         """Empty what can be undone: it may hold ids of classes that are gone."""
         self._history.clear()
-        for layer in self.viewer.layers:
-            if isinstance(layer, Labels) and role_of(layer)[1] == "labels":
-                layer._reset_history()
-
-    def painting(self, sample: str) -> bool:
-        """Whether a person is in the middle of a stroke."""
-        layer = self.find(sample, "labels")
-        return isinstance(layer, Labels) and layer._block_history
+        for watch in self.watches.values():
+            watch.forget_history()
 
     def forget(self, sample: str) -> None:
         """Take the layers of a sample out of the viewer for good."""
@@ -147,49 +178,33 @@ class SampleLayers:
             self.viewer.layers.remove(layer)
         finally:
             self.removing = False
+            self.release(layer)
 
-    def show_image(self, sample: LiveSample) -> Image:
-        """Make or update the image layer of a sample."""
+    def show_image(self, sample: LiveSample) -> Layer:
+        """Make the image layer of a sample, or return it."""
         layer = self.find(sample.key, "image")
-        if layer is not None:
-            return layer
-        layer = Image(
-            sample.image,
-            rgb=True,
-            name=sample.name,
-            metadata={KEY: {"sample": sample.key, "role": "image"}},
-        )
-        self._insert(layer, sample.key)
-        self._bind(layer)
+        if layer is None:
+            layer = Image(sample.image, rgb=True, name=sample.name, **placed(sample))
+            self._insert(layer, (sample.key, "image", 0))
         return layer
 
     def show_map(
         self, sample: LiveSample, entry: ClassEntry, opacity: float
-    ) -> Image | None:
+    ) -> Layer | None:
         """Make or update the map layer of a class, in place."""
         values = sample.maps.get(entry.id)
         if values is None:
             return None
-        layer = self.find(sample.key, "map", entry.id)
-        if layer is None:
-            layer = Image(
-                values,
-                name=entry.phrase,
-                colormap=map_colormap(entry),
-                blending="additive",
-                contrast_limits=_limits(values),
-                opacity=opacity,
-                visible=entry.shown,
-                metadata={
-                    KEY: {"sample": sample.key, "role": "map", "class": entry.id}
-                },
-            )
-            self._insert(layer, sample.key)
-            self._bind(layer)
-        else:
-            layer.data = values
-            layer.contrast_limits = _limits(values)
-        return layer
+        return self._show_values(
+            sample,
+            (sample.key, "map", entry.id),
+            values,
+            entry.phrase,
+            map_limits(values),
+            colormap=map_colormap(entry),
+            opacity=opacity,
+            visible=entry.shown,
+        )
 
     def show_extra(
         self,
@@ -204,24 +219,41 @@ class SampleLayers:
         `limits` is what is shown black and bright; None is each map's own range.
         """
         for number, (name, values) in enumerate(maps.items(), start=1):
-            layer = self.find(sample.key, role, number)
-            if layer is not None:
-                layer.data = values
-                layer.contrast_limits = limits or _limits(values)
-                layer.name = name
-                continue
+            shown = limits or map_limits(values)
+            mark = sample.key, role, number
+            layer = self._show_values(
+                sample, mark, values, name, shown, colormap=colormap
+            )
+            layer.name = name
+
+    def _show_values(
+        self,
+        sample: LiveSample,
+        mark: _Mark,
+        values: NDArray[np.float32],
+        name: str,
+        limits: tuple[float, float],
+        **looks: Any,
+    ) -> Layer:
+        """Make a layer of a map, or give it other values."""
+        layer: Any = self.find(*mark)
+        if layer is None:
             layer = Image(
                 values,
                 name=name,
-                colormap=colormap,
                 blending="additive",
-                contrast_limits=limits or _limits(values),
-                metadata={KEY: {"sample": sample.key, "role": role, "class": number}},
+                contrast_limits=limits,
+                **looks,
+                **placed(sample),
             )
-            self._insert(layer, sample.key)
+            self._insert(layer, mark)
+        else:
+            layer.data = values
+            layer.contrast_limits = limits
+        return layer
 
     def remove_extra(self, sample: str, role: str) -> None:
-        """Remove what `show_extra` showed."""
+        """Remove the layers of a role that is in a sample."""
         for layer in self.of_sample(sample):
             if role_of(layer)[1] == role:
                 self._remove(layer)
@@ -232,44 +264,32 @@ class SampleLayers:
         for layer in self.of_sample(sample):
             _, role, number = role_of(layer)
             if role == "map" and number not in keep:
-                self.viewer.layers.remove(layer)
+                self._remove(layer)
 
     def show_labels(self, sample: LiveSample, classes: ClassTable) -> Labels | None:
-        """Make or update the Labels layer of a sample.
-
-        After an update napari's undo history is emptied: its old values would come
-        back as stale pixels. Making the layer read-only for a moment is napari's
-        public way to do so.
-        """
+        """Make or update the Labels layer of a sample."""
         if sample.edits is None:
             return None
-        labels = sample.edits.labels
-        layer = self.find(sample.key, "labels")
-        if layer is None:
-            layer = Labels(
-                labels.copy(),
-                name=f"{sample.name} labels",
-                opacity=0.6,
-                colormap=label_colormap(classes),
-                features=label_features(classes),
-                metadata={KEY: {"sample": sample.key, "role": "labels"}},
-            )
-            first = next((e.id for e in classes.active), 1)
-            layer.selected_label = first
-            layer.brush_size = max(1, round(min(labels.shape) / 20))
-            self._insert(layer, sample.key)
-            self._watch(layer)
-            self._bind(layer)
-        elif not np.array_equal(layer.data, labels):
-            self._writing = True
-            try:
-                mode = layer.mode
-                layer.data = labels.copy()
-                layer.editable = False
-                layer.editable = True
-                layer.mode = mode
-            finally:
-                self._writing = False
+        labels, layer = sample.edits.labels, self.labels(sample.key)
+        if layer is not None:
+            if not np.array_equal(layer.data, labels):
+                self.watches[layer].write(labels)
+            return layer
+        layer = Labels(
+            labels,
+            name=f"{sample.name} labels",
+            opacity=0.6,
+            colormap=label_colormap(classes),
+            features=label_features(classes),
+            **placed(sample),
+        )
+        layer.selected_label = next((e.id for e in classes.active), 1)
+        layer.brush_size = max(1, round(min(labels.shape) / 20))
+        mark = sample.key, "labels", 0
+        for removed in [la for la in self.watches if role_of(la) == mark]:
+            self.release(removed)
+        self._insert(layer, mark)
+        self.watches[layer] = LabelsWatch(layer, self._listener)
         return layer
 
     def show_instances(
@@ -278,38 +298,31 @@ class SampleLayers:
         ids: NDArray[np.uint16],
         names: dict[str, list[Any]],
         on_drag: Callable[[Labels, Any], Iterator[None]],
-    ) -> Labels:
+    ) -> None:
         """Make or update the layer of a sample's instances, (H, W); 0 is none.
 
         `names` are its features; `on_drag` handles the mouse on it.
         """
-        layer = self.find(sample.key, _INSTANCES)
+        layer: Any = self.find(sample.key, _INSTANCES)
         if layer is None:
             layer = Labels(
                 ids,
                 name=f"{sample.name} instances",
                 opacity=0.8,
                 features=names,
-                metadata={KEY: {"sample": sample.key, "role": _INSTANCES}},
+                **placed(sample),
             )
             layer.editable = False
             layer.contour = 1 if min(ids.shape) < 256 else 2
             layer.mouse_drag_callbacks.append(on_drag)
-            had = self.viewer.layers.selection.active
-            self._insert(layer, sample.key)
-            self._bind(layer)
-            if had is not None:
-                self.viewer.layers.selection.active = had
+            self._insert(layer, (sample.key, _INSTANCES, 0))
         else:
             layer.data = ids
             layer.features = names
-        return layer
 
     def remove_instances(self, sample: str) -> None:
         """Take the layer of a sample's instances away."""
-        for layer in self.of_sample(sample):
-            if role_of(layer)[1] == _INSTANCES:
-                self._remove(layer)
+        self.remove_extra(sample, _INSTANCES)
 
     def show_classes(self, classes: ClassTable) -> None:
         """Give every Labels and map layer the names and colours of the table."""
@@ -318,15 +331,13 @@ class SampleLayers:
             _, role, number = role_of(layer)
             if role == "labels":
                 self._bind(layer)  # a class may have another key
-                self._writing = True
-                try:
+                watch = self.watches.get(layer)
+                with watch.silent() if watch else nullcontext():
                     # With 1,000 classes a colour map takes napari a tenth of a second.
-                    if layer.metadata[KEY].get("colours") != colours:
+                    if self._colours.get(layer) != colours:
                         layer.colormap = label_colormap(classes)
-                        layer.metadata[KEY]["colours"] = colours
+                        self._colours[layer] = colours
                     layer.features = label_features(classes)
-                finally:
-                    self._writing = False
             elif role == "map" and number in classes:
                 layer.colormap = map_colormap(classes[number])
 
@@ -335,34 +346,25 @@ class SampleLayers:
     def show_preview(self, picture: NDArray[np.uint8], size: tuple[int, int]) -> None:
         """Show an unfinished image above everything, (h, w, 3), scaled to `size`."""
         layer = self.find("preview", "preview")
+        if layer is not None and layer.data.shape == picture.shape:
+            layer.data = picture
+            return
+        self.remove_preview()
         scale = (size[0] / picture.shape[0], size[1] / picture.shape[1])
         # Pixel centres: a coarse picture covers the same area as the final one.
         translate = ((scale[0] - 1) / 2, (scale[1] - 1) / 2)
-        if layer is None:
-            selection = set(self.viewer.layers.selection)
-            active = self.viewer.layers.selection.active
-            layer = Image(
-                picture,
-                rgb=True,
-                name="preview",
-                scale=scale,
-                translate=translate,
-                metadata={KEY: {"sample": "preview", "role": "preview"}},
-            )
-            self.viewer.add_layer(layer)
-            self.viewer.layers.selection = selection
-            self.viewer.layers.selection.active = active
-        elif layer.data.shape != picture.shape:
-            self.viewer.layers.remove(layer)
-            self.show_preview(picture, size)
-        else:
-            layer.data = picture
+        layer = Image(picture, rgb=True, name="preview", scale=scale)
+        layer.translate = translate
+        selection = set(self.viewer.layers.selection)
+        active = self.viewer.layers.selection.active
+        _marks[layer] = ("preview", "preview", 0)
+        self.viewer.add_layer(layer)
+        self.viewer.layers.selection = selection
+        self.viewer.layers.selection.active = active
 
     def remove_preview(self) -> None:
         """Take the preview away."""
-        layer = self.find("preview", "preview")
-        if layer is not None:
-            self.viewer.layers.remove(layer)
+        self.remove_extra("preview", "preview")
 
     # -- inside ----------------------------------------------------------------
 
@@ -378,101 +380,21 @@ class SampleLayers:
         if make_current is not None:
             make_current()
 
-    def _insert(self, layer: Layer, sample: str) -> None:
+    def _insert(self, layer: Layer, mark: _Mark) -> None:
         """Add a layer in the order image, maps, labels; keep what is selected."""
-        order = ("image", "special", "map", "typed", "labels", _INSTANCES, "doubt")
-        rank = order.index(role_of(layer)[1])
+        sample, role, _ = _marks[layer] = mark
+        rank = _ORDER.index(role)
         later = [
             i
             for i, other in enumerate(self.viewer.layers)
-            if role_of(other)[0] == sample and order.index(role_of(other)[1]) > rank
+            if role_of(other)[0] == sample and _ORDER.index(role_of(other)[1]) > rank
         ]
         had = self.viewer.layers.selection.active
         self.viewer.add_layer(layer)
         if later:
             self.viewer.layers.move(self.viewer.layers.index(layer), later[0])
-        # Maps must not take the brush away from the labels; labels shall get it.
-        if role_of(layer)[1] in ("map", *_EXTRA) and had is not None:
+        # Only labels shall take the brush away from labels.
+        if role not in ("image", "labels") and had is not None:
             self.viewer.layers.selection.active = had
-
-    def _watch(self, layer: Labels) -> None:
-        def painted(_: Any = None) -> None:
-            if not self._writing:
-                self._on_edit(role_of(layer)[0], layer, False)
-
-        def replaced(_: Any = None) -> None:
-            # undo, redo and `layer.data = ...`; strokes come as `paint` instead
-            if not self._writing and not layer._block_history:
-                self._on_edit(role_of(layer)[0], layer, True)
-
-        def stroke(layer: Labels, event: Any) -> Iterator[None]:
-            """Remember what the brush went over, also where it changed nothing."""
-            if layer.mode not in ("paint", "erase"):
-                return
-            places = [layer.world_to_data(event.position)]
-            yield
-            while event.type == "mouse_move":
-                places.append(layer.world_to_data(event.position))
-                yield
-            value = layer.selected_label if layer.mode == "paint" else 0
-            under = brushed(places, layer.brush_size, layer.data.shape)
-            self._on_confirm(role_of(layer)[0], under & (layer.data == value))
-
-        layer.events.paint.connect(painted)
-        layer.events.set_data.connect(replaced)
-        layer.mouse_drag_callbacks.append(stroke)
-
-
-def brushed(
-    places: Sequence[Sequence[float]], size: float, shape: tuple[int, ...]
-) -> NDArray[np.bool_]:
-    """Return the pixels within a round brush drawn along places (row, column)."""
-    mask = np.zeros(shape, bool)
-    radius = size / 2
-    for start, end in zip(places, [*places[1:], places[-1]], strict=True):
-        along = np.subtract(end, start)
-        length = float(along @ along) or 1.0
-        low = np.floor(np.minimum(start, end) - radius).astype(int).clip(0)
-        high = np.ceil(np.maximum(start, end) + radius).astype(int).clip(-1) + 1
-        near = tuple(
-            slice(a, min(b, n)) for a, b, n in zip(low, high, shape, strict=True)
-        )
-        rows, columns = np.ogrid[near]
-        part = (rows - start[0]) * along[0] + (columns - start[1]) * along[1]
-        part = (part / length).clip(0, 1)
-        distance = np.hypot(
-            rows - start[0] - part * along[0], columns - start[1] - part * along[1]
-        )
-        mask[near] |= distance <= radius
-    return mask
-
-
-def _limits(values: NDArray[np.float32]) -> tuple[float, float]:
-    """Return what is shown black and bright; a map is seldom near 0 anywhere."""
-    low = float(values.min())
-    return (low, 1.0) if low < 1 else (0.0, 1.0)
-
-
-def map_colormap(entry: ClassEntry) -> Colormap:
-    """Return black to the class's colour."""
-    colour = [c / 255 for c in entry.color]
-    return Colormap([[0, 0, 0, 1], [*colour, 1]], name=f"ovam {entry.id}")
-
-
-def label_colormap(classes: ClassTable) -> DirectLabelColormap:
-    """Return the classes' colours; magenta for ids without a class."""
-    colours: dict[int | None, Any] = {
-        0: (0, 0, 0, 0),
-        UNSURE: _UNSURE_COLOUR,
-        None: _UNKNOWN_COLOUR,
-    }
-    for entry in classes:
-        colours[entry.id] = (*(c / 255 for c in entry.color), 1.0)
-    return DirectLabelColormap(color_dict=colours)
-
-
-def label_features(classes: ClassTable) -> dict[str, list[Any]]:
-    """Return the table that shows names in napari's status bar."""
-    rows = [(0, "background"), (UNSURE, "unsure"), *((e.id, e.name) for e in classes)]
-    rows.sort()
-    return {"index": [i for i, _ in rows], "name": [name for _, name in rows]}
+        if role not in _EXTRA:
+            self._bind(layer)

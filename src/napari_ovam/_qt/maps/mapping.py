@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from napari_ovam._qt.layers.layers import role_of
 from napari_ovam._qt.session import tasks
 from napari_ovam._qt.session.state import LiveSample, split_phrases
+from napari_ovam.base.words import read_phrases
 from napari_ovam.segmentation.class_maps import LAYERS
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ class Maps:
 
     def map_phrases(self, text: str) -> None:
         """Map the typed phrases on the sample that is shown."""
-        phrases = split_phrases(text)
+        phrases, said = read_phrases(text)
         sample = self.session.current
         if not phrases:
             self.session.complain(
@@ -66,7 +67,10 @@ class Maps:
             self.session.classes_changed.emit()
             if sample.edits is not None and sample.status != "new":
                 self.session.labels.propose(sample)
-            self.session.hint()
+            if said:
+                self.session.say(" ".join(said))
+            else:
+                self.session.hint()
 
         def undo() -> None:
             self.session.classes.use_again(known)

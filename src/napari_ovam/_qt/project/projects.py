@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from psygnal import Signal
-from qtpy.QtCore import QTimer
 
 from napari_ovam._qt.image.images import as_settings
 from napari_ovam._qt.image.loading import Loader
@@ -122,8 +121,7 @@ class Projects:
         session = self.session
         if session.refused():
             return
-        if session.current is not None:
-            session.labels.take_edits(session.current)
+        session.labels.take_all()
 
         def run(_: Job) -> Opened | None:
             session.saving.flush()
@@ -131,8 +129,7 @@ class Projects:
             return found
 
         def returned(opened: Opened | None) -> None:
-            if session.current is not None:  # painted on meanwhile
-                session.labels.take_edits(session.current)
+            session.labels.take_all()  # painted on meanwhile
             self._clear()
             self._use(opened)
             session.classes = ClassTable()
@@ -330,9 +327,6 @@ class Projects:
         session = self.session
         if session.closed or session.sample(sample.key) is not sample:
             return
-        if session.layers.painting(sample.key):
-            QTimer.singleShot(100, partial(self._renew, sample, found))
-            return
         session.labels.take_edits(sample)
         sample.extra[_VERSION] = found.extra[_VERSION]
         if not session.saving.written(sample.key):
@@ -340,8 +334,7 @@ class Projects:
         sample.edits = found.edits or Edits(np.zeros(sample.shape, np.uint8))
         sample.status, sample.absent = found.status, found.absent
         session.saving.known(sample, self._names[sample.key])
-        if sample is session.current:
-            session.layers.show_labels(sample, session.classes)
+        session.labels.show(sample)
         self.status_changed.emit(sample.key)
         session.labels_changed.emit()
 
@@ -373,18 +366,14 @@ class Projects:
 
         Called in a job's thread.
         """
-        from napari_ovam import load_trace, trace_image
+        from napari_ovam.workflows.sample_trace import sample_trace, saved_trace
 
         if self.opened is None:
             raise ProjectError(f"the project of {sample.name} was closed")
         project, name = self.opened.project, self._names[sample.key]
-        settings = project.settings(name)
-        path = project.trace_path(name)
-        if path.is_file():
-            sample.settings = as_settings(settings)
-            return load_trace(path)
+        sample.settings = as_settings(project.settings(name))
+        if (found := saved_trace(project, name)) is not None:
+            return found
         pipe = self.session.models.get(sample.choice, job)
-        job.describe("Looking at the image")
-        prompt = str((settings or {}).get("prompt") or sample.prompt)
-        made = trace_image(pipe, sample.image, prompt=prompt, progress=job.progress)
-        return made.trace
+        job.describe("Getting the trace of the image")
+        return sample_trace(project, name, pipe, progress=job.progress)

@@ -27,6 +27,7 @@ class _Run:
     cancelled: bool = False
     kept: Mapping[str, str] = field(default_factory=dict)
     failed: Mapping[str, str] = field(default_factory=dict)
+    notes: Sequence[str] = ()
 
 
 class Proposing:
@@ -67,7 +68,7 @@ class Proposing:
             )
             return
         choice, layers = session.choice, session.maps.layers
-        refine, options = session.labels.refine, dict(session.labels.options)
+        options = dict(session.labels.options)
 
         def run(job: Job) -> _Run:
             from napari_ovam.workflows.proposals import ProposalSettings, propose
@@ -84,9 +85,7 @@ class Proposing:
                     opened.project,
                     session.models.get(choice, job),
                     names,
-                    settings=ProposalSettings(
-                        redo=redo, layers=layers, refine=refine, labels=options
-                    ),
+                    settings=ProposalSettings(redo=redo, layers=layers, labels=options),
                     progress=_counting(job),
                     written=written,
                 )
@@ -94,6 +93,7 @@ class Proposing:
                 found.cancelled = True
             else:
                 found.kept, found.failed = report.kept, report.failed
+                found.notes = report.notes()
             return found
 
         session.start(
@@ -123,6 +123,7 @@ class Proposing:
             text += f" {_images(len(found.failed))} failed, such as {name}: {reason}."
         elif found.done:
             text += " Go through them, correct and accept."
+        text = " ".join([text, *found.notes])
         self.session.say(text, "warning" if found.failed else "info")
 
     # -- tokens --------------------------------------------------------------------
@@ -149,14 +150,13 @@ class Proposing:
             )
             return
         choice, layers = session.choice, session.maps.layers
-        refine = session.labels.refine
 
         def run(job: Job) -> ImproveReport:
             from napari_ovam.workflows.improving import ImproveSettings, improve_tokens
 
             session.saving.flush()
             pipe = session.models.get(choice, job)
-            settings = ImproveSettings(store="never", layers=layers, refine=refine)
+            settings = ImproveSettings(store="never", layers=layers)
             return improve_tokens(
                 opened.project, pipe, settings=settings, progress=job.progress
             )

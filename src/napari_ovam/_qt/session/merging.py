@@ -9,7 +9,7 @@ import numpy as np
 from napari_ovam.datasets.classes import ClassTable as ProjectClasses
 from napari_ovam.datasets.classes import ProjectClass
 
-from .edits import UNTOUCHED, Edits
+from .edits import Edits
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -85,9 +85,7 @@ def _same(entry: ClassEntry, found: ProjectClass) -> bool:
 
 def renumbered(edits: Edits, ids: Mapping[int, int]) -> Edits:
     """Return labels with other class ids; those that are not named stay."""
-    table = np.arange(2**16, dtype=np.int32)
+    table = np.arange(2**16, dtype=np.uint16)
     for old, new in ids.items():
         table[old] = new
-    untouched = edits.override == UNTOUCHED
-    override = np.where(untouched, np.int32(UNTOUCHED), table[edits.override.clip(0)])
-    return Edits(table[edits.proposal], override)
+    return Edits(table[edits.proposal], table[edits.labels], edits.painted)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
-from napari_ovam.base.folder_lock import lock_folder
+from napari_ovam.base.folder_lock import FolderLock, describe_holder, lock_folder
 from napari_ovam.project import Project, ProjectError
 from napari_ovam.project.index import BACKUP, INDEX
 
@@ -15,7 +15,6 @@ from .reading import Recovered, read_tokens
 
 if TYPE_CHECKING:
     from pathlib import Path
-    from typing import IO
 
 
 @dataclass(eq=False)
@@ -33,7 +32,7 @@ class Opened:
     """
 
     project: Project
-    lock: IO[bytes] | None
+    lock: FolderLock | None
     found: Recovered
     keys: dict[str, str] = field(default_factory=dict)
 
@@ -64,12 +63,13 @@ def open_project(path: Path) -> Opened:
     folder = path.parent if path.name == INDEX else path
     if not is_project(folder):
         raise ProjectError(f"{folder} is no project: there is no {INDEX} in it")
-    lock: IO[bytes] | None = None
+    lock: FolderLock | None = None
     with suppress(OSError):  # where nothing can be written, it is opened to be read
         lock = lock_folder(folder)
         if lock is None:
             raise ProjectError(
-                f"{folder} is open in another window: close it there first"
+                f"{folder} is open in another window{describe_holder(folder)}: close "
+                "it there first"
             )
     try:
         project = Project.open(folder)
@@ -78,6 +78,6 @@ def open_project(path: Path) -> Opened:
         if lock is not None:
             lock.close()
         raise
-    notes = [*project.notes, *wrong]
+    notes = [*project.notes, *wrong, *([lock.note] if lock and lock.note else [])]
     found = Recovered(folder, list(project.classes), tokens, [], notes)
     return Opened(project, lock, found)

@@ -10,7 +10,7 @@ import numpy as np
 from napari_ovam._qt.image.images import ABOUT, as_settings
 from napari_ovam.project import Project, ProjectError
 
-from .edits import UNTOUCHED, Edits
+from .edits import Edits
 from .state import LiveSample, ModelChoice
 
 if TYPE_CHECKING:
@@ -139,5 +139,4 @@ def _edits(
         if entry.status in ("new", "proposed"):
             return Edits(ids)
         painted = np.ones(ids.shape, bool)
-    override = np.where(painted, ids.astype(np.int32), np.int32(UNTOUCHED))
-    return Edits(np.where(painted, 0, ids), override)
+    return Edits(np.where(painted, 0, ids), ids, painted)

@@ -6,7 +6,6 @@ from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from qtpy.QtCore import QObject, Signal  # type: ignore[attr-defined]
 
 from napari_ovam.datasets.classes import ClassTable as ProjectClasses
@@ -14,7 +13,6 @@ from napari_ovam.datasets.classes import ProjectClass
 from napari_ovam.project.autosave import Autosave
 from napari_ovam.project.scratch import Scratch, clean, mark_done, unfinished
 
-from .edits import UNTOUCHED, Edits
 from .merging import as_project_class, merged, renumbered
 from .reading import read_all
 from .state import DECIDED
@@ -23,13 +21,12 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from pathlib import Path
 
-    from numpy.typing import NDArray
-
     from napari_ovam import Token
     from napari_ovam.attention.trace import Trace
     from napari_ovam.project import Project
     from napari_ovam.project.index import Status
 
+    from .edits import Edits, Snapshot
     from .reading import Recovered
     from .session import Session
     from .state import LiveSample
@@ -194,26 +191,23 @@ class Saving:
             old = self._saved.get(sample.key)
             if (
                 old is not None
-                and old.labels is edits.labels
+                and old.labels is edits.now
                 and (sample is not self.session.current)
             ):
                 continue
             new = _Saved.of(sample, edits)
-            if sample.status == "new" if old is None else not old.same_labels(new):
-                self._follow(sample, "edited" if new.count else "proposed")
+            known = None if old is None else old.labels
+            if not known.same(edits.now) if known else sample.status == "new":
+                self._follow(sample, "edited" if edits.count else "proposed")
                 new = replace(new, status=sample.status)
             if old is not None and old.same(new):
                 continue
             self._saved[sample.key] = new
             if not self.read_only:
                 self._waiting.add(sample.key)
-                self._started().save_labels(
-                    name,
-                    edits.labels,
-                    sample.status,
-                    painted=edits.override != UNTOUCHED,
-                    absent=sample.absent,
-                )
+                autosave = self._started()
+                write = partial(_write_labels, autosave.project, name, new)
+                autosave.submit(("labels", name), write)
 
     def _follow(self, sample: LiveSample, status: Status) -> None:
         """Set the status that the work on the labels gives."""
@@ -307,23 +301,17 @@ class Saving:
 class _Saved:
     """What is written of a sample's labels, or will be in a moment."""
 
-    labels: NDArray[Any]
-    count: int
+    labels: Snapshot
     absent: frozenset[int]
     status: Status
 
     @classmethod
     def of(cls, sample: LiveSample, edits: Edits) -> _Saved:
-        return cls(edits.labels, edits.count, frozenset(sample.absent), sample.status)
-
-    def same_labels(self, other: _Saved) -> bool:
-        return self.count == other.count and (
-            self.labels is other.labels or np.array_equal(self.labels, other.labels)
-        )
+        return cls(edits.now, frozenset(sample.absent), sample.status)
 
     def same(self, other: _Saved) -> bool:
         about = (self.absent, self.status) == (other.absent, other.status)
-        return about and self.same_labels(other)
+        return about and self.labels.same(other.labels)
 
 
 class _Voice(QObject):
@@ -342,6 +330,16 @@ def find_unfinished() -> list[tuple[Path, int]]:
         (path, sum(1 for _ in path.joinpath("images").glob("*.png")))
         for path in unfinished()
     ]
+
+
+def _write_labels(project: Project, name: str, saved: _Saved) -> None:
+    project.save_labels(
+        name,
+        saved.labels.labels,
+        saved.status,
+        painted=saved.labels.painted,
+        absent=saved.absent,
+    )
 
 
 def _settings(sample: LiveSample) -> dict[str, Any] | None:

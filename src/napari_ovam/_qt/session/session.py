@@ -104,9 +104,7 @@ class Session(JobRunner):
         self.live = LiveMaps(self)
         self.doubts = Doubts(self)
         self.exports = Exports(self)
-        self.layers = SampleLayers(
-            viewer, self.labels.edited, self.labels.confirmed, partial(bind_keys, self)
-        )
+        self.layers = SampleLayers(viewer, self.labels, partial(bind_keys, self))
         viewer.layers.events.inserted.connect(self._layer_inserted)
         viewer.layers.events.removed.connect(self._layer_removed)
         self.saving = Saving(self)
@@ -124,6 +122,8 @@ class Session(JobRunner):
         """Stop what runs; called when the window has closed."""
         if self.closed:
             return
+        self.guarded(lambda _: self.labels.take_all(), None)
+        self.layers.close()
         super().close()
         self.live.close()
         self.labels.close()
@@ -187,9 +187,6 @@ class Session(JobRunner):
             return
         old = self.current
         if old is not None and old is not sample:
-            if self.layers.painting(old.key):  # the stroke is ended first
-                QTimer.singleShot(100, partial(self.select, key))
-                return
             self.labels.take_edits(old)
         first = not self.viewer.layers
         in_project = self.projects.opened is not None
@@ -223,6 +220,7 @@ class Session(JobRunner):
         self.viewer.title = title if name is None else f"{title}: {name}"
 
     def show(self, sample: LiveSample) -> None:
+        self.labels.take_edits(sample)
         self.layers.show_image(sample)
         self.layers.remove_maps(sample.key, keep=(e.id for e in self.classes.active))
         for entry in self.classes.active:
@@ -252,14 +250,13 @@ class Session(JobRunner):
         sample = self.sample(key)
         if sample is None or self.closed or self.layers.removing:
             return
-        if role == "labels":
-            if sample.edits is not None:
-                self.guarded(
-                    lambda layer: self.labels.take_edits(sample, layer), event.value
-                )
+        if role == "labels" and sample.edits is not None:
+            self.guarded(partial(self.labels.take_edits, sample), event.value)
+        if role in ("labels", "image"):
+            are, them = ("are", "them") if role == "labels" else ("is", "it")
             self.say(
-                f"The labels of {sample.name} are kept: Labels from maps shows them "
-                "again.",
+                f"The {role} of {sample.name} {are} kept: Labels from maps shows "
+                f"{them} again.",
                 "warning",
             )
 

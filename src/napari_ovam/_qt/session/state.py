@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 from napari_ovam.base.ids import IGNORE
+from napari_ovam.base.words import read_phrases
 from napari_ovam.datasets.classes import (
     PALETTE,
     ClassError,
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from napari_ovam.attention.trace import Trace
     from napari_ovam.base.generation_settings import GenerationSettings
     from napari_ovam.project.index import Status
-    from napari_ovam.segmentation.class_maps import RefinedMaps
 
     from .edits import Edits
 
@@ -192,10 +191,8 @@ class ClassTable:
 
 
 def split_phrases(text: str) -> list[str]:
-    """Split typed phrases at commas, semicolons and line ends; each once."""
-    parts = (" ".join(part.split()) for part in re.split(r"[,;\n]", text))
-    unique = {part.casefold(): part for part in parts if part}
-    return list(unique.values())
+    """Split typed phrases, as `read_phrases`, which also says what was left out."""
+    return read_phrases(text)[0]
 
 
 @dataclass(eq=False)
@@ -222,10 +219,8 @@ class LiveSample:
         How long the model ran for it; 0 where that is not known.
     exact
         Whether everything was recorded in full precision.
-    refined
-        Maps with borders that follow the image, as they were made last.
-    levels
-        Automatic thresholds of the refined maps by class id, as they were made last.
+    probabilities
+        Of the classes by id, (H, W) float32, as labels were made of them last.
     status
         How far its labels are.
     about
@@ -244,8 +239,7 @@ class LiveSample:
     prompt: str = ""
     seconds: float = 0
     exact: bool = False
-    refined: RefinedMaps = field(default_factory=dict)
-    levels: dict[int, float] = field(default_factory=dict)
+    probabilities: dict[int, NDArray[np.float32]] = field(default_factory=dict)
     status: Status = "new"
     key: str = field(default_factory=lambda: uuid4().hex)
     about: dict[str, Any] = field(default_factory=dict)

@@ -14,13 +14,11 @@ import numpy as np
 
 from napari_ovam.hub.recent import remember_model
 from napari_ovam.segmentation.class_maps import (
-    RefinedMaps,
     class_iou,
     class_map,
     class_maps,
     label_maker,
     label_settings,
-    refined_maps,
     seen,
 )
 
@@ -68,7 +66,6 @@ class LabelRequest:
 
     thresholds: Mapping[int, float | None]
     absent: frozenset[int] = frozenset()
-    refine: str = ""
     options: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -220,31 +217,27 @@ class Labeller:
     def __init__(self) -> None:
         self._maps: dict[int, NDArray[np.float32]] = {}
         self._maker: LabelMaker | None = None
-        self._levels: dict[int, float] = {}
 
     def labels(
         self,
         maps: Mapping[int, NDArray[np.float32]],
         request: LabelRequest,
         image: NDArray[np.uint8],
-        known: RefinedMaps | None = None,
-    ) -> tuple[NDArray[Any], dict[int, float]]:
+    ) -> tuple[NDArray[Any], dict[int, NDArray[np.float32]]]:
         """Turn maps by class id into (H, W) class ids, as `class_labels` does.
 
-        Also returns the automatic thresholds of these maps, whether or not they are in
-        use. `known` is as in `refined_maps`.
+        Also returns the probabilities that they were made of, by class id.
         """
         wanted = set(maps) & set(request.thresholds) - request.absent
         if not wanted:
             return np.zeros(image.shape[:2], np.uint8), {}
-        fine = refined_maps({i: maps[i] for i in wanted}, image, request.refine, known)
-        from napari_ovam.segmentation.labels import automatic_threshold
-
-        if self._maker is None or not _same(fine, self._maps):
-            self._maker, self._maps = label_maker(fine, image, refine=""), fine
-            self._levels = {i: automatic_threshold(each) for i, each in fine.items()}
-        settings = label_settings(request.thresholds, self._maker.ids, request.options)
-        return self._maker.labels(settings), self._levels
+        chosen = {i: maps[i] for i in wanted}
+        if self._maker is None or not _same(chosen, self._maps):
+            self._maker, self._maps = label_maker(chosen, image), chosen
+        ids = self._maker.ids
+        settings = label_settings(request.thresholds, ids, request.options)
+        found = dict(zip(ids, self._maker.maps, strict=True))
+        return self._maker.labels(settings), found
 
 
 def _same(one: Mapping[int, Any], other: Mapping[int, Any]) -> bool:
@@ -278,7 +271,19 @@ def generate_images(
             progress=job.progress,
             preview=lambda _, picture: job.preview(Preview(picture)),
         )
-        job.post(_made(models, choice, generation, wanted, labels, job, start))
+        job.post(
+            _made(
+                models,
+                choice,
+                generation,
+                wanted,
+                labels,
+                job,
+                start,
+                "The model returned a black image (a safety checker, or too little "
+                "precision): try another seed or prompt.",
+            )
+        )
     return count
 
 
@@ -349,14 +354,10 @@ def _made(
     labels: LabelRequest | None,
     job: Job,
     start: float,
+    black: str = "This image is black all over: there is nothing in it to look for.",
 ) -> Made:
     seconds = time.monotonic() - start
-    notes: tuple[str, ...] = ()
-    if generation.settings.steps is not None and not generation.image.any():
-        notes = (
-            "The model returned a black image (a safety checker, or too little "
-            "precision): try another seed or prompt.",
-        )
+    notes: tuple[str, ...] = () if generation.image.any() else (black,)
     if not wanted:
         return Made(generation, choice, None, None, seconds, notes)
     try:
@@ -379,7 +380,6 @@ def optimize(
     images: Sequence[NDArray[np.uint8]],
     targets: Sequence[NDArray[np.uint8]],
     settings: OptimizationSettings | None,
-    refine: str,
     job: Job,
 ) -> Optimized:
     """Optimize a token, and score labels of the class alone against the targets."""
@@ -392,7 +392,7 @@ def optimize(
     def scored(tokens: Sequence[Token]) -> float:
         each = zip(traces, targets, images, strict=True)
         found = [
-            class_iou(trace, tokens, target, image, layers="all", refine=refine)
+            class_iou(trace, tokens, target, image, layers="all")
             for trace, target, image in each
         ]
         return float(np.mean(found))

@@ -52,7 +52,7 @@ class Tokens:
             )
             return
         untouched = [s for s in usable if s.edits and s.edits.are_proposal]
-        layers, refine = self.session.maps.layers, self.session.labels.refine
+        layers = self.session.maps.layers
         request = tasks.MapRequest(entry.id, entry.phrase, layers=layers)
         choice = usable[0].choice
         labels = [s.edits.labels.copy() for s in usable if s.edits]
@@ -79,7 +79,6 @@ class Tokens:
                 images,
                 targets,
                 made,
-                refine,
                 job,
             )
 

@@ -27,12 +27,15 @@ from .dataset import (
 from .hf import HfWriter
 from .indexed import IndexedWriter
 from .nnunet import NnunetWriter
-from .report import Exported, LowestIou, describe_item, save_index
+from .polygons import LowestIou
+from .report import Exported, describe_item, save_index
 from .splitting import Split, parse_split
 from .staging import (
+    OLD,
     FolderExistsError,
     FolderInUseError,
     check_folder,
+    check_ours,
     replace_folder,
     staging_for,
 )
@@ -101,7 +104,8 @@ def export_dataset(
     formats
         Names in `FORMATS`.
     overwrite
-        Replace these formats' folders in an existing `out`; other files stay.
+        Replace what earlier exports of these formats wrote in an existing `out`: the
+        files that their `ovam.json` lists. All others stay.
     split
         Deal the images to train, validation and test. None keeps each item's own.
     progress
@@ -118,8 +122,9 @@ def export_dataset(
     ValueError
         For an unknown format, classes that a format cannot hold, classes or items
         that do not fit together, an item name that is used twice, and
-        (`FolderExistsError`) for an `out` with files in it, or (`FolderInUseError`)
-        one that another export writes to. Nothing is written then.
+        (`FolderExistsError`) for an `out` with files in it, a format's folder that no
+        export made or in which a file was changed since, or (`FolderInUseError`) one
+        that another export writes to. Nothing is written then.
     ExportError
         Where a file reads back differently.
     """
@@ -132,13 +137,15 @@ def export_dataset(
     check_folder(out, overwrite=overwrite)
     with staging_for(out) as staging:
         check_folder(out, overwrite=overwrite)  # another export may have made it
+        for name in formats:
+            check_ours(out / name)
         existed = out.is_dir()
         new = staging / "new"
         new.mkdir()
         lowest = _write(items, classes, new, dict.fromkeys(formats), split, progress)
         if existed:
             for name in dict.fromkeys(formats):
-                replace_folder(out / name, new / name, staging / f"old-{name}")
+                replace_folder(out / name, new / name, staging / f"{OLD}{name}")
         else:
             new.rename(out)
     result = Exported(out)

@@ -12,7 +12,7 @@ holes: a bridge joins a hole to the border.
 """
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -24,8 +24,7 @@ from pycocotools import mask as rle
 from napari_ovam.base.ids import IGNORE
 
 from .dataset import ExportItem, LabelClass, check_same, save_png
-from .polygons import outlines
-from .report import LowestIou, lower
+from .polygons import LowestIou, lower, outlines
 
 
 class CocoWriter:
@@ -77,18 +76,8 @@ class CocoWriter:
         save_png(self.folder / "images" / file, item.image)
         ignored = item.labels == IGNORE
         labels = np.where(ignored, 0, item.labels).astype(np.uint16)
-        height, width = labels.shape
         image_id = len(self.images) + 1
-        self.images.append(
-            {
-                "id": image_id,
-                "file_name": file,
-                "width": width,
-                "height": height,
-                "ignore_pixels": int(ignored.sum()),
-            }
-            | ({} if item.provenance is None else {"ovam": dict(item.provenance)})
-        )
+        self.images.append(image_record(image_id, file, item))
         self.splits.append(item.split)
         drawn = np.zeros_like(labels)
         for class_id, mask in self._masks(labels, item.instances):
@@ -154,17 +143,12 @@ class CocoWriter:
     def _write(self, split: str, chosen: set[int]) -> None:
         """Write and compare the images of one split, given by their positions."""
         path = self.folder / json_name("annotations", split)
-        content = {
-            "info": {
-                "description": "napari-ovam",
-                "ignore": "ignore_pixels of an image were marked unsure; "
-                "they belong to no annotation",
-            },
-            "licenses": [],
-            "categories": self.categories,
-            "images": [self.images[i] for i in sorted(chosen)],
-            "annotations": [a for a in self.annotations if a["image_id"] - 1 in chosen],
-        }
+        content = coco_content(
+            "they belong to no annotation",
+            self.categories,
+            [self.images[i] for i in sorted(chosen)],
+            [a for a in self.annotations if a["image_id"] - 1 in chosen],
+        )
         with path.open("x", encoding="utf-8") as file:
             json.dump(content, file, ensure_ascii=False)
         self._read_back(path, [self.hashes[i] for i in sorted(chosen)])
@@ -183,6 +167,35 @@ class CocoWriter:
                 labels[mask.astype(bool)] = annotation["category_id"]
                 annotation = next(annotations, None)
             check_same(path, np.array(_hash(labels)), np.array(expected))
+
+
+def image_record(number: int, file: str, item: ExportItem) -> dict[str, Any]:
+    """Return what COCO says of an image, and what made it."""
+    height, width = item.labels.shape
+    return {
+        "id": number,
+        "file_name": file,
+        "width": width,
+        "height": height,
+        "ignore_pixels": int((item.labels == IGNORE).sum()),
+    } | ({} if item.provenance is None else {"ovam": dict(item.provenance)})
+
+
+def coco_content(
+    ignored: str,
+    categories: Sequence[Mapping[str, Any]],
+    images: Sequence[Mapping[str, Any]],
+    annotations: Sequence[Mapping[str, Any]],
+) -> dict[str, Any]:
+    """Return a JSON of COCO; `ignored` says what became of unsure pixels."""
+    what = f"ignore_pixels of an image were marked unsure; {ignored}"
+    return {
+        "info": {"description": "napari-ovam", "ignore": what},
+        "licenses": [],
+        "categories": categories,
+        "images": images,
+        "annotations": annotations,
+    }
 
 
 def json_name(stem: str, split: str) -> str:

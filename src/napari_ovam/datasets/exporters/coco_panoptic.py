@@ -17,9 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_ovam.base.ids import IGNORE
-
-from .coco import json_name
+from .coco import coco_content, image_record, json_name
 from .dataset import ExportItem, LabelClass, save_json, save_png
 from .palette import voc_palette
 
@@ -57,17 +55,8 @@ class CocoPanopticWriter:
         rgb = np.stack([ids % 256, ids // 256 % 256, ids // 65536], axis=-1)
         save_png(folder / file, rgb.astype(np.uint8))
         self.count += 1
-        height, width = ids.shape
-        self.images.setdefault(item.split, []).append(
-            {
-                "id": self.count,
-                "file_name": file,
-                "width": width,
-                "height": height,
-                "ignore_pixels": int((item.labels == IGNORE).sum()),
-            }
-            | ({} if item.provenance is None else {"ovam": dict(item.provenance)})
-        )
+        record = image_record(self.count, file, item)
+        self.images.setdefault(item.split, []).append(record)
         self.annotations.setdefault(item.split, []).append(
             {"image_id": self.count, "file_name": file, "segments_info": segments}
         )
@@ -106,17 +95,12 @@ class CocoPanopticWriter:
     def finish(self) -> None:
         """Write `panoptic.json`."""
         for split, images in self.images.items():
-            content = {
-                "info": {
-                    "description": "napari-ovam",
-                    "ignore": "ignore_pixels of an image were marked unsure; "
-                    "they and the background are void (0)",
-                },
-                "licenses": [],
-                "categories": self.categories,
-                "images": images,
-                "annotations": self.annotations[split],
-            }
+            content = coco_content(
+                "they and the background are void (0)",
+                self.categories,
+                images,
+                self.annotations[split],
+            )
             save_json(self.folder / json_name("panoptic", split), content)
 
 

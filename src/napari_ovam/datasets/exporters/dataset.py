@@ -14,7 +14,7 @@ from napari_ovam.base.ids import BACKGROUND, IGNORE
 from napari_ovam.base.names import check_name
 
 if TYPE_CHECKING:
-    from .report import LowestIou
+    from .polygons import LowestIou
 
 SPLITS = ("train", "val", "test")
 
@@ -108,7 +108,11 @@ def check_classes(classes: Sequence[LabelClass]) -> tuple[LabelClass, ...]:
     ids: dict[int, str] = {}
     for entry in classes:
         name, number = entry.name, entry.id
-        if not 0 < number <= np.iinfo(np.uint16).max or number == IGNORE:
+        if (
+            not _is_whole(number)
+            or not 0 < number <= np.iinfo(np.uint16).max
+            or number == IGNORE
+        ):
             msg = (
                 f"class {name!r} has the id {number}; use 1 to 65535 without 255 "
                 "(0 is the background, 255 means ignore)"
@@ -124,7 +128,8 @@ def check_classes(classes: Sequence[LabelClass]) -> tuple[LabelClass, ...]:
             msg = f"two classes are named {name!r} (ids {names[name]} and {number})"
             raise ValueError(msg)
         if entry.color is not None and not (
-            len(entry.color) == 3 and all(0 <= value <= 255 for value in entry.color)
+            len(entry.color) == 3
+            and all(_is_whole(value) and 0 <= value <= 255 for value in entry.color)
         ):
             msg = f"class {name!r} has the colour {entry.color!r}; use (r, g, b), 0-255"
             raise ValueError(msg)
@@ -132,6 +137,11 @@ def check_classes(classes: Sequence[LabelClass]) -> tuple[LabelClass, ...]:
     return tuple(
         sorted((_plain(entry) for entry in classes), key=lambda entry: entry.id)
     )
+
+
+def _is_whole(value: object) -> bool:
+    """Whether a value is a whole number, which `int` does not cut."""
+    return isinstance(value, int | np.integer) and not isinstance(value, bool)
 
 
 def _plain(entry: LabelClass) -> LabelClass:

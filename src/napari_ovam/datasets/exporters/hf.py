@@ -12,11 +12,10 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-
 from napari_ovam.base.ids import BACKGROUND
 
 from .dataset import ExportItem, LabelClass, save_json, save_png, save_text
+from .indices import ids_dtype
 
 _FOLDERS = {"": "train", "train": "train", "val": "validation", "test": "test"}
 
@@ -27,8 +26,7 @@ class HfWriter:
     def __init__(self, folder: Path, classes: Sequence[LabelClass]) -> None:
         self.folder = folder
         self.classes = classes
-        wide = any(entry.id > 255 for entry in classes)
-        self.dtype = np.dtype(np.uint16 if wide else np.uint8)
+        self.dtype = ids_dtype(classes)
         self.rows: dict[str, list[str]] = {}
 
     def add(self, item: ExportItem) -> None:

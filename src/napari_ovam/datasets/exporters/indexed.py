@@ -9,11 +9,10 @@ where a class id passes 255. Palette PNGs would turn into RGB in cv2 and skimage
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-
 from napari_ovam.base.ids import BACKGROUND, IGNORE
 
 from .dataset import ExportItem, LabelClass, save_json, save_png, save_text
+from .indices import ids_dtype
 
 
 class IndexedWriter:
@@ -22,8 +21,7 @@ class IndexedWriter:
     def __init__(self, folder: Path, classes: Sequence[LabelClass]) -> None:
         self.folder = folder
         self.classes = classes
-        wide = any(entry.id > 255 for entry in classes)
-        self.dtype = np.dtype(np.uint16 if wide else np.uint8)
+        self.dtype = ids_dtype(classes)
         self.splits: dict[str, list[str]] = {}
         for name in ("images", "labels"):
             (folder / name).mkdir()

@@ -1,6 +1,7 @@
 """Consecutive indices in place of class ids, for formats that want them."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,6 +45,11 @@ def index_table(
         table[entry.id] = index
     table[IGNORE] = ignore
     return table
+
+
+def ids_dtype(classes: Sequence[LabelClass]) -> np.dtype[np.unsignedinteger[Any]]:
+    """Return what PNGs of class ids hold: 8 bits, or 16 where an id passes 255."""
+    return np.dtype(np.uint16 if any(c.id > IGNORE for c in classes) else np.uint8)
 
 
 def check_reserved(

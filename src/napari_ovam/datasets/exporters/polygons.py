@@ -6,6 +6,7 @@ cv2.fillPoly does, and YOLO's trainers with it), and to fill what has its centre
 """
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,28 @@ _OUTWARDS = 0.4
 _Pixel = tuple[int, int]
 _Point = tuple[float, float]
 _Stop = tuple[_Pixel, _Point]
+
+
+@dataclass(frozen=True)
+class LowestIou:
+    """Where polygons, drawn again, agree least with the mask that they are of.
+
+    Attributes
+    ----------
+    iou
+        Intersection over union, 0 to 1.
+    image, class_name
+        Of which mask.
+    """
+
+    iou: float
+    image: str
+    class_name: str
+
+
+def lower(one: LowestIou | None, other: LowestIou) -> LowestIou:
+    """Return the lower of two; `one` of equals."""
+    return other if one is None or other.iou < one.iou else one
 
 
 def outlines(mask: NDArray[np.bool_]) -> Iterator[NDArray[np.float64]]:

@@ -2,38 +2,26 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from hashlib import sha256
+from dataclasses import asdict
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+from napari_ovam.base.hashing import hash_file
+
 from .dataset import ExportItem, LabelClass, save_text
+from .polygons import LowestIou
 
 INDEX = "ovam.json"
-"""In the folder of each format: what `verify` compares with."""
+"""In the folder of each format: what `verify` compares with, and may be replaced."""
+
+_PROGRAM = "napari-ovam"
+_BROKEN = (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError)
 
 if TYPE_CHECKING:
     _Path = Path
 else:  # up to Python 3.11 only the system's own class can be derived from
     _Path = type(Path())
-
-
-@dataclass(frozen=True)
-class LowestIou:
-    """Where polygons, drawn again, agree least with the mask that they are of.
-
-    Attributes
-    ----------
-    iou
-        Intersection over union, 0 to 1.
-    image, class_name
-        Of which mask.
-    """
-
-    iou: float
-    image: str
-    class_name: str
 
 
 class Exported(_Path):
@@ -46,11 +34,6 @@ class Exported(_Path):
     """
 
     lowest_iou: Mapping[str, LowestIou] = MappingProxyType({})
-
-
-def lower(one: LowestIou | None, other: LowestIou) -> LowestIou:
-    """Return the lower of two; `one` of equals."""
-    return other if one is None or other.iou < one.iou else one
 
 
 def describe_item(item: ExportItem) -> dict[str, Any]:
@@ -84,14 +67,10 @@ def save_index(
     files = {}
     for path in sorted(folder.rglob("*")):
         if path.is_file():
-            content = path.read_bytes()
             place = path.relative_to(folder).as_posix()
-            files[place] = {
-                "sha256": sha256(content).hexdigest(),
-                "bytes": len(content),
-            }
+            files[place] = {"sha256": hash_file(path), "bytes": path.stat().st_size}
     about = {
-        "program": f"napari-ovam {__version__}",
+        "program": f"{_PROGRAM} {__version__}",
         "format": form,
         "classes": [asdict(entry) for entry in classes],
         "lowest_iou": None if lowest is None else asdict(lowest),
@@ -104,3 +83,20 @@ def save_index(
         msg = f"the provenance of an item is not JSON: {error}"
         raise ValueError(msg) from error
     save_text(folder / INDEX, text)
+
+
+def listed_files(folder: Path) -> dict[str, tuple[str, int]] | None:
+    """Return the SHA-256 and size of each file that an export wrote, by its place.
+
+    None where no export says so in the folder.
+    """
+    try:
+        content = json.loads((folder / INDEX).read_text(encoding="utf-8"))
+        if not str(content["program"]).startswith(_PROGRAM):
+            return None
+        return {
+            str(place): (str(about["sha256"]), int(about["bytes"]))
+            for place, about in content["files"].items()
+        }
+    except _BROKEN:
+        return None

@@ -6,11 +6,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from hashlib import sha256
 from pathlib import Path
-from typing import IO
 
-from napari_ovam.base.folder_lock import LOCK, lock_folder
+from napari_ovam.base.folder_lock import LOCK, FolderLock, lock_folder
+from napari_ovam.base.hashing import hash_file
+
+from .report import INDEX, listed_files
 
 STAGING = ".napari-ovam-export-"
+OLD = "old-"
+"""In front of the name of a folder that is being replaced."""
 _TRIES = 20
 
 
@@ -35,6 +39,39 @@ def check_folder(out: Path, *, overwrite: bool) -> None:
         raise FolderExistsError(msg)
 
 
+def check_ours(folder: Path) -> None:
+    """Raise FolderExistsError where no export made a folder, or it changed since.
+
+    To be called by who has the lock: another export may be at it.
+    """
+    if not folder.is_symlink() and not folder.exists():
+        return
+    if folder.is_symlink() or not folder.is_dir():
+        msg = f"{str(folder)!r} is no folder of an export; it stays: choose another"
+        raise FolderExistsError(msg)
+    listed = listed_files(folder)
+    if listed is None and any(folder.iterdir()):
+        msg = (
+            f"{str(folder)!r} was not made by an export: it holds files and no "
+            f"{INDEX}. It stays as it is: choose another folder, or move it away"
+        )
+        raise FolderExistsError(msg)
+    changed = [
+        place
+        for place, (digest, size) in (listed or {}).items()
+        if (path := folder / place).is_file()
+        and (path.stat().st_size != size or hash_file(path) != digest)
+    ]
+    if changed:
+        more = f" and {len(changed) - 3} more" if len(changed) > 3 else ""
+        msg = (
+            f"{', '.join(changed[:3])}{more} in {str(folder)!r} changed since the "
+            "export that wrote it. It stays as it is: choose another folder, or move "
+            "it away"
+        )
+        raise FolderExistsError(msg)
+
+
 @contextmanager
 def staging_for(out: Path) -> Iterator[Path]:
     """Give an empty folder on the disk of `out`, which nobody else gets meanwhile.
@@ -50,14 +87,14 @@ def staging_for(out: Path) -> Iterator[Path]:
     """
     staging, lock = _lock(out)
     try:
-        _clear(staging)
+        _clear(staging, out)
         yield staging
     finally:
-        _clear(staging)
+        _clear(staging, out)
         _release(staging, lock)
 
 
-def _lock(out: Path) -> tuple[Path, IO[bytes]]:
+def _lock(out: Path) -> tuple[Path, FolderLock]:
     for _ in range(_TRIES):
         existed = out.is_dir()
         if existed:
@@ -76,7 +113,7 @@ def _lock(out: Path) -> tuple[Path, IO[bytes]]:
         if lock is None:
             break
         # Nor may the lock have been deleted, or `out` have been made, meanwhile.
-        if _same(staging / LOCK, lock.fileno()) and out.is_dir() == existed:
+        if lock.in_place() and out.is_dir() == existed:
             return staging, lock
         _release(staging, lock)
     msg = (
@@ -86,9 +123,9 @@ def _lock(out: Path) -> tuple[Path, IO[bytes]]:
     raise FolderInUseError(msg)
 
 
-def _release(staging: Path, lock: IO[bytes]) -> None:
+def _release(staging: Path, lock: FolderLock) -> None:
     """Delete a staging folder and its lock; a folder that holds files stays."""
-    mine = _same(staging / LOCK, lock.fileno())
+    mine = lock.in_place()
     if mine:
         with suppress(OSError):  # Windows keeps a file that is open
             (staging / LOCK).unlink()
@@ -99,26 +136,56 @@ def _release(staging: Path, lock: IO[bytes]) -> None:
 
 
 def replace_folder(target: Path, new: Path, old: Path) -> None:
-    """Move `new` to `target`; put what was there back where that fails."""
+    """Move `new` to `target`, with what no export wrote there; undo where that fails.
+
+    Raises
+    ------
+    FolderExistsError
+        If something that has to stay is where a new file would be.
+    """
     if target.exists():
+        _keep_others(target, new)
         target.rename(old)
-    try:
-        new.rename(target)
-    except OSError:
-        if old.exists():
-            old.rename(target)
-        raise
+    new.rename(target)
 
 
-def _clear(staging: Path) -> None:
+def _keep_others(target: Path, new: Path) -> None:
+    """Give a new folder all files of the old one that its export did not write."""
+    listed = {INDEX, *(listed_files(target) or ())}
+    names = {
+        path.relative_to(new).as_posix().casefold()
+        for path in new.rglob("*")
+        if not path.is_dir()
+    }
+    for path in sorted(target.rglob("*")):
+        place = path.relative_to(target).as_posix()
+        if path.is_symlink() or path.is_file():
+            if place in listed and not path.is_symlink():
+                continue
+            if place.casefold() in names:
+                msg = (
+                    f"{str(path)!r} was not written by an export, and a new file has "
+                    "its name. It stays as it is: move it away, or rename the image"
+                )
+                raise FolderExistsError(msg)
+            (new / place).parent.mkdir(parents=True, exist_ok=True)
+            # As links at first, so that a kill at any moment loses nothing.
+            try:
+                os.link(path, new / place, follow_symlinks=False)
+            except OSError:  # such as on a disk without links
+                shutil.copy2(path, new / place, follow_symlinks=False)
+        elif not any(path.iterdir()):
+            (new / place).mkdir(parents=True, exist_ok=True)
+
+
+def _clear(staging: Path, out: Path) -> None:
+    """Delete what is in a staging folder; put back what an export had not replaced."""
     for path in staging.iterdir():
+        if path.name.startswith(OLD):
+            target = out / path.name.removeprefix(OLD)
+            if not target.exists():
+                with suppress(OSError):
+                    path.rename(target)
+                continue  # it is the only one, even where that failed
         if path.name != LOCK:
             shutil.rmtree(path, ignore_errors=True)
-
-
-def _same(path: Path, file: int) -> bool:
-    """Whether an open file is the one of that name."""
-    try:
-        return os.path.samestat(path.stat(), os.fstat(file))
-    except OSError:
-        return False

@@ -6,6 +6,14 @@ from pathlib import Path
 from .dataset import SPLITS, save_text
 
 
+def make_folders(folder: Path, kinds: Iterable[str], split: str) -> list[Path]:
+    """Return the folder of a split for each kind of file, made where it is missing."""
+    folders = [folder / kind / split for kind in kinds]
+    for each in folders:
+        each.mkdir(parents=True, exist_ok=True)
+    return folders
+
+
 def save_data_yaml(
     folder: Path,
     names: Sequence[str],

@@ -19,9 +19,8 @@ from numpy.typing import NDArray
 from napari_ovam.base.ids import IGNORE
 
 from .dataset import ExportItem, LabelClass, save_json, save_png, save_text
-from .polygons import fill, outlines
-from .report import LowestIou, lower
-from .yolo import save_data_yaml
+from .polygons import LowestIou, fill, lower, outlines
+from .yolo import make_folders, save_data_yaml
 
 
 class YoloSegWriter:
@@ -39,9 +38,7 @@ class YoloSegWriter:
         """Write one image and its polygons, draw them and compare with the masks."""
         split = item.split or "train"
         self.splits.add(split)
-        images, texts = (self.folder / kind / split for kind in ("images", "labels"))
-        for folder in (images, texts):
-            folder.mkdir(parents=True, exist_ok=True)
+        images, texts = make_folders(self.folder, ("images", "labels"), split)
         save_png(images / f"{item.name}.png", item.image)
         height, width = item.labels.shape
         lines = []

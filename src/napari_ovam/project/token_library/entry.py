@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 from safetensors import SafetensorError, safe_open
 
-from napari_ovam.workflows.overview import heat
+from napari_ovam.images.overlay import heat
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -10,10 +10,10 @@ from pycocotools import mask as rle
 
 from napari_ovam import ExportItem, LabelClass, export_dataset
 from napari_ovam.datasets.exporters import Split
-from napari_ovam.datasets.importers import import_masks, open_source
-from napari_ovam.datasets.importers.sources import ImportSourceError
+from napari_ovam.datasets.importers import ImportSourceError, open_source
 from napari_ovam.project import Project
 from napari_ovam.segmentation.instances.files import load_instances
+from napari_ovam.workflows.importing import import_masks
 
 CLASSES = [
     LabelClass(2, "cat", (1, 2, 3)),
@@ -101,9 +101,9 @@ def test_what_was_exported_comes_back(
 
 def test_a_persons_labels_are_kept_until_told(project: Project, tmp_path: Path):
     out = export_dataset(items(), CLASSES, tmp_path / "o") / "indexed"
-    blank, mine = np.zeros((23, 31, 3), np.uint8), np.ones((23, 31), np.uint8)
-    for name in ("one", "two", "three"):
-        project.add_sample(blank, name=name)
+    mine = np.ones((23, 31), np.uint8)
+    for item in items():
+        project.add_sample(item.image, name=item.name)
     project.save_labels("one", mine, "accepted")
     project.save_labels("two", mine, "proposed")
     project.save_labels("three", mine, "proposed", painted=mine > 0)
@@ -113,7 +113,7 @@ def test_a_persons_labels_are_kept_until_told(project: Project, tmp_path: Path):
     assert set(report.kept) == {"one", "three"}
     assert "accepted" in report.kept["one"]
     np.testing.assert_array_equal(project.load_labels("one"), mine)
-    np.testing.assert_array_equal(project.load_image("two"), blank)
+    assert "already" in report.kept["one"]
 
     report = import_masks(project, open_source(out, "indexed"), overwrite=True)
     assert set(report.labelled) == {"one", "two", "three"}
@@ -177,7 +177,7 @@ def test_coco_in_all_its_forms(project: Project, tmp_path: Path):
         ([[0, 0, float("nan"), 0, 0, 5]], "far out"),
         ([[0, 0, 1]], "three points"),
         ([], "no mask"),
-        (None, "no polygon"),
+        (None, "no mask"),
     ],
 )
 def test_a_broken_annotation_is_named_and_changes_nothing(
@@ -185,7 +185,7 @@ def test_a_broken_annotation_is_named_and_changes_nothing(
 ):
     path = coco(tmp_path / "d", [{"segmentation": segmentation}])
     report = import_masks(project, open_source(path, "coco"))
-    assert named in report.failed["a"]
+    assert named in report.failed["a.png"]
     assert not project.samples
 
 
@@ -195,7 +195,7 @@ def test_a_file_does_not_reach_out_of_its_folder(project: Project, tmp_path: Pat
     for name in ("../../secret.png", str(secret)):
         path = coco(tmp_path / "d/e", [], file_name=name)
         report = import_masks(project, open_source(path, "coco"))
-        assert "neither" in report.failed["secret"]
+        assert "neither" in min(report.failed.values())
     assert not project.samples
 
 
@@ -216,10 +216,11 @@ def test_images_of_another_size_and_unknown_ids_are_named(
     Image.fromarray(np.zeros((4, 4), np.uint8)).save(data / "labels/f.png")
     report = import_masks(project, open_source(data, "indexed"))
     assert set(report.labelled) == {"b", "d"}
-    assert "(3, 4)" in report.failed["a"]
-    assert "77" in report.failed["c"]
-    assert "e.png" in report.failed["e"]
-    assert "neither" in report.failed["f"]
+    assert "(3, 4)" in report.failed["images/a.jpg"]
+    assert "77" in report.failed["images/c.jpg"]
+    assert "e.png" in report.failed["labels/e.png"]
+    assert "neither" in report.failed["labels/f.png"]
+    assert "16 pixels are 255" in report.skipped["images/d.jpg"][0]
     assert (project.load_labels("d") == 255).all()
 
 
@@ -240,7 +241,9 @@ def test_voc_masks_in_colour_and_without_a_labelmap(project: Project, tmp_path: 
     colours[0, 1] = (1, 2, 3)
     Image.fromarray(colours).save(data / "SegmentationClass/a.png")
     report = import_masks(project, open_source(data, "voc"), overwrite=True)
-    assert "(1, 2, 3)" in report.failed["a"]
+    assert "(1, 2, 3)" in report.skipped["JPEGImages/a.jpg"][0]
+    wanted = [[plane, 255, 0], [0, 255, 0]]
+    np.testing.assert_array_equal(project.load_labels("a"), wanted)
 
 
 @pytest.mark.parametrize("form", ["indexed", "coco", "voc", "gif"])

@@ -1,0 +1,159 @@
+"""Phrases as people type and paste them, and words in the forms that they take."""
+# ruff: noqa: RUF001 (the signs of other scripts are meant)
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from typing import TYPE_CHECKING
+
+from napari_ovam.base.prompt_syntax import plain_prompt
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_SCALED = re.compile(r"(?<=\w)(?::+\s*[+-]?\d*\.?\d+|[+-]+)(?=\s|$)")  # cat:1.3, cat++
+_SEPARATORS = re.compile(r"[,;\n，、；]")
+_QUOTES = "\"'`´“”„‟«»‹›‘’‚「」『』"
+_ENDS = f"{_QUOTES}.,:;!?…·•*_~^|/\\-–—=+<>。，、：；！？（）【】《》 "
+
+_WORD = re.compile(r"\w+(?:['’]\w+)?")
+# Scripts that are written without spaces between words
+_UNSPACED = re.compile(r"[\u0e00-\u0e7f\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]")
+_IRREGULAR = {
+    "men": "man",
+    "women": "woman",
+    "children": "child",
+    "people": "person",
+    "feet": "foot",
+    "teeth": "tooth",
+    "geese": "goose",
+    "mice": "mouse",
+    "lice": "louse",
+    "oxen": "ox",
+    "dice": "die",
+}
+_ENDINGS = (  # of plurals, and what stands there in the singular
+    ("ies", ("y", "ie")),
+    ("ves", ("f", "fe", "ve")),
+    ("zzes", ("z", "zz")),
+    ("sses", ("ss", "s")),
+    ("ices", ("ex", "ix", "ice")),
+    ("eaux", ("eau",)),
+    ("ae", ("a",)),
+    ("i", ("us",)),
+    *((f"{stem}es", (stem,)) for stem in ("s", "x", "z", "ch", "sh", "o")),
+    ("ses", ("sis",)),
+    ("s", ("",)),
+)
+_SPELLINGS = {
+    "gray": "grey",
+    "donut": "doughnut",
+    "airplane": "aeroplane",
+    "tire": "tyre",
+    "mustache": "moustache",
+    "pajamas": "pyjamas",
+    "yoghurt": "yogurt",
+    "jewelry": "jewellery",
+    "tv": "television",
+    "bike": "bicycle",
+    "fridge": "refrigerator",
+}
+_SHORTEST = 3  # letters that a singular has at least: "as" is no plural of "a"
+
+
+def read_phrases(text: str) -> tuple[list[str], list[str]]:
+    """Split typed phrases at commas, semicolons and line ends; each once.
+
+    Returns
+    -------
+    list of str
+        The phrases, each as `plain_phrase` has it.
+    list of str
+        What was not taken as it stands, a sentence each.
+    """
+    found: dict[str, str] = {}
+    notes = []
+    for part in _SEPARATORS.split(text):
+        given, phrase = " ".join(part.split()), plain_phrase(part)
+        if given != phrase and unicodedata.normalize("NFC", given) != phrase:
+            read = f"read as {phrase!r}" if phrase else "no word, and left out"
+            notes.append(f"{given!r} is {read}.")
+        if phrase:
+            found.setdefault(phrase.casefold(), phrase)
+    return list(found.values()), notes
+
+
+def plain_phrase(text: str) -> str:
+    """Return a phrase without what is not meant: punctuation, quotes and weights.
+
+    "(cat:1.3)", '"cat"' and "cat," are "cat"; an apostrophe or hyphen in a word stays.
+    """
+    text, before = unicodedata.normalize("NFC", text), ""
+    while text != before:  # weights within weights, brackets of which one is missing
+        before = text
+        text = re.sub(r"(?<!\\)[()\[\]{}]", " ", plain_prompt(text)[0])
+        text = _SCALED.sub("", text).strip(" ,")
+    words = (word.strip('"`“”„‟«»') for word in text.split())
+    return " ".join(" ".join(filter(None, words)).strip(_ENDS).split())
+
+
+def is_named(phrase: str, text: str) -> bool:
+    """Whether a person would see the words of a phrase in a text, in whatever form.
+
+    Case, accents, hyphens, the plural, an "'s" and usual spellings do not count:
+    "cherry" is in "Cherries", "teddy bear" in "teddy-bears" and "teddybear". The words
+    of the phrase stand side by side, and whole: "cat" is not in "cathedral".
+    """
+    wanted, there = _words(phrase), _words(text)
+    if not wanted:
+        return False
+    if is_unspaced(phrase):
+        return _bare(phrase) in _bare(text)
+    joined = _forms("".join(wanted))
+    return any(
+        _forms("".join(there[i : i + count])) & joined
+        or (
+            count == len(wanted)
+            and all(
+                _forms(one) & _forms(other)
+                for one, other in zip(wanted, there[i : i + count], strict=True)
+            )
+        )
+        for i in range(len(there))
+        for count in range(1, min(len(wanted) + 2, len(there) - i) + 1)
+    )
+
+
+def is_unspaced(text: str) -> bool:
+    """Whether a text is in a script without spaces between words."""
+    return _UNSPACED.search(text) is not None
+
+
+def _words(text: str) -> list[str]:
+    """Return the words of a text, in small letters without accents."""
+    return [re.sub(r"['’]s?$", "", word) for word in _split(_bare(text))]
+
+
+def _split(text: str) -> Iterator[str]:
+    for found in _WORD.finditer(text.replace("_", " ")):
+        yield found[0]
+
+
+def _bare(text: str) -> str:
+    apart = unicodedata.normalize("NFKD", text.casefold())
+    return "".join(c for c in apart if not unicodedata.combining(c)).casefold()
+
+
+def _forms(word: str) -> set[str]:
+    """Return a word with the singulars that it may be the plural of."""
+    found = {word}
+    for plural, singular in _IRREGULAR.items():
+        if word.endswith(plural):  # "snowmen" as well
+            found.add(word.removesuffix(plural) + singular)
+    for ending, singulars in _ENDINGS:
+        stem = word.removesuffix(ending)
+        if stem != word and len(stem) >= _SHORTEST - len(ending) // 2:
+            found |= {stem + singular for singular in singulars}
+    found |= {re.sub(r"our(?=s?$|ful|ed$|ing$)", "or", each) for each in found}
+    return found | {_SPELLINGS[each] for each in found & set(_SPELLINGS)}

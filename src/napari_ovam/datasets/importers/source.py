@@ -1,0 +1,133 @@
+"""What an importer returns: pictures of a data set and their masks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from napari_ovam.images.files import read
+from napari_ovam.images.pixels import turned
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from napari_ovam.datasets.class_lists import ListedClass
+
+UNSURE = -1
+UPRIGHT = 1
+"""The EXIF orientation that turns nothing."""
+
+
+class ImportSourceError(ValueError):
+    """A data set that cannot be read; the message names its place."""
+
+
+@dataclass(frozen=True, eq=False)
+class Masks:
+    """The masks of one picture.
+
+    Attributes
+    ----------
+    places
+        (H, W) int32: places in the list of classes from 1, 0 for the background, or
+        `UNSURE`.
+    objects
+        (H, W) integers that differ between objects, or None where they are not told
+        apart.
+    problems
+        A sentence for each kind of thing that was not understood, or is not to be seen.
+    """
+
+    places: NDArray[np.int32]
+    objects: NDArray[Any] | None = None
+    problems: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class Picture:
+    """A picture of a data set.
+
+    Attributes
+    ----------
+    path
+        Its place in the data set, with "/" between folders: what it is known by. For
+        masks without a picture, what the data set calls it.
+    file
+        Its file, or None.
+    mask_size
+        (H, W) of its masks, or None where only reading tells.
+    read_stored
+        Reads its masks as they are stored.
+    missing
+        Why it has no file.
+    turn
+        The EXIF orientation by which its masks are turned, as the picture is.
+    problems
+        As in `Masks`, known without reading.
+    """
+
+    path: str
+    file: Path | None
+    mask_size: tuple[int, int] | None
+    read_stored: Callable[[], Masks]
+    missing: str = "its picture is neither in the data set nor here"
+    turn: int = UPRIGHT
+    problems: tuple[str, ...] = ()
+
+    def read_image(self) -> NDArray[np.uint8]:
+        """Return the picture, (H, W, 3) RGB, upright.
+
+        Raises
+        ------
+        ImportSourceError
+            If it has no file; and as `napari_ovam.images.files.read`.
+        """
+        if self.file is None:
+            raise ImportSourceError(self.missing)
+        return read(self.file)
+
+    def read_masks(self) -> Masks:
+        """Return the masks as they lie on the upright picture."""
+        masks = self.read_stored()
+        objects = masks.objects
+        return Masks(
+            turned(masks.places, self.turn),
+            None if objects is None else turned(objects, self.turn),
+            (*self.problems, *masks.problems),
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Source:
+    """A data set.
+
+    Attributes
+    ----------
+    form, path
+        As they were given to `open_source`.
+    classes
+        In the order of the places in `Masks`; their names differ.
+    pictures
+        Ordered by path.
+    notes
+        Sentences: what was taken for what.
+    problems
+        What was not understood of the data set itself, by the file that holds it.
+    """
+
+    form: str
+    path: Path
+    classes: Sequence[ListedClass]
+    pictures: Sequence[Picture]
+    notes: Sequence[str] = ()
+    problems: dict[str, list[str]] = field(default_factory=dict)
+
+
+def shorten(values: Sequence[object], most: int = 5) -> str:
+    """Return some values as text, and how many more there are."""
+    more = f" and {len(values) - most} more" if len(values) > most else ""
+    return ", ".join(map(str, values[:most])) + more

@@ -1,0 +1,214 @@
+"""Data sets in the form of Pascal VOC: masks of colours, and masks of objects."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from napari_ovam.datasets.class_lists import ListedClass, preset, read_text
+from napari_ovam.datasets.exporters.palette import voc_palette
+from napari_ovam.datasets.importers.mask_files import join, suffix
+from napari_ovam.datasets.importers.masks import mask_size, places_of, say_unknown
+from napari_ovam.datasets.importers.search import MASKS, PICTURES, list_files, normal
+from napari_ovam.datasets.importers.source import (
+    UNSURE,
+    ImportSourceError,
+    Masks,
+    Source,
+    shorten,
+)
+from napari_ovam.images.files import opened
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from numpy.typing import NDArray
+
+_MASKS, _OBJECTS = "segmentationclass", "segmentationobject"
+_LABELMAP = "labelmap.txt"
+_BORDER = (224, 224, 192)  # the colour of 255 in VOC's palette
+_MOST_UNKNOWN = 256
+
+_Colour = tuple[int, int, int]
+
+
+def open_voc(path: Path, classes: Sequence[ListedClass] | None = None) -> Source:
+    """Open a folder in the form of Pascal VOC, its masks in palette or RGB PNGs.
+
+    Parameters
+    ----------
+    path
+        The folder in which SegmentationClass is, and perhaps SegmentationObject,
+        pictures and labelmap.txt; SegmentationClass may be some folders deeper.
+    classes
+        With ids of VOC's colours, where there is no `labelmap.txt`; by default the 20.
+
+    Raises
+    ------
+    ImportSourceError
+        If there are no masks in it or several SegmentationClass, or `labelmap.txt`
+        cannot be read.
+    """
+    problems: list[str] = []
+    notes: list[str] = []
+    root = path.parent if normal(path.name) == _MASKS else path
+    files = list_files(root, PICTURES | MASKS, problems)
+    masks = [f for f in files if _folder(f, _MASKS) and suffix(f) in MASKS]
+    bases = sorted({_folder(mask, _MASKS) for mask in masks})
+    if not masks:
+        raise ImportSourceError(
+            f"there are no masks (*.png) in {path}/SegmentationClass"
+        )
+    if len(bases) > 1:
+        raise ImportSourceError(
+            f"there are several data sets in {path}: give one of {shorten(bases)}"
+        )
+    base = root / Path(bases[0]).parent
+    labelmap = next(
+        (d / _LABELMAP for d in (base, root) if (d / _LABELMAP).is_file()), None
+    )
+    if labelmap is not None:
+        classes, colours = _read_labelmap(labelmap)
+    else:
+        classes = [entry for entry in classes or preset("voc") if entry.id != 0]
+        colours = _colours_of(classes)
+    packed = {
+        _pack(c): place
+        for c, place in {(0, 0, 0): 0, _BORDER: UNSURE, **colours}.items()
+    }
+    objects = {_within(f, _OBJECTS): f for f in files if _folder(f, _OBJECTS)}
+    pictures = [f for f in files if not (_folder(f, _MASKS) or _folder(f, _OBJECTS))]
+
+    def reader(mask: str) -> partial[Masks]:
+        apart = objects.get(_within(mask, _MASKS))
+        return partial(_read, root / mask, root / apart if apart else None, packed)
+
+    found = join(root, masks, pictures, mask_size, reader, notes)
+    where = {path.name: problems} if problems else {}
+    return Source("voc", path, classes, found, notes, where)
+
+
+def _folder(path: str, name: str) -> str:
+    """Return the part of a path up to a folder of a name; empty if it is in none."""
+    parts = path.split("/")
+    for depth, part in enumerate(parts[:-1], start=1):
+        if normal(part) == name:
+            return "/".join(parts[:depth])
+    return ""
+
+
+def _within(path: str, name: str) -> str:
+    """Return the place of a file below a folder of a name, without its ending."""
+    below = path[len(_folder(path, name)) + 1 :]
+    return below.removesuffix(Path(below).suffix)
+
+
+def _read(path: Path, objects: Path | None, known: Mapping[int, int]) -> Masks:
+    packed = read_colours(path)
+    places, unknown = places_of(packed, known, UNSURE)
+    problems = []
+    if unknown:
+        colours = {_unpack(value): count for value, count in unknown.items()}
+        said = say_unknown(colours, "colours")
+        if not (places > 0).any() or len(unknown) > _MOST_UNKNOWN:
+            raise ImportSourceError(f"{path.name} holds {said}")
+        problems.append(f"{said}, which are unsure (255) now")
+    apart = None
+    if objects is not None:
+        try:
+            apart = read_colours(objects)
+        except ValueError as error:
+            problems.append(f"objects are not told apart: {error}")
+    if apart is not None and apart.shape != places.shape:
+        problems.append(
+            f"objects are not told apart: {objects} is {apart.shape} pixels and the "
+            f"mask {places.shape}"
+        )
+        apart = None
+    return Masks(places, apart, tuple(problems))
+
+
+def read_colours(path: Path) -> NDArray[np.int64]:
+    """Return the colours of a mask, (H, W), as red·65536 + green·256 + blue.
+
+    Grey pixels are ids: they have the colours of VOC's palette.
+    """
+    with opened(path) as picture:
+        picture.load()
+        mode = picture.mode
+        pixels = np.asarray(picture if mode in ("L", "P") else picture.convert("RGB"))
+        palette = voc_palette()
+        if mode == "P":
+            own = np.array(picture.getpalette("RGB") or [], np.uint8).reshape(-1, 3)
+            palette = np.zeros((256, 3), np.uint8)
+            palette[: len(own)] = own
+        elif mode not in ("L", "RGB", "RGBA", "1", "LA"):
+            raise ImportSourceError(f"{path.name} is no mask of colours ({mode})")
+    if pixels.ndim == 2:
+        pixels = palette[pixels]
+    red, green, blue = np.moveaxis(pixels.astype(np.int64), 2, 0)
+    packed: NDArray[np.int64] = red << 16 | green << 8 | blue
+    return packed
+
+
+def _pack(colour: _Colour) -> int:
+    red, green, blue = colour
+    return red << 16 | green << 8 | blue
+
+
+def _unpack(value: int) -> _Colour:
+    return value >> 16, value >> 8 & 255, value & 255
+
+
+def _colours_of(classes: Sequence[ListedClass]) -> dict[_Colour, int]:
+    """Return the places of classes by the colours of their ids in VOC's palette."""
+    palette = [tuple(colour) for colour in voc_palette().tolist()]
+    colours: dict[_Colour, int] = {}
+    for place, entry in enumerate(classes, start=1):
+        number = place if entry.id is None else entry.id
+        if not 0 < number < len(palette) - 1:
+            raise ImportSourceError(
+                f"class {entry.name!r} has the id {number}: VOC's palette has 1 to 254"
+            )
+        red, green, blue = palette[number]
+        if (red, green, blue) in colours:
+            raise ImportSourceError(f"two classes have the id {number}: mend the list")
+        colours[red, green, blue] = place
+    return colours
+
+
+def _read_labelmap(path: Path) -> tuple[list[ListedClass], dict[_Colour, int]]:
+    """Return the classes of a labelmap.txt, and their places by colour."""
+    palette = [tuple(colour) for colour in voc_palette().tolist()]
+    classes: list[ListedClass] = []
+    colours: dict[_Colour, int] = {}
+    for number, line in enumerate(read_text(path).splitlines(), start=1):
+        if not line.strip() or line.startswith("#"):
+            continue
+        try:
+            name, colour = line.split(":")[:2]
+            red, green, blue = (int(value) for value in colour.split(","))
+        except ValueError:
+            raise ImportSourceError(
+                f"{path} line {number} is {line[:60]!r}: it should be NAME:R,G,B::"
+            ) from None
+        rgb = (red, green, blue)
+        taken = next(
+            (c.name for c in classes if c.name == name or c.color == rgb), None
+        )
+        if taken is not None or not all(0 <= value <= 255 for value in rgb):
+            raise ImportSourceError(
+                f"{path} line {number} is {line[:60]!r}: its name or colour is "
+                + (f"that of {taken!r}" if taken is not None else "none")
+            )
+        if name in ("background", "ignored"):
+            colours[rgb] = 0 if name == "background" else UNSURE
+            continue
+        # In VOC's own palette the colour says the id.
+        known = palette.index(rgb) if rgb in palette else None
+        classes.append(ListedClass(name, known, rgb))
+        colours[rgb] = len(classes)
+    return classes, colours

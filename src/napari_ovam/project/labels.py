@@ -1,0 +1,171 @@
+"""Labels in a project, which other programs may change as well."""
+
+from __future__ import annotations
+
+import shutil
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from napari_ovam.images.files import image_size
+from napari_ovam.images.png import PngError, as_ids, read_ids, write_png
+from napari_ovam.project.files import (
+    hash_ids,
+    now,
+    program_version,
+    read_about_labels,
+    read_labels,
+    replace_ids,
+    write_labels,
+)
+from napari_ovam.project.index import ConflictError, ProjectError
+from napari_ovam.project.store import ProjectStore
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from numpy.typing import NDArray
+
+    from napari_ovam.project.index import Status
+
+
+class ProjectLabels(ProjectStore):
+    """A project's labels; a save never replaces what it has not seen."""
+
+    def save_labels(
+        self,
+        name: str,
+        labels: NDArray[Any],
+        status: Status | None = "edited",
+        *,
+        painted: NDArray[np.bool_] | None = None,
+        absent: Iterable[int] | None = None,
+        provenance: Mapping[str, Any] | None = None,
+        keep_others: bool = False,
+    ) -> None:
+        """Write the labels of a sample.
+
+        Pixels of classes that were merged or deleted meanwhile follow them.
+
+        Parameters
+        ----------
+        name
+            The sample.
+        labels
+            (H, W) class ids of 0 to 65535, of the size of the image; 255 is "unsure".
+        status
+            What the sample becomes; None leaves it as it is.
+        painted
+            (H, W), where a person decided. None leaves what is known as it is.
+        absent, provenance
+            As for `change_sample`.
+        keep_others
+            What happens to labels that another program wrote since this one read or
+            wrote them: True copies them to `replaced/NAME.png`, or with a number, and
+            `notes` says so; False refuses.
+
+        Raises
+        ------
+        ConflictError
+            If another program wrote the labels meanwhile, and they are not these.
+        ValueError
+            If the labels are no ids, or of another size than the image.
+        OSError
+            If they cannot be written; the old ones are there then.
+        """
+        self.sample(name)
+        ids = as_ids(name, labels)
+        with self.writing():
+            size = image_size(self.files.image(name))
+            for array in (ids, painted):
+                if array is not None and array.shape != size:
+                    raise ProjectError(
+                        f"{name}: the image is {size} and its labels are {array.shape}"
+                    )
+            if changes := self.classes.replaced():
+                ids = replace_ids(ids, changes)
+            if self._others_differ(name, ids):
+                if not keep_others:
+                    raise ConflictError(
+                        f"the labels of {name} were changed by another program since "
+                        "they were read here: nothing was written. Read them again, or "
+                        "save with keep_others=True, which keeps both"
+                    )
+                self._keep_copy(name)
+            if painted is not None:
+                write_png(self.files.painted(name), painted.astype(np.uint8) * 255)
+            made = {**(provenance or {}), "labelled": now()}
+            status = status or self.sample(name).status
+            about = {"status": status, "version": program_version(), **made}
+            self._write(name, ids, about)
+            self.change_sample(name, status=status, absent=absent, provenance=made)
+
+    def labels_changed(self, name: str) -> bool:
+        """Whether another program wrote the labels since they were read or saved here.
+
+        What was never read here is compared with when the project was opened.
+        """
+        self.sample(name)
+        return self._seen.is_changed(self.files.labels(name))
+
+    def labels_are_foreign(self, name: str) -> bool:
+        """Whether another program wrote the labels of a sample since they were saved.
+
+        True as well where that is not known: for labels of an older version.
+        """
+        self.sample(name)
+        path = self.files.labels(name)
+        if not path.is_file():
+            return False
+        return read_about_labels(path).get("sha256") != hash_ids(read_ids(path))
+
+    def load_labels(
+        self, name: str, *, to_edit: bool = True
+    ) -> NDArray[np.uint8] | NDArray[np.uint16] | None:
+        """Return the labels of a sample, (H, W) class ids; None if it has none.
+
+        Parameters
+        ----------
+        to_edit
+            Whether a later `save_labels` may replace them as they are now; False for a
+            look beside work on an earlier state.
+        """
+        self.sample(name)
+        path = self.files.labels(name)
+        changes = self.classes.replaced()
+        if to_edit:  # before they are read: what comes between is noticed
+            self._seen.remember(path)
+        return read_labels(path, changes) if path.is_file() else None
+
+    def load_painted(self, name: str) -> NDArray[np.bool_] | None:
+        """Return where a person decided, (H, W); None if nobody did."""
+        self.sample(name)
+        path = self.files.painted(name)
+        return read_ids(path) > 0 if path.is_file() else None
+
+    def _write(self, name: str, ids: NDArray[Any], about: Mapping[str, Any]) -> None:
+        path = self.files.labels(name)
+        write_labels(path, ids, about)
+        self._seen.remember(path)
+
+    def _others_differ(self, name: str, ids: NDArray[Any]) -> bool:
+        """Whether there are labels on the disk that nobody saw here, and not these."""
+        path = self.files.labels(name)
+        if not self._seen.is_changed(path):
+            return False
+        try:
+            return not np.array_equal(read_ids(path), ids)
+        except PngError:
+            return True
+
+    def _keep_copy(self, name: str) -> None:
+        folder = self.path / "replaced"
+        folder.mkdir(exist_ok=True)
+        target, number = folder / f"{name}.png", 1
+        while target.exists():
+            number += 1
+            target = folder / f"{name}-{number}.png"
+        shutil.copyfile(self.files.labels(name), target)
+        self.notes.append(
+            f"{name}: another program wrote labels meanwhile, kept as {target}."
+        )

@@ -1,0 +1,168 @@
+"""Filling a project: images made or taken in, with their traces, each once."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+
+from napari_ovam.base.progress import Progress, no_progress
+from napari_ovam.base.prompt_syntax import plain_prompt
+from napari_ovam.diffusion.generation import generate
+from napari_ovam.diffusion.image_traces import trace_image
+from napari_ovam.images.files import page_count, read
+from napari_ovam.images.metadata import ImageMetadata, read_metadata
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from napari_ovam.base.generation_settings import GenerationSettings
+    from napari_ovam.project import Project
+
+
+def generate_sample(
+    project: Project,
+    pipe: Any,
+    model: str,
+    settings: GenerationSettings,
+    *,
+    progress: Progress = no_progress,
+) -> tuple[str, bool]:
+    """Generate an image with its trace, unless the project holds it already.
+
+    Parameters
+    ----------
+    project
+        Where it goes.
+    pipe, model
+        The pipeline, and the name that it was loaded by.
+    settings
+        With all of the model's defaults: see `resolve_settings`.
+    progress
+        As in `generate`; may raise `Cancelled`.
+
+    Returns
+    -------
+    str, bool
+        The name of its sample, and whether it is new.
+    """
+    made_of = {"model": model, **asdict(settings)}
+    for sample in project.samples:
+        if sample.provenance.get("title") == settings.prompt:
+            stored = project.settings(sample.name)
+            if stored is not None and made_of.items() <= stored.items():
+                return sample.name, False
+    made = generate(pipe, settings, progress=progress)
+    sample = project.add_sample(
+        made.image,
+        {"model": model, **asdict(made.settings)},
+        project.reserve(f"{settings.prompt.lower()}-{settings.seed}"),
+        provenance={
+            "title": settings.prompt,
+            "model": model,
+            "text_encoder": made.trace.model,
+        },
+    )
+    project.save_trace(sample.name, made.trace)
+    return sample.name, True
+
+
+@dataclass(frozen=True)
+class ImageFile:
+    """An image file: which of its pages, what it tells, and what it shows."""
+
+    path: Path
+    page: int | None
+    told: ImageMetadata
+    prompt: str
+
+    @classmethod
+    def look(
+        cls, path: Path, page: int | None, prompt: str | None, *, plain: bool
+    ) -> Self:
+        """Look at a file, without its pixels.
+
+        Parameters
+        ----------
+        path, page
+            The file, and which of several pages.
+        prompt
+            What it shows; None for what it says of that itself.
+        plain
+            Whether weights and tags of other programs are taken out of the prompt.
+
+        Raises
+        ------
+        ImageFileError
+            If it is no image.
+        """
+        page_count(path)
+        told = read_metadata(path)
+        words = told.prompt if prompt is None else prompt
+        return cls(path, page, told, plain_prompt(words)[0] if plain else words)
+
+
+def trace_file(
+    project: Project,
+    pipe: Any,
+    model: str,
+    file: ImageFile,
+    *,
+    seed: int = 0,
+    progress: Progress = no_progress,
+) -> tuple[str, bool]:
+    """Record what a model sees in an image, and add it unless it is there already.
+
+    One that is there gets the new trace and keeps its labels.
+
+    Returns
+    -------
+    str, bool
+        The name of its sample, and whether it is new.
+
+    Raises
+    ------
+    ImageFileError
+        If it is broken, or holds several pages and none was chosen.
+    """
+    image = read(file.path, page=file.page)
+    source = file.told.as_source(file.path.name) if file.told.raw else file.path.name
+    about = {"model": model, "prompt": file.prompt, "seed": seed}
+    name = _find(project, file.path.name, image)
+    if name is not None:
+        known = project.sample(name).provenance
+        same = all(known.get(key) == value for key, value in about.items())
+        if same and project.trace_path(name).is_file():
+            return name, False
+    found = trace_image(pipe, image, prompt=file.prompt, seed=seed, progress=progress)
+    about = {**about, "source": source, "text_encoder": found.trace.model}
+    if name is None:
+        title = {"title": file.path.stem}
+        name = project.add_sample(
+            image,
+            name=project.reserve(file.path.stem),
+            provenance={**title, **about},
+        ).name
+        new = True
+    else:
+        project.change_sample(name, provenance=about)
+        new = False
+    project.save_trace(name, found.trace)
+    return name, new
+
+
+def _find(project: Project, file: str, image: NDArray[np.uint8]) -> str | None:
+    """Return the sample that came from a file of that name and has these pixels."""
+    for sample in project.samples:
+        source = sample.provenance.get("source")
+        if file != (source.get("file") if isinstance(source, dict) else source):
+            continue
+        try:
+            if np.array_equal(project.load_image(sample.name), image):
+                return sample.name
+        except (ValueError, OSError):
+            continue  # it is missing or broken there
+    return None

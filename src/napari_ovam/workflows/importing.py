@@ -1,0 +1,387 @@
+"""Data sets of other programs become samples of a project."""
+
+from __future__ import annotations
+
+import os
+import unicodedata
+from collections import Counter, defaultdict
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from napari_ovam.base.hashing import hash_file
+from napari_ovam.base.ids import IGNORE
+from napari_ovam.base.names import safe_name
+from napari_ovam.base.progress import Progress, no_progress
+from napari_ovam.datasets.class_lists import add_classes
+from napari_ovam.datasets.importers import UNSURE, ImportSourceError
+from napari_ovam.segmentation.instances import Instances
+from napari_ovam.segmentation.instances.files import instances_path, save_instances
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+    from numpy.typing import NDArray
+
+    from napari_ovam.datasets.importers import Masks, Picture, Source
+    from napari_ovam.project import Project, Sample
+
+_MOST_INSTANCES = 65_535
+_DECIDED = ("edited", "accepted", "rejected")
+_LOSSY = (".jpg", ".jpeg", ".webp")
+_NEAR = 8  # mean difference, of 255, that a JPEG of a picture may have
+
+
+@dataclass(frozen=True)
+class ImportReport:
+    """What an import did.
+
+    Attributes
+    ----------
+    labelled
+        Names of the samples that got labels.
+    added
+        Those of them whose image is new.
+    kept
+        Names of samples that were there already and are left as they are, and why.
+    failed
+        Pictures that could not be imported, by their paths in the data set, and why.
+    skipped
+        What was not understood of the others and of the data set itself, by the paths
+        of pictures and files.
+    new_classes
+        Names of classes that were added.
+    notes
+        Sentences: what was taken for what, classes that have another id here.
+    """
+
+    labelled: tuple[str, ...]
+    added: tuple[str, ...]
+    kept: Mapping[str, str]
+    failed: Mapping[str, str]
+    skipped: Mapping[str, tuple[str, ...]]
+    new_classes: tuple[str, ...]
+    notes: tuple[str, ...]
+
+
+def import_masks(
+    project: Project,
+    source: Source,
+    *,
+    overwrite: bool = False,
+    progress: Progress = no_progress,
+) -> ImportReport:
+    """Import the pictures and masks of a data set.
+
+    Classes are matched by name; new ones keep their id where it is free. A picture is
+    known again by its path in the data set and its pixels, and taken for a sample of
+    its name that came otherwise only if it shows the same. Labels become "edited", as
+    a person made them; proposals are replaced.
+
+    Parameters
+    ----------
+    project, source
+        From `Project.open` and `open_source`.
+    overwrite
+        Replace labels that a person edited, accepted or rejected as well.
+    progress
+        Called with (pictures done, all pictures); may raise `Cancelled`. What was
+        imported before that stays.
+
+    Raises
+    ------
+    ClassError
+        If there are more classes than ids.
+    OSError
+        If the project cannot be written.
+    """
+    with project.writing():
+        listed = add_classes(project.classes, source.classes)
+        project.save()
+    table = np.zeros(len(source.classes) + 2, np.uint16)
+    for place, entry in enumerate(source.classes, start=1):
+        table[place] = listed.ids[entry.name]
+    table[UNSURE] = IGNORE  # the last one
+    labelled: list[str] = []
+    added: list[str] = []
+    kept: dict[str, str] = {}
+    failed: dict[str, str] = {}
+    skipped = defaultdict(list, {k: list(v) for k, v in source.problems.items()})
+    notes = [*source.notes, *listed.conflicts]
+    pictures = _told_apart(source.pictures, failed)
+    names = sample_names(picture.path for picture in pictures)
+    here = _find_samples(project, pictures, failed)
+    for done, picture in enumerate(pictures):
+        progress(done, len(pictures))
+        name = here.get(picture.path)
+        if picture.path in failed:
+            continue
+        if name is not None and not overwrite and (why := _why_kept(project, name)):
+            kept[name] = f"it is there already; its labels are kept ({why})"
+            continue
+        try:
+            masks = picture.read_masks()
+            new = name is None
+            about = _about(source, picture)
+            if name is None:
+                wanted = names[picture.path]
+                name = _add(project, picture, masks, wanted, about)
+                if name != wanted:
+                    notes.append(
+                        f"{picture.path} is {name!r} here: {wanted!r} is another image"
+                    )
+            problems = _label(project, name, masks, table, about)
+        except ValueError as error:  # its own; a full disk ends the run
+            failed[picture.path] = str(error)
+            continue
+        labelled.append(name)
+        if new:
+            added.append(name)
+        skipped[picture.path] += problems
+    progress(len(pictures), len(pictures))
+    return ImportReport(
+        tuple(labelled),
+        tuple(added),
+        kept,
+        failed,
+        {path: tuple(said) for path, said in skipped.items() if said},
+        listed.added,
+        tuple(notes),
+    )
+
+
+def sample_names(paths: Iterable[str]) -> dict[str, str]:
+    """Return a file name for each path, whatever their order.
+
+    It is made of the path's last part where that is no other's, else of the whole path,
+    else of that and a hash. No two are the same without case and Unicode form.
+    """
+    paths = list(dict.fromkeys(paths))
+    parents = [str(PurePosixPath(path).parent) for path in paths]
+    common = os.path.commonpath(parents) if paths else ""
+    wanted: dict[str, list[str]] = {}
+    for path in paths:
+        digest = sha256(path.encode(errors="surrogateescape")).hexdigest()[:12]
+        place = PurePosixPath(unicodedata.normalize("NFC", path))
+        within = PurePosixPath(
+            unicodedata.normalize("NFC", os.path.relpath(path, common or "."))
+        )
+        stem = safe_name(place.stem)
+        cut = stem.encode()[:60].decode(errors="ignore")
+        whole = (safe_name(str(within.with_suffix(""))), safe_name(str(within)))
+        wanted[path] = [stem, *whole, f"{cut}-{digest}"]
+    count = Counter(name for names in wanted.values() for name in set(map(_key, names)))
+    return {
+        path: next((name for name in names if count[_key(name)] == 1), names[-1])
+        for path, names in wanted.items()
+    }
+
+
+def _key(name: str) -> str:
+    return unicodedata.normalize("NFC", name).casefold()
+
+
+def _told_apart(pictures: Iterable[Picture], failed: dict[str, str]) -> list[Picture]:
+    """Return pictures whose paths differ; others cannot be known by them."""
+    pictures = list(pictures)
+    count = Counter(picture.path for picture in pictures)
+    for path, number in count.items():
+        if number > 1:
+            failed[path] = f"the data set names it {number} times: which is meant?"
+    return [picture for picture in pictures if count[picture.path] == 1]
+
+
+# -- which sample a picture is -------------------------------------------------------
+
+
+def _find_samples(
+    project: Project, pictures: Iterable[Picture], failed: dict[str, str]
+) -> dict[str, str]:
+    """Return the samples that pictures are, by their paths; no sample twice.
+
+    First by the path that a sample was imported from, then where one path ends as the
+    other does (a part of the data set was given), then by the name.
+    """
+    found: dict[str, str] = {}
+    doubtful: dict[str, str] = {}
+    for rule in (_of_path, _of_tail, _of_name):
+        taken = set(found.values())
+        free = [s for s in project.samples if s.name not in taken]
+        claims: dict[str, list[str]] = defaultdict(list)
+        left = {p.path: p for p in pictures if p.path not in found}
+        for path, name in rule(left, free):
+            if _is_same(project, project.sample(name), left[path], rule is _of_name):
+                claims[path].append(name)
+        claimed = Counter(name for names in claims.values() for name in set(names))
+        for path, names in claims.items():
+            if len(names) == 1 and claimed[names[0]] == 1:
+                found[path] = names[0]
+            elif left[path].file is None:
+                doubtful[path] = f"other masks could be of {' or '.join(names)} too"
+    failed |= {path: why for path, why in doubtful.items() if path not in found}
+    return found
+
+
+def _origin(sample: Sample) -> str:
+    """Return the path that a sample was imported from; empty if it was not."""
+    about = sample.provenance.get("imported")
+    path = about.get("path") if isinstance(about, dict) else None
+    return path if isinstance(path, str) else ""
+
+
+def _of_path(
+    pictures: Mapping[str, Picture], samples: Iterable[Sample]
+) -> Iterator[tuple[str, str]]:
+    for sample in samples:
+        if (path := _origin(sample)) in pictures:
+            yield path, sample.name
+
+
+def _of_tail(
+    pictures: Mapping[str, Picture], samples: Iterable[Sample]
+) -> Iterator[tuple[str, str]]:
+    by_last: dict[str, list[str]] = defaultdict(list)
+    for path in pictures:
+        by_last[path.rpartition("/")[2]].append(path)
+    for sample in samples:
+        origin = _origin(sample)
+        for path in by_last.get(origin.rpartition("/")[2], ()):
+            if f"/{path}".endswith(f"/{origin}") or f"/{origin}".endswith(f"/{path}"):
+                yield path, sample.name
+
+
+def _of_name(
+    pictures: Mapping[str, Picture], samples: Sequence[Sample]
+) -> Iterator[tuple[str, str]]:
+    names = {sample.name for sample in samples}
+    titles: dict[str, list[str]] = defaultdict(list)
+    for sample in samples:
+        titles[str(sample.provenance.get("title"))].append(sample.name)
+    for path, picture in pictures.items():
+        stem = PurePosixPath(path).stem
+        found = [stem] if stem in names else titles.get(stem, [])
+        if not found and picture.file is not None:
+            plain = unicodedata.normalize("NFC", stem)
+            tried = dict.fromkeys((plain, safe_name(plain)))
+            found = [name for name in tried if name in names][:1]
+        for name in found:
+            yield path, name
+
+
+def _is_same(project: Project, sample: Sample, picture: Picture, by_name: bool) -> bool:
+    """Whether a sample shows a picture: pixel by pixel, or nearly if that is a JPEG.
+
+    Without a picture its masks have to have the size. A picture of one colour does not
+    tell whether a sample of nearly its name, or imported from elsewhere, is the same.
+    """
+    file = picture.file
+    try:
+        size = project.image_size(sample.name)
+        if file is None:
+            sizes = (picture.mask_size, (picture.mask_size or ())[::-1])
+            return size in sizes
+        about = sample.provenance.get("imported")
+        if not by_name and isinstance(about, dict):
+            known = about.get("sha256")
+            if known and known == hash_file(file):
+                return True
+        image = picture.read_image()
+        if image.shape[:2] != size:
+            return False
+        here = project.load_image(sample.name)
+    except (ValueError, OSError):
+        return False
+    stems = sample.name, sample.provenance.get("title")
+    told = not _origin(sample) and PurePosixPath(picture.path).stem in stems
+    if by_name and not told and (image == image[0, 0]).all():
+        return False
+    if np.array_equal(here, image):
+        return True
+    near = by_name and file.suffix.lower() in _LOSSY
+    difference = np.abs(here.astype(np.int16) - image)
+    return bool(near and difference.mean() <= _NEAR)
+
+
+def _why_kept(project: Project, name: str) -> str:
+    """Return why labels of a sample are not to be replaced; empty if they are."""
+    if not project.files.labels(name).is_file():
+        return ""
+    status = project.sample(name).status
+    if status in _DECIDED:
+        return status
+    painted = project.load_painted(name)
+    return "painted" if painted is not None and painted.any() else ""
+
+
+# -- writing -------------------------------------------------------------------------
+
+
+def _about(source: Source, picture: Picture) -> dict[str, str]:
+    about = {"format": source.form, "from": source.path.name, "path": picture.path}
+    if picture.file is not None:
+        about["sha256"] = hash_file(picture.file)
+    return about
+
+
+def _check_size(size: tuple[int, ...], masks: Masks) -> None:
+    if masks.places.shape != size:
+        raise ImportSourceError(
+            f"its image is {size} pixels and its masks are {masks.places.shape}"
+        )
+
+
+def _add(
+    project: Project, picture: Picture, masks: Masks, wanted: str, about: dict[str, str]
+) -> str:
+    """Add the image of a picture; return the name of its sample."""
+    image = picture.read_image()
+    _check_size(image.shape[:2], masks)
+    name = project.reserve(wanted)
+    made = {"title": wanted, "source": picture.path, "imported": about}
+    project.add_sample(image, name=name, provenance=made)
+    return name
+
+
+def _label(
+    project: Project,
+    name: str,
+    masks: Masks,
+    table: NDArray[np.uint16],
+    about: dict[str, str],
+) -> list[str]:
+    """Write the labels of a sample; return what of the masks is not in them."""
+    _check_size(project.image_size(name), masks)
+    ids = table[masks.places]
+    # What was painted before is not what a person decided now: all of it is.
+    painted = project.files.painted(name).is_file()
+    project.save_labels(
+        name,
+        ids,
+        "edited",
+        painted=np.ones(ids.shape, bool) if painted else None,
+        provenance={"imported": about},
+    )
+    return [*masks.problems, *_save_objects(project, name, masks, ids)]
+
+
+def _save_objects(
+    project: Project, name: str, masks: Masks, ids: NDArray[np.uint16]
+) -> list[str]:
+    """Write which pixels are one object; without that, connected parts are."""
+    instances_path(project.path, name).unlink(missing_ok=True)
+    if masks.objects is None:
+        return []
+    inside = (ids != 0) & (ids != IGNORE)
+    pairs = np.stack([masks.objects[inside].astype(np.int64), ids[inside]], axis=1)
+    found, inverse = np.unique(pairs, axis=0, return_inverse=True)
+    if len(found) > _MOST_INSTANCES:
+        return [f"{len(found)} objects are not told apart: {_MOST_INSTANCES} can be"]
+    if len(found):
+        numbers = np.zeros(ids.shape, np.int32)
+        numbers[inside] = inverse.ravel() + 1
+        classes = {number: int(c) for number, (_, c) in enumerate(found, start=1)}
+        save_instances(project.path, name, Instances(numbers, classes))
+    return []

@@ -1,0 +1,661 @@
+"""Data sets as they lie on real disks: nothing is lost, mixed up or silent."""
+
+import json
+import unicodedata
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from napari_ovam.datasets.class_lists import ListedClass
+from napari_ovam.datasets.importers import ImportSourceError, open_source
+from napari_ovam.project import Project
+from napari_ovam.workflows.importing import import_masks, sample_names
+
+SIZE = (6, 8)
+few = settings(max_examples=25, deadline=None)
+
+
+def picture(seed: int) -> np.ndarray:
+    """A picture that says itself which mask is its own: where red is over 127."""
+    return np.random.default_rng(seed).integers(0, 256, (*SIZE, 3), np.uint8)
+
+
+def own_mask(image: np.ndarray) -> np.ndarray:
+    return (image[..., 0] > 127).astype(np.uint8)
+
+
+def save(path: Path, pixels: np.ndarray, **more: object) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(path, **more)
+    return path
+
+
+def code_of(mask: np.ndarray) -> dict:
+    flat = mask.T.ravel()
+    edges = [0, *(np.flatnonzero(np.diff(flat)) + 1).tolist(), flat.size]
+    counts = np.diff(edges).tolist()
+    return {"size": list(mask.shape), "counts": [0, *counts] if flat[0] else counts}
+
+
+def coco_of(names: dict[str, np.ndarray], **more: object) -> dict:
+    """A COCO JSON of one mask of class 1 for each picture."""
+    return {
+        "images": [
+            {"id": i, "file_name": name, "height": SIZE[0], "width": SIZE[1]}
+            for i, name in enumerate(names)
+        ],
+        "categories": [{"id": 1, "name": "red"}],
+        "annotations": [
+            {"id": i, "image_id": i, "category_id": 1, "segmentation": code_of(mask)}
+            for i, mask in enumerate(names.values())
+        ],
+        **more,
+    }
+
+
+def write_json(path: Path, content: dict, *, bom: bool = False) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    text = json.dumps(content)
+    path.write_text(text, encoding="utf-8-sig" if bom else "utf-8")
+    return path
+
+
+def check_own_masks(project: Project, seeds: set[int]) -> None:
+    """Each picture is there once, with its own mask."""
+    wanted = {picture(seed).tobytes() for seed in seeds}
+    assert {project.load_image(s.name).tobytes() for s in project.samples} == wanted
+    assert len(project.samples) == len(wanted)
+    red = next(iter(project.classes)).id
+    for sample in project.samples:
+        image = project.load_image(sample.name)
+        np.testing.assert_array_equal(
+            project.load_labels(sample.name) == red, own_mask(image) == 1
+        )
+
+
+# -- names -------------------------------------------------------------------------
+
+stems = st.sampled_from(
+    [
+        "a",
+        "A",
+        "a-1",
+        "a (1)",
+        "a_1",
+        "Käfer",
+        "Ka\u0308fer",
+        "ß",
+        "ss",
+        "x" * 90,
+    ]
+)
+folders = st.sampled_from(["", "cam1/", "cam2/", "Cam1/", "cam1/deep/", "data/"])
+paths = st.builds(
+    "{}{}{}".format, folders, stems, st.sampled_from([".png", ".PNG", ".bmp"])
+)
+
+
+anything = st.text(st.characters(exclude_characters="/\0"), min_size=1)
+
+
+@few
+@given(st.lists(anything.map("d/{}".format) | paths, min_size=1, unique=True))
+def test_names_are_unique_and_do_not_depend_on_the_order(names):
+    found = sample_names(names)
+    keys = {unicodedata.normalize("NFC", name).casefold() for name in found.values()}
+    assert len(keys) == len(names)
+    assert sample_names(names[::-1]) == found
+
+
+@few
+@given(st.lists(paths, min_size=1, max_size=7, unique=True))
+def test_each_picture_of_coco_keeps_its_own_mask(tmp_path_factory, names):
+    root = tmp_path_factory.mktemp("set")
+    masks = {}
+    for seed, name in enumerate(names):
+        save(root / "images" / name, picture(seed))
+        masks[name] = own_mask(picture(seed))
+    write_json(root / "annotations" / "all.json", coco_of(masks))
+    project = Project.create(tmp_path_factory.mktemp("p"))
+    report = import_masks(project, open_source(root, "coco"))
+    assert not report.failed
+    seeds = set(range(len(names)))
+    check_own_masks(project, seeds)
+    again = import_masks(project, open_source(root, "coco"))
+    assert not again.labelled
+    assert len(again.kept) == len(seeds)
+    assert all("already" in why for why in again.kept.values())
+    assert len(Project.open(project.path).samples) == len(seeds)
+
+
+@few
+@given(st.lists(paths, min_size=1, max_size=7, unique=True), st.booleans())
+def test_each_indexed_mask_ends_on_its_own_picture_or_is_named(
+    tmp_path_factory, names, suffix
+):
+    root = tmp_path_factory.mktemp("set")
+    for seed, name in enumerate(names):
+        save(root / "images" / name, picture(seed))
+        mask = f"{name}.png" if suffix else str(Path(name).with_suffix(".png"))
+        save(root / "masks" / mask, own_mask(picture(seed)))
+    project = Project.create(tmp_path_factory.mktemp("p"))
+    report = import_masks(project, open_source(root, "indexed"))
+    red = next(iter(project.classes)).id
+    for sample in project.samples:
+        image = project.load_image(sample.name)
+        labels = project.load_labels(sample.name)
+        np.testing.assert_array_equal(labels == red, own_mask(image) == 1)
+    masks = len(list((root / "masks").rglob("*.png")))
+    assert len(report.labelled) + len(report.failed) == masks
+    if suffix:  # each mask says the whole name of its picture
+        assert not report.failed
+
+
+def test_the_same_name_elsewhere_is_another_picture(tmp_path):
+    project = Project.create(tmp_path / "p")
+    project.add_sample(picture(9), name="a")
+    for number, folder in enumerate(("one", "two")):
+        save(tmp_path / folder / "images/a.png", picture(number))
+        save(tmp_path / folder / "masks/a.png", own_mask(picture(number)))
+        report = import_masks(project, open_source(tmp_path / folder, "indexed"))
+        assert len(report.added) == 1
+        assert "'a' is another image" in report.notes[-1]
+    assert project.load_labels("a") is None
+    assert [sample.name for sample in project.samples] == ["a", "a-2", "a-3"]
+
+
+def test_a_part_of_a_data_set_is_known_again(tmp_path):
+    root = tmp_path / "set"
+    for number, split in enumerate(("train", "valid")):
+        save(root / split / "a.jpg.png", picture(number))
+        mask = {"a.jpg.png": own_mask(picture(number))}
+        write_json(root / split / "_annotations.coco.json", coco_of(mask))
+    project = Project.create(tmp_path / "p")
+    assert len(import_masks(project, open_source(root, "coco")).added) == 2
+    for given_ in (root, root / "train", root / "valid/_annotations.coco.json"):
+        assert not import_masks(project, open_source(given_, "coco")).added
+    check_own_masks(project, {0, 1})
+
+
+def test_masks_without_pictures_go_to_samples_of_their_name(tmp_path):
+    project = Project.create(tmp_path / "p")
+    for number, name in enumerate(("a", "b")):
+        project.add_sample(picture(number), name=name)
+        save(tmp_path / "masks" / f"{name}.png", own_mask(picture(number)))
+    save(tmp_path / "masks/c/b.png", own_mask(picture(2)))
+    report = import_masks(project, open_source(tmp_path / "masks", "indexed"))
+    assert report.labelled == ("a",)
+    assert set(report.failed) == {"b.png", "c/b.png"}
+    assert "too" in report.failed["b.png"]
+
+
+# -- layouts -----------------------------------------------------------------------
+
+words = st.sampled_from(["images", "train2017", "default", "Bilder", "data", "upload"])
+places = st.lists(words, max_size=3).map("/".join)
+
+
+@few
+@given(
+    where=places,
+    file=st.tuples(
+        st.sampled_from(["", "annotations/", "json/x/"]),
+        st.sampled_from(["instances_default.json", "labels.json", "result.JSON"]),
+    ).map("".join),
+    style=st.sampled_from(["bare", "folders", "absolute", "windows", "back", "url"]),
+    bom=st.booleans(),
+    form=st.sampled_from(["NFC", "NFD"]),
+)
+def test_pictures_are_found_wherever_they_lie(
+    tmp_path_factory, where, file, style, bom, form
+):
+    root = tmp_path_factory.mktemp("set")
+    names = {}
+    for seed, name in enumerate(("ä b.PNG", "cam1/1.png", "cam2/1.png")):
+        path = f"{where}/{name}".strip("/")
+        save(root / path, picture(seed))
+        said = unicodedata.normalize(form, name)
+        said = {
+            "bare": said,
+            "folders": f"{where}/{said}".strip("/"),
+            "absolute": f"/home/somebody/other/{said}",
+            "windows": f"C:\\data\\{said}".replace("/", "\\"),
+            "back": said.replace("/", "\\"),
+            "url": f"https://example.org/x/{said}?token=1",
+        }[style]
+        names[said] = own_mask(picture(seed))
+    (root / "images").mkdir(exist_ok=True)
+    (root / "images/._b.png").write_bytes(b"\0\5\x16\7")
+    write_json(root / file, coco_of(names), bom=bom)
+    for given_ in (root, root / file):
+        project = Project.create(tmp_path_factory.mktemp("p"))
+        if given_ != root and file.count("/") > 1:
+            continue  # pictures are looked for one folder up, and no further
+        report = import_masks(project, open_source(given_, "coco"))
+        assert not report.failed
+        check_own_masks(project, {0, 1, 2})
+
+
+def test_what_is_not_clear_is_named(tmp_path):
+    for number, folder in enumerate(("one", "two")):
+        save(tmp_path / folder / "a.png", picture(number))
+    write_json(tmp_path / "labels.json", coco_of({"a.png": own_mask(picture(0))}))
+    project = Project.create(tmp_path / "p")
+    report = import_masks(project, open_source(tmp_path, "coco"))
+    assert "one/a.png or two/a.png" in report.failed["a.png"]
+
+
+def test_a_picture_that_is_missing_does_not_get_anothers_mask(tmp_path):
+    save(tmp_path / "images/cam2/a.png", picture(2))
+    masks = {f"cam{i}/a.png": own_mask(picture(i)) for i in (1, 2, 3)}
+    write_json(tmp_path / "labels.json", coco_of(masks))
+    project = Project.create(tmp_path / "p")
+    report = import_masks(project, open_source(tmp_path, "coco"))
+    assert set(report.failed) == {"cam1/a.png", "cam3/a.png"}
+    check_own_masks(project, {2})
+
+
+def test_several_jsons(tmp_path):
+    save(tmp_path / "images/a.png", picture(0))
+    save(tmp_path / "images/b.png", picture(1))
+    for number, name in enumerate(("instances_train", "instances_val")):
+        mask = {f"{'ab'[number]}.png": own_mask(picture(number))}
+        write_json(tmp_path / f"annotations/{name}.json", coco_of(mask))
+    keypoints = {"a.png": own_mask(picture(0))}
+    write_json(tmp_path / "annotations/person_keypoints.json", coco_of(keypoints))
+    (tmp_path / "annotations/broken.json").write_text("{")
+    (tmp_path / "annotations/captions.json").write_text('{"images": []}')
+    project = Project.create(tmp_path / "p")
+    report = import_masks(project, open_source(tmp_path, "coco"))
+    check_own_masks(project, {0, 1})
+    assert set(report.skipped) == {"annotations/broken.json"}
+    write_json(tmp_path / "annotations/instances_all.json", coco_of(keypoints))
+    with pytest.raises(ImportSourceError, match=r"both speak of images/a\.png"):
+        open_source(tmp_path, "coco")
+
+
+# -- annotations -------------------------------------------------------------------
+
+GOOD = [[1, 1, 4, 1, 4, 4, 1, 4]]
+broken = st.sampled_from(
+    [
+        {"segmentation": []},
+        {"segmentation": None, "bbox": [1, 1, 2, 2]},
+        {"keypoints": [1, 1, 2]},
+        {"segmentation": [[1, 1, 3, 3]]},
+        {"segmentation": [[1, 1, 3, 3, float("nan"), 2]]},
+        {"segmentation": [[1, 1, 1, 1, 1, 1]]},
+        {"segmentation": [[90, 90, 95, 90, 95, 95]]},
+        {"segmentation": "text"},
+        {"segmentation": {"size": [3, 3], "counts": [9]}},
+        {"segmentation": {"size": list(SIZE), "counts": [-1, 49]}},
+        {"segmentation": {"size": list(SIZE), "counts": "zzz"}},
+        {"segmentation": {"size": list(SIZE)}},
+        {"segmentation": GOOD, "category_id": 77},
+        {"segmentation": GOOD, "category_id": None},
+        {"segmentation": GOOD, "category_id": [1]},
+        {"segmentation": GOOD, "image_id": "elsewhere"},
+        {"segmentation": GOOD, "image_id": None},
+    ]
+)
+good = st.sampled_from(
+    [
+        {"segmentation": [[4, 2, 7, 2, 7, 5, 4, 5]]},
+        {"segmentation": [4, 2, 7, 2, 7, 5, 4, 5]},
+        {"segmentation": [[[4, 2], [7, 2], [7, 5], [4, 5]]]},
+        {"segmentation": [[4, 2, 7, 2, 7, 5, 4, 5]], "category_id": "1"},
+        {"segmentation": [[4, 2, 7, 2, 7, 5, 4, 5]], "category_id": 1.0},
+        {"segmentation": [[4, 2, 7, 2, 7, 5, 4, 5]], "image_id": "7"},
+        {"segmentation": [[4, 2, 7, 2, 7, 5, 4, 5]], "image_id": 7.0},
+    ]
+)
+
+
+@few
+@given(st.lists(broken, max_size=5), st.lists(good, max_size=2), st.randoms())
+def test_what_of_coco_is_not_understood_is_named_and_the_rest_imported(
+    tmp_path_factory, bad, fine, random
+):
+    root = tmp_path_factory.mktemp("set")
+    save(root / "a.png", picture(0))
+    whole = [*((b, False) for b in bad), *((g, True) for g in fine)]
+    random.shuffle(whole)
+    annotations = [
+        {"id": 100 + i, "image_id": 7, "category_id": 1, **about}
+        for i, (about, _) in enumerate(whole)
+    ]
+    image = {"id": 7, "file_name": "a.png", "height": SIZE[0], "width": SIZE[1]}
+    content = coco_of({}, images=[image], annotations=annotations)
+    write_json(root / "a.json", content)
+    project = Project.create(tmp_path_factory.mktemp("p"))
+    report = import_masks(project, open_source(root, "coco"))
+    said = " ".join(
+        [
+            *report.failed.values(),
+            *(t for each in report.skipped.values() for t in each),
+        ]
+    )
+    for about, (_, ok) in zip(annotations, whole, strict=True):
+        if not ok:
+            by_image = about["image_id"] != 7
+            assert str(about["image_id" if by_image else "id"]) in said
+    if fine:
+        red = next(iter(project.classes)).id
+        wanted = np.zeros(SIZE, bool)
+        wanted[2:5, 4:7] = True
+        labels = project.load_labels("a")
+        np.testing.assert_array_equal((labels == red) & wanted, wanted)
+        assert not ((labels == red) & ~wanted).any()
+    elif bad and not all("image_id" in each for each in bad):
+        assert not report.labelled
+
+
+def test_an_object_that_others_cover_is_named(tmp_path):
+    save(tmp_path / "a.png", picture(0))
+    annotations = [
+        {"id": 5, "image_id": 0, "category_id": 1, "segmentation": GOOD},
+        {"id": 6, "image_id": 0, "category_id": 2, "segmentation": GOOD},
+    ]
+    categories = [{"id": 1, "name": "red"}, {"id": 2, "name": "hat"}]
+    content = coco_of({"a.png": own_mask(picture(0))}, categories=categories)
+    write_json(tmp_path / "a.json", content | {"annotations": annotations})
+    report = import_masks(Project.create(tmp_path / "p"), open_source(tmp_path, "coco"))
+    assert report.labelled == ("a",)
+    assert report.skipped["a.png"] == ("annotation 5: wholly covered by others (red)",)
+
+
+def test_ids_that_only_look_alike_stay_apart(tmp_path):
+    images = [
+        {"id": i, "file_name": f"{n}.png", "height": SIZE[0], "width": SIZE[1]}
+        for n, i in enumerate(("1", "01", 1))
+    ]
+    annotations = [
+        {"id": n, "image_id": i, "category_id": 1}
+        | {"segmentation": code_of(own_mask(picture(n)))}
+        for n, i in enumerate(("1", "01", 1))
+    ]
+    for n in range(3):
+        save(tmp_path / f"{n}.png", picture(n))
+    content = coco_of({}, images=images, annotations=annotations)
+    lost = {**annotations[0], "image_id": 1.0}
+    write_json(tmp_path / "a.json", {**content, "annotations": [*annotations, lost]})
+    project = Project.create(tmp_path / "p")
+    report = import_masks(project, open_source(tmp_path, "coco"))
+    check_own_masks(project, {0, 1, 2})
+    assert "several images" in report.skipped["a.json"][0]
+
+
+# -- ids of masks ------------------------------------------------------------------
+
+numbers = st.sampled_from([0, 1, 2, 7, 254, 255, 256, 65535, 65538, 70000, -1, -9])
+
+
+@few
+@given(
+    st.lists(numbers, min_size=1, max_size=6),
+    st.sampled_from(["npy", "npy-float", "tif"]),
+)
+def test_an_id_never_becomes_another(tmp_path_factory, ids, kind):
+    root = tmp_path_factory.mktemp("set")
+    pixels = np.array((ids * 48)[:48], np.int64).reshape(SIZE)
+    save(root / "images/a.png", picture(0))
+    (root / "masks").mkdir()
+    if kind == "tif":
+        save(root / "masks/a.tif", pixels.astype(np.int32))
+    else:
+        values = pixels.astype(np.float64) if kind == "npy-float" else pixels
+        np.save(root / "masks/a.npy", values)
+    project = Project.create(tmp_path_factory.mktemp("p"))
+    report = import_masks(project, open_source(root, "indexed"))
+    assert report.labelled == ("a",), report.failed
+    labels = project.load_labels("a")
+    names = {entry.id: entry.name for entry in project.classes}
+    there = set(ids) - {0}
+    for value in set(ids):
+        found = set(labels[pixels == value].tolist())
+        if value == 0:
+            assert found == {0}
+        elif there == {255}:
+            assert {names[i] for i in found} == {"foreground"}
+        elif value == 255:
+            assert found == {255}
+        else:
+            assert {names[i] for i in found} == {f"class {value}"}
+    if there & {65538, 70000, -1, -9}:
+        assert any("cannot hold" in note for note in report.notes)
+
+
+@pytest.mark.parametrize(
+    ("pixels", "named"),
+    [
+        (np.full(SIZE, 0.5), "0.5"),
+        (np.full(SIZE, np.nan), "nan"),
+        (np.full(SIZE, np.inf), "inf"),
+        (np.full(SIZE, 2.0**60), "2^53"),
+        (np.full(SIZE, 2**64 - 1, np.uint64), "18446744073709551615"),
+        (np.full(SIZE, 1j), "complex"),
+        (np.zeros((2, *SIZE), np.uint8), "(2, 6, 8)"),
+    ],
+)
+def test_values_that_are_no_ids_are_refused(tmp_path, pixels, named):
+    save(tmp_path / "images/a.png", picture(0))
+    (tmp_path / "masks").mkdir()
+    np.save(tmp_path / "masks/a.npy", pixels)
+    report = import_masks(
+        Project.create(tmp_path / "p"), open_source(tmp_path, "indexed")
+    )
+    assert named in report.failed["images/a.png"]
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4])
+def test_grey_of_few_bits_is_not_stretched(tmp_path, bits):
+    import struct
+    import zlib
+
+    values = np.arange(48).reshape(SIZE) % (1 << bits)
+    rows = b""
+    for row in values.tolist():
+        text = "".join(f"{value:0{bits}b}" for value in row)
+        text += "0" * (-len(text) % 8)
+        rows += b"\0" + int(text, 2).to_bytes(len(text) // 8, "big")
+    head = struct.pack(">IIBBBBB", SIZE[1], SIZE[0], bits, 0, 0, 0, 0)
+    data = b"\x89PNG\r\n\x1a\n"
+    for name, body in ((b"IHDR", head), (b"IDAT", zlib.compress(rows)), (b"IEND", b"")):
+        data += struct.pack(">I", len(body)) + name + body
+        data += struct.pack(">I", zlib.crc32(name + body))
+    save(tmp_path / "images/a.png", picture(0))
+    (tmp_path / "masks").mkdir()
+    (tmp_path / "masks/a.png").write_bytes(data)
+    project = Project.create(tmp_path / "p")
+    import_masks(project, open_source(tmp_path, "indexed"))
+    np.testing.assert_array_equal(project.load_labels("a"), values)
+
+
+def binary(root: Path, value: int, mode: str = "L") -> np.ndarray:
+    for seed in range(3):
+        save(root / f"images/{seed}.png", picture(seed))
+        mask = Image.fromarray(own_mask(picture(seed)) * value).convert(mode)
+        (root / "masks").mkdir(exist_ok=True)
+        mask.save(root / f"masks/{seed}.png")
+
+
+@few
+@given(
+    st.sampled_from([1, 2, 254, 255]),
+    st.sampled_from(["L", "RGB", "RGBA", "LA", "1"]),
+    st.booleans(),
+)
+def test_masks_of_one_value_are_a_class(tmp_path_factory, value, mode, listed):
+    root = tmp_path_factory.mktemp("set")
+    binary(root, value if mode != "1" else 255, mode)
+    classes = [ListedClass("boat")] if listed else None
+    project = Project.create(tmp_path_factory.mktemp("p"))
+    report = import_masks(project, open_source(root, "indexed", classes))
+    assert not report.failed
+    check_own_masks(project, {0, 1, 2})
+    assert len(project.classes) == 1
+    if listed:
+        assert project.classes.by_name("boat")
+
+
+def test_inverted_masks_are_said_and_read_as_told(tmp_path):
+    for seed in range(2):
+        save(tmp_path / f"images/{seed}.png", picture(seed))
+        mask = np.full(SIZE, 255, np.uint8)
+        mask[2:4, 2:5] = 0
+        save(tmp_path / f"masks/{seed}.png", mask)
+    project = Project.create(tmp_path / "p")
+    report = import_masks(project, open_source(tmp_path, "indexed"))
+    assert any("--background 255" in note for note in report.notes)
+    again = open_source(tmp_path, "indexed", background=255)
+    import_masks(project, again, overwrite=True)
+    assert (project.load_labels("0") > 0).sum() == 6
+
+
+def test_255_is_unsure_beside_classes_and_said_where_it_is_alone(tmp_path):
+    binary(tmp_path, 255)
+    mask = own_mask(picture(0))
+    mask[0, 0] = 255
+    save(tmp_path / "masks/0.png", mask)
+    project = Project.create(tmp_path / "p")
+    report = import_masks(project, open_source(tmp_path, "indexed"))
+    assert project.load_labels("0")[0, 0] == 255
+    assert set(report.skipped) == {"images/1.png", "images/2.png"}
+    assert "which means unsure" in report.skipped["images/1.png"][0]
+
+
+# -- pictures that EXIF turns --------------------------------------------------------
+
+
+@few
+@given(st.integers(1, 8), st.sampled_from([(6, 8), (8, 8)]), st.booleans())
+def test_masks_lie_on_pictures_that_exif_turns(
+    tmp_path_factory, orientation, size, stored
+):
+    root = tmp_path_factory.mktemp("set")
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    # one whose size tells how masks lie here
+    for name, shape, turn in (("a", size, orientation), ("tells", (6, 8), 6)):
+        image = np.random.default_rng(0).integers(0, 256, (*shape, 3), np.uint8)
+        exif[0x0112] = turn
+        save(root / f"images/{name}.png", image, exif=exif)
+        if not stored:
+            with Image.open(root / f"images/{name}.png") as opened:
+                from PIL import ImageOps
+
+                image = np.array(ImageOps.exif_transpose(opened))
+        save(root / f"masks/{name}.png", own_mask(image))
+    project = Project.create(tmp_path_factory.mktemp("p"))
+    report = import_masks(project, open_source(root, "indexed"))
+    assert not report.failed
+    assert not report.skipped
+    for sample in project.samples:
+        image = project.load_image(sample.name)
+        labels = project.load_labels(sample.name)
+        np.testing.assert_array_equal(labels, own_mask(image))
+
+
+def test_a_turn_that_no_size_tells_is_said(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 3
+    save(tmp_path / "images/a.png", picture(0), exif=exif)
+    save(tmp_path / "masks/a.png", own_mask(picture(0)))
+    project = Project.create(tmp_path / "p")
+    report = import_masks(project, open_source(tmp_path, "indexed"))
+    assert report.labelled == ("a",)
+    assert "EXIF" in report.skipped["images/a.png"][0]
+
+
+def test_categories_of_one_id_and_of_one_name(tmp_path):
+    save(tmp_path / "a.png", picture(0))
+    categories = [
+        {"id": 1, "name": "red"},
+        {"id": 2, "name": "hat"},
+        {"id": 2, "name": "cap"},
+        {"id": 3, "name": "Ka\u0308fer"},
+        {"id": 4, "name": "K\u00e4fer"},
+        {"name": "no id"},
+    ]
+    square = {1: (0, 0), 2: (3, 0), 3: (0, 3), 4: (3, 3)}
+    annotations = [
+        {
+            "id": 10 + i,
+            "image_id": 0,
+            "category_id": i,
+            "segmentation": [[x, y, x + 2, y, x + 2, y + 2, x, y + 2]],
+        }
+        for i, (x, y) in square.items()
+    ]
+    content = coco_of({"a.png": own_mask(picture(0))}, categories=categories)
+    write_json(tmp_path / "a.json", content | {"annotations": annotations})
+    project = Project.create(tmp_path / "p")
+    report = import_masks(project, open_source(tmp_path, "coco"))
+    labels = project.load_labels("a")
+    beetle = project.classes.by_name("Käfer").id
+    assert labels[0, 0] == project.classes.by_name("red").id
+    assert labels[0, 3] == 255
+    assert labels[3, 0] == labels[3, 3] == beetle
+    assert "12: the category 2 is several" in report.skipped["a.png"][0]
+    assert len(report.skipped["a.json"]) == 2
+
+
+def test_another_data_set_beside_is_not_searched(tmp_path):
+    """Its pictures may be called the same."""
+    save(tmp_path / "other/images/a.png", picture(1))
+    save(tmp_path / "set/masks/a.png", own_mask(picture(0)))
+    write_json(tmp_path / "set/labels.json", coco_of({"a.png": own_mask(picture(0))}))
+    for form in ("indexed", "coco"):
+        project = Project.create(tmp_path / form)
+        report = import_masks(project, open_source(tmp_path / "set", form))
+        assert not project.samples
+        assert report.failed
+
+
+def test_the_pictures_of_a_folder_of_masks_or_of_a_json_lie_beside_it(tmp_path):
+    save(tmp_path / "images/a.png", picture(0))
+    save(tmp_path / "masks/a.png", own_mask(picture(0)))
+    mask = {"a": own_mask(picture(0))}  # without an ending, as some programs write
+    path = write_json(tmp_path / "annotations/train/x.json", coco_of(mask))
+    for given_, form in ((tmp_path / "masks", "indexed"), (path, "coco")):
+        project = Project.create(tmp_path / f"p-{form}")
+        import_masks(project, open_source(given_, form))
+        check_own_masks(project, {0})
+
+
+def test_a_list_with_the_background_and_one_class(tmp_path):
+    binary(tmp_path, 255)
+    listed = [ListedClass("background"), ListedClass("boat")]
+    project = Project.create(tmp_path / "p")
+    import_masks(project, open_source(tmp_path, "indexed", listed))
+    check_own_masks(project, {0, 1, 2})
+    assert [entry.name for entry in project.classes] == ["boat"]
+
+
+def test_every_id_below_the_largest_can_still_be_given(tmp_path):
+    save(tmp_path / "images/a.png", picture(0))
+    pixels = np.zeros(SIZE, np.int32)
+    pixels[0, :4] = (65535, 65538, -1, 1)
+    save(tmp_path / "masks/a.tif", pixels)
+    project = Project.create(tmp_path / "p")
+    import_masks(project, open_source(tmp_path, "indexed"))
+    names = [project.classes[i].name for i in project.load_labels("a")[0, :4].tolist()]
+    assert names == ["class 65535", "class 65538", "class -1", "class 1"]
+
+
+def test_one_file_said_of_two_pictures_that_tidying_makes_one(tmp_path):
+    project = Project.create(tmp_path / "p")
+    blank = np.full((*SIZE, 3), 9, np.uint8)
+    project.add_sample(blank, name="scan-1", provenance={"title": "scan [1]"})
+    save(tmp_path / "d/images/scan (1).png", blank)
+    save(tmp_path / "d/masks/scan (1).png", own_mask(picture(0)))
+    report = import_masks(project, open_source(tmp_path / "d", "indexed"))
+    assert report.added == ("scan-1-2",)
+    (tmp_path / "d/images/scan (1).png").unlink()
+    report = import_masks(project, open_source(tmp_path / "d", "indexed"))
+    assert not report.labelled
+    assert project.load_labels("scan-1") is None
