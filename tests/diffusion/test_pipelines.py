@@ -204,6 +204,8 @@ SD1 = {
         (["first_stage_model.decoder.mid.attn_1.k.weight"], r"autoencoder \(VAE\)"),
         (["control_model.input_blocks.0.0.weight"], "is a ControlNet"),
         (["emb_params"], "textual inversion"),
+        (["model.diffusion_model.x.scale_weight", *SD1], "fp8 with scales"),
+        (["model.x.weight.absmax", *SD1], "quantised weights"),
         (["embedding"], "load_token"),
         (["down_blocks.0.resnets.0.conv1.weight"], r"component of a diffusers folder"),
         (list(SD1)[:2], "without its autoencoder"),

@@ -72,7 +72,11 @@ def record(
     """Record what the cross-attention asks in every call of `pipe` inside the block.
 
     The images are the same, bit for bit, as without recording, and no hook stays
-    behind. What is kept stays on the model's device until the traces are moved.
+    behind; a compiled model runs as it was before it was compiled. What is kept stays
+    on the model's device until the traces are moved.
+
+    The defaults keep everything, as OVAM published it; those of `TraceSettings`, for
+    `generate` and `trace_image`, keep what was measured to be worth it.
 
     Parameters
     ----------
@@ -83,16 +87,18 @@ def record(
         Calls of its UNet or transformer alone are recorded as well.
     branch
         The half of the guidance batch to keep. "uncond" is OVAM's, "cond" DAAM's.
-        Without guidance there is one half, kept whatever is asked and stored as
-        "cond".
+        Which one that is, is told by the texts: by what `pipe.encode_prompt` returned
+        in the block, or else by the empty text. Halves may be swapped or be shown in
+        two calls a step. Without guidance there is one half, kept whatever is asked
+        and stored as "cond".
     layers
         Names of layers, and integers, which stand for all layers whose grid has that
         many cells along its longer side; or "fine", those of `Trace.fine`. None keeps
         all.
     calls
         Numbers of the denoising calls to keep, from 0; negative ones count from the
-        last (-1); or "quarters", those a quarter, half and three quarters of the way,
-        where the number of calls is known in advance. None keeps all.
+        last (-1); or "quarters", those a quarter, half and three quarters of the way.
+        None keeps all.
     dtype
         What to store queries and weights in; None keeps the model's.
     middle
@@ -112,7 +118,8 @@ def record(
     ValueError
         If the pipeline is not supported (`ModelError`) or has no cross-attention of
         the kind that can be recorded, a layer or call that is asked for does not
-        exist, or the queries overflow `dtype`.
+        exist, or the queries overflow `dtype`; if something skips, replaces or changes
+        a layer, or which text is whose is not known (`GuidanceError`).
 
     Examples
     --------
