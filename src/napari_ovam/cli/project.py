@@ -26,7 +26,7 @@ from napari_ovam.cli.common import (
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from napari_ovam.datasets.classes import ProjectClass
+    from napari_ovam.datasets.project_class import ProjectClass
     from napari_ovam.project import Project
 
 Out = Annotated[

@@ -9,7 +9,7 @@ from napari_ovam.project.token_library import TokenLibrary
 
 if TYPE_CHECKING:
     from napari_ovam.attention.tokens import Token
-    from napari_ovam.datasets.classes import Source
+    from napari_ovam.datasets.project_class import Source
     from napari_ovam.project import Project
 
 

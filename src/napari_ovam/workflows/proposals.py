@@ -24,7 +24,7 @@ from napari_ovam.workflows.sample_trace import sample_trace
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
-    from napari_ovam.datasets.classes import ProjectClass
+    from napari_ovam.datasets.project_class import ProjectClass
     from napari_ovam.project import Project
     from napari_ovam.project.index import Status
 

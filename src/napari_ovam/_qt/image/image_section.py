@@ -114,6 +114,19 @@ class ImageSection(Section):
             "Generate", "generate_button", self.generate, "Make an image of the prompt"
         )
         self.row(self.generate_button, self.load_button)
+        self._add_offers()
+        self.setAcceptDrops(True)
+        images = self.session.feature(Images)
+        listen(self, images.reproducible, self._offer_again)
+        listen(self, images.reproduced, self._show_model)
+        listen(self, images.syntax_found, self._offer_plain)
+        listen(self, images.pages_found, self._ask_page)
+        listen(self, images.differs, self._offer_trace)
+        listen(self, self.session.settings_restored, self._restore)
+        self.at_key("generate", self.generate)
+
+    def _add_offers(self) -> None:
+        """Add buttons that show when there is a second way to load an image."""
         self.trace_anyway = button(
             "Trace the image itself", "trace_anyway_button", lambda: None
         )
@@ -133,15 +146,6 @@ class ImageSection(Section):
         self.plain_prompt.hide()
         self.box.addWidget(self.plain_prompt)
         self._plain: Callable[[], None] = lambda: None
-        self.setAcceptDrops(True)
-        images = self.session.feature(Images)
-        listen(self, images.reproducible, self._offer_again)
-        listen(self, images.reproduced, self._show_model)
-        listen(self, images.syntax_found, self._offer_plain)
-        listen(self, images.pages_found, self._ask_page)
-        listen(self, images.differs, self._offer_trace)
-        listen(self, self.session.settings_restored, self._restore)
-        self.at_key("generate", self.generate)
 
     def _form(self) -> QWidget:
         self.negative = LineEditForm(label="Negative", name="negative")
@@ -172,6 +176,26 @@ class ImageSection(Section):
         loaded = QLabel("How the model looks at a loaded image:")
         for text in (note, loaded):
             text.setWordWrap(True)
+        dice = small_button("⚄", "dice_button", self._roll, "A seed by chance")
+        fields = form(
+            self.negative,
+            (self.seed, dice),
+            self.steps,
+            self.guidance,
+            self.width_,
+            self.height_,
+            self.count,
+            self.branch,
+            self.exact,
+            *self._looking(),
+        )
+        layout: Any = fields.layout()
+        layout.insertRow(9, loaded)
+        layout.insertRow(2, note)
+        return fields
+
+    def _looking(self) -> tuple[Any, ...]:
+        """Return the fields of how the model looks at a loaded image."""
         self.noise_level = SpinBox(
             label="Noise", name="noise_level", min=0, max=999, value=100
         )
@@ -189,26 +213,7 @@ class ImageSection(Section):
             "At most so many, where an image is larger than the model's own size; 1 "
             "looks at the whole only"
         )
-        dice = small_button("⚄", "dice_button", self._roll, "A seed by chance")
-        fields = form(
-            self.negative,
-            (self.seed, dice),
-            self.steps,
-            self.guidance,
-            self.width_,
-            self.height_,
-            self.count,
-            self.branch,
-            self.exact,
-            self.noise_level,
-            self.noise_seeds,
-            self.flip,
-            self.max_tiles,
-        )
-        layout: Any = fields.layout()
-        layout.insertRow(9, loaded)
-        layout.insertRow(2, note)
-        return fields
+        return self.noise_level, self.noise_seeds, self.flip, self.max_tiles
 
     def _roll(self) -> None:
         self.seed.value = random.randrange(2**31)  # noqa: S311 (no secret)

@@ -28,7 +28,7 @@ from .uncertainty import UncertainPlaces
 
 if TYPE_CHECKING:
     from napari_ovam._qt.session.session import Session
-    from napari_ovam.datasets.classes import ProjectClass
+    from napari_ovam.datasets.project_class import ProjectClass
 
 
 MANY = 30  # classes: more have no row each, which would stop the window
