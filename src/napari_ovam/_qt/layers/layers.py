@@ -34,10 +34,8 @@ KEY = "napari_ovam"
 # Roles of maps of no class: of the special tokens, of what is typed, and uncertainty.
 _EXTRA = ("special", "typed", "uncertainty")
 _INSTANCES = "instances"
-_ORDER = (
-    *("image", "special", "map", "typed", "labels", _INSTANCES, "uncertainty"),
-    "preview",
-)
+_ORDER: tuple[str, ...] = ("image", "special", "map", "typed", "labels", _INSTANCES)
+_ORDER += ("uncertainty", "preview")
 
 _Mark = tuple[str, str, int]  # sample key, role, class id
 # Of each layer object: what napari copies into another layer would make it ours too.
