@@ -100,6 +100,30 @@ def test_texts_of_which_nothing_is_known_are_refused(pipe):
 
 
 @pytest.mark.parametrize("parts", ["ucc", "uuc", "cc"])
+def test_texts_that_are_encoded_one_by_one(pipe):
+    x = torch.randn(1, 4, 8, 8).repeat(2, 1, 1, 1)
+
+    def show(recording, *texts):
+        with torch.no_grad(), recording as recorder:
+            rows = [pipe.encode_prompt(text, "cpu", 1, False)[0] for text in texts]
+            pipe.unet(x, 500, torch.cat(rows))
+        return [trace.branch for trace in recorder.traces]
+
+    assert show(record(pipe), PROMPT, "") == ["uncond"]
+    with pytest.raises(GuidanceError, match="not known"):
+        show(record(pipe), "a dog", PROMPT)
+
+
+def test_a_prompt_that_was_the_negative_one_before(pipe):
+    with record(pipe) as recorder, Capture(pipe) as captured:
+        draw(pipe, "a cat", negative_prompt="a dog")
+        draw(pipe, "a dog")
+        draw(pipe, "", negative_prompt="a dog")
+    assert [trace.branch for trace in recorder.traces] == ["uncond"] * 3
+    for run, trace in enumerate(recorder.traces):
+        check_parity(pipe, trace, captured, 0, calls=range(2 * run, 2 * run + 2))
+
+
 def test_perturbed_guidance_is_refused(pipe, parts):
     with torch.no_grad(), pytest.raises(GuidanceError, match="perturbed"), record(pipe):
         loop(pipe, one_batch(pipe, [(0, part) for part in parts]))

@@ -174,14 +174,20 @@ class Run:
 
 
 class Texts:
-    """Tells negative texts from prompts: as the pipeline encoded them, or empty."""
+    """Tells negative texts from prompts: as the pipeline encoded them last, or empty.
+
+    Attributes
+    ----------
+    encodings
+        How often it encoded texts.
+    """
 
     def __init__(self, architecture: Architecture, pipe: Any) -> None:
         self.architecture, self.pipe = architecture, pipe
-        self._prompts: list[Tensor] = []
-        self._negatives: list[Tensor] = []
-        self._knows_empty = False
         self.encodings = 0
+        self._prompts: Tensor | None = None
+        self._negatives: Tensor | None = None  # known, they tell which text is whose
+        self._empty: list[Tensor] = []
 
     def listen(self, stack: ExitStack) -> None:
         """Note what the pipeline encodes, until the stack is closed."""
@@ -193,9 +199,8 @@ class Texts:
         def noting(*args: Any, **kwargs: Any) -> Any:
             encoded = encode(*args, **kwargs)
             self.encodings += 1
-            prompts, negatives = self.architecture.encoded_sides(encoded)
-            self._prompts += [] if prompts is None else [prompts]
-            self._negatives += [] if negatives is None else [negatives]
+            sides = self.architecture.encoded_sides(encoded)
+            self._prompts, self._negatives = sides
             return encoded
 
         held = vars(self.pipe)
@@ -231,8 +236,7 @@ class Texts:
                     "once (perturbed guidance?): which of them make the image is not "
                     f"known. {_WHAT_TO_DO}"
                 )
-            guided = getattr(self.pipe, "do_classifier_free_guidance", True)
-            if all(are_prompts) or not guided:
+            if all(are_prompts):
                 return  # several images that start alike
             if not any(are_prompts):
                 raise GuidanceError(
@@ -268,9 +272,8 @@ class Texts:
         """
         kinds = [self._sort(call.text) for call in (first, second)]
         negative = [all(negatives) for negatives, _ in kinds]
-        prompt = [all(prompts) for _, prompts in kinds]
-        if negative[0] == negative[1]:  # both, where a prompt is the negative text
-            negative = [not is_prompt for is_prompt in prompt]
+        if negative[0] == negative[1] and self._negatives is not None:
+            negative = [not all(prompts) for _, prompts in kinds]
         order = (first, second) if negative[0] else (second, first)
         if negative[0] == negative[1]:
             raise GuidanceError(
@@ -286,25 +289,24 @@ class Texts:
         """Return which rows are known to be a negative text, and which a prompt."""
         prompts = _are_among(text, self._prompts)
         negatives = _are_among(text, self._negatives)
-        if not (all(prompts) or any(negatives)):
-            self._encode_empty(text)
-            empty = _are_among(text, self._negatives)
-            negatives = [e and not p for e, p in zip(empty, prompts, strict=True)]
+        if not any(negatives) and not all(prompts):
+            if self._negatives is None:  # what was encoded last may be either
+                prompts = [False] * len(text)
+            if not self._empty:
+                self._encode_empty(text)
+            of_each = zip(*(_are_among(text, e) for e in self._empty), strict=True)
+            negatives = [any(found) for found in of_each]
         return negatives, prompts
 
     @torch.no_grad()
     def _encode_empty(self, like: Tensor) -> None:
         """Note what stands for no text where nothing else is said."""
-        if self._knows_empty:
-            return
-        self._knows_empty = True
-        self._negatives.append(torch.zeros_like(like[:1]))  # XL's
+        self._empty.append(torch.zeros_like(like[:1]))  # XL's
         if self.architecture.text_modules(self.pipe):
-            noted, encodings = len(self._prompts), self.encodings
+            before = self._prompts, self._negatives, self.encodings
             conditions = self.architecture.conditions(self.pipe, "", (64, 64))
-            del self._prompts[noted:]  # it was noted as a prompt
-            self.encodings = encodings
-            self._negatives.append(conditions["encoder_hidden_states"])
+            self._prompts, self._negatives, self.encodings = before
+            self._empty.append(conditions["encoder_hidden_states"])
 
 
 def expected_totals(pipe: Any, step: Step) -> tuple[int, ...]:
@@ -347,13 +349,12 @@ def _count_copies(*tensors: Tensor) -> int:
     return int(torch.stack(alike).all(0).sum())
 
 
-def _are_among(text: Tensor, known: list[Tensor]) -> list[bool]:
+def _are_among(text: Tensor, known: Tensor | None) -> list[bool]:
     """Tell for each row of a text whether it is a row of a known one."""
-    found = torch.zeros(len(text), dtype=torch.bool, device=text.device)
-    for rows in (each for each in known if each.shape[1:] == text.shape[1:]):
-        same = text.nan_to_num()[:, None] == rows.to(text).nan_to_num()[None]
-        found |= same.flatten(2).all(2).any(1)
-    return [bool(each) for each in found.tolist()]
+    if known is None or known.shape[1:] != text.shape[1:]:
+        return [False] * len(text)
+    same = text.nan_to_num()[:, None] == known.to(text).nan_to_num()[None]
+    return [bool(found) for found in same.flatten(2).all(2).any(1).tolist()]
 
 
 def _first(value: Any) -> float:

@@ -181,7 +181,9 @@ class Kept:
                 for part in parts:
                     check_range(name, part)
                 if layer.is_self:
-                    self_layers[image].append(SelfTrace(name, grid, *parts, scale))
+                    self_layers[image].append(
+                        SelfTrace(name, grid, parts[0], parts[1], scale)
+                    )
                 else:
                     weight, bias = self.keys[name]
                     layers[image].append(

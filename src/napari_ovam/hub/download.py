@@ -45,7 +45,8 @@ def get_model(model: str, *, weights: bool = True) -> Path:
     found = find_model(model)
     if found is not None and (found.complete or (not weights and _has_parts(found))):
         return found.path
-    with tqdm(unit="B", unit_scale=True, desc=model, delay=1, leave=False) as bar:
+    new_bar: Any = tqdm
+    with new_bar(unit="B", unit_scale=True, desc=model, delay=1, leave=False) as bar:
 
         def show(done: int, total: int) -> None:
             bar.total = total
