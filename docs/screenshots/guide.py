@@ -26,7 +26,7 @@ def photograph_guide(out: Path, home: Path) -> None:
     keys = list(session.projects.keys)
     assert len(keys) == EACH * len(PROMPTS)
     shown.find("phrases").setText("cat, hat")
-    for name in ("map_button", "labels_button", "doubt_button"):
+    for name in ("map_button", "labels_button", "uncertain_button"):
         shown.press(name)
     shown.photograph("guide-doubt")
     shown.press("optimize_button")

@@ -2,8 +2,8 @@ from .attention.maps import attention_maps as attention_maps
 from .attention.maps import joint_map as joint_map
 from .attention.maps import phrase_map as phrase_map
 from .attention.maps import phrase_maps as phrase_maps
-from .attention.optimize import OptimizationSettings as OptimizationSettings
 from .attention.optimize import optimize_token as optimize_token
+from .attention.recipes import OptimizationSettings as OptimizationSettings
 from .attention.targets import best_threshold as best_threshold
 from .attention.targets import iou as iou
 from .attention.targets import labels_to_target as labels_to_target
@@ -27,9 +27,9 @@ from .diffusion.generation import Generation as Generation
 from .diffusion.generation import generate as generate
 from .diffusion.image_traces import trace_image as trace_image
 from .diffusion.phrases import encode_phrase as encode_phrase
-from .diffusion.pipelines import ModelError as ModelError
 from .diffusion.pipelines import load_pipeline as load_pipeline
 from .diffusion.recording import record as record
+from .hub.families import ModelError as ModelError
 from .images.overlay import overlay as overlay
 from .project import Project as Project
 from .project import ProjectError as ProjectError

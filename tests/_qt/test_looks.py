@@ -14,6 +14,7 @@ from project_window import make_project
 from qtpy.QtCore import QPoint, QRect
 from qtpy.QtWidgets import (
     QAbstractScrollArea,
+    QApplication,
     QCheckBox,
     QLabel,
     QPushButton,
@@ -217,6 +218,19 @@ def test_nothing_moves_when_texts_change(
     assert places() == before
 
 
+def test_rows_that_are_replaced_do_not_flash_as_windows(
+    open_docks: Callable[..., list[Any]], qtbot: Any
+):
+    panel, *_ = open_docks()
+    before = {id(w) for w in QApplication.topLevelWidgets() if w.isVisible()}
+    for _ in range(3):  # within one turn of the event loop
+        panel.session.classes_changed.emit()
+    for _ in range(20):
+        QApplication.processEvents()
+        shown = [w for w in QApplication.topLevelWidgets() if w.isVisible()]
+        assert {id(w) for w in shown} <= before, shown
+
+
 @pytest.mark.parametrize("kind", get_args(Kind))
 @pytest.mark.parametrize("theme", available_themes())
 def test_messages_are_read_in_every_theme(theme: str, kind: Kind):
@@ -255,4 +269,9 @@ def test_a_long_phrase_is_cut_with_a_tooltip(open_docks: Callable[..., list[Any]
     long = next(box for box in boxes if box.toolTip().startswith("x" * 300))
     assert long.text().endswith("…")
     both = next(box for box in boxes if "a & b" in box.toolTip())
+    sample = panel.findChild(QWidget, "sample")
+    sample.addItem("a long prompt, " * 20)
+    sample.setCurrentIndex(sample.count() - 1)
+    assert sample.elided().endswith("…")
+    assert sample.currentText() in sample.toolTip()
     assert "&&" in both.text()  # and not a letter that is underlined

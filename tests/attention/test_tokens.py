@@ -281,3 +281,19 @@ def test_tokens_of_other_models(pipe, make_pipe, tmp_path):
         check_token(Token("cat", "", torch.zeros(2, 8)), text_space(pipe), confirm=True)
     unknown = Token("cat", "", torch.zeros(2, 32))
     assert check_token(unknown, text_space(pipe)) is unknown
+
+
+@pytest.mark.parametrize("phrase", ["cat,", '"cat"', "(cat:1.3)", "((cat))"])
+def test_a_phrase_is_encoded_without_what_is_not_meant_which_is_said(pipe, phrase):
+    with pytest.warns(UserWarning, match=r"is read as 'cat'"):
+        found = encode_phrase(pipe, phrase)
+    expected = encode_phrase(pipe, "cat")
+    assert found.pieces == expected.pieces
+    torch.testing.assert_close(found.embedding, expected.embedding)
+
+
+def test_signs_and_scripts_are_found_in_a_context(pipe):
+    assert encode_phrase(pipe, "猫", context="一只猫在草地上").name == "猫"
+    assert encode_phrase(pipe, "caf\u00e9", context="a cafe\u0301 at night").pieces
+    with pytest.raises(TokenError, match=r"phrase is '\.\.\.'"):
+        encode_phrase(pipe, "...")

@@ -95,7 +95,7 @@ def test_info_of_the_embedded_model_needs_no_network():
 
 
 def test_info_offers_what_takes_less(monkeypatch):
-    from napari_ovam.hub import memory
+    from napari_ovam.diffusion import memory
 
     monkeypatch.setattr(memory, "free_memory", lambda _: 1)
     text = run("info", "tiny", "--device", "cpu")

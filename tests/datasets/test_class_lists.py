@@ -15,8 +15,9 @@ from napari_ovam.datasets.class_lists import (
     preset,
     read_class_list,
 )
-from napari_ovam.datasets.classes import ClassError, ClassTable
+from napari_ovam.datasets.classes import ClassTable
 from napari_ovam.datasets.exporters import ExportItem
+from napari_ovam.datasets.project_class import ClassError
 
 STRANGE = [
     "../../etc/passwd",

@@ -13,7 +13,9 @@ from napari_ovam import encode_phrase
 from napari_ovam.diffusion.architectures import ARCHITECTURES
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__:DeprecationWarning")
-CLASSES = [name for a in ARCHITECTURES for name in a.pipelines if "PixArt" not in name]
+CLASSES = [
+    name for a in ARCHITECTURES for name in a.family.pipelines if "PixArt" not in name
+]
 
 
 @pytest.fixture(scope="module")

@@ -12,6 +12,7 @@ from reference import assert_close
 
 from napari_ovam import (
     GenerationSettings,
+    ModelError,
     OptimizationSettings,
     TraceSettings,
     attention_maps,
@@ -26,7 +27,7 @@ from napari_ovam import (
     trace_image,
 )
 from napari_ovam.diffusion.phrases import text_encoder_hash, text_space
-from napari_ovam.diffusion.pipelines import ModelError, alignment, model_defaults
+from napari_ovam.diffusion.pipelines import alignment, model_defaults
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__:DeprecationWarning")
 EXACT = TraceSettings("cond", layers=None, calls=None, dtype=None)

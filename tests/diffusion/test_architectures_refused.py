@@ -29,7 +29,7 @@ from napari_ovam import (
 )
 from napari_ovam.attention.tokens import TokenError
 from napari_ovam.diffusion.generation import GenerationError
-from napari_ovam.diffusion.pipelines import ModelError
+from napari_ovam.hub.families import ModelError
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__:DeprecationWarning")
 JOINT = "text is changed together with the image"

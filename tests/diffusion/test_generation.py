@@ -13,8 +13,9 @@ from napari_ovam.attention.trace import TraceSettings
 from napari_ovam.base.generation_settings import GenerationSettings
 from napari_ovam.base.progress import Cancelled
 from napari_ovam.diffusion import generation as diffusion
+from napari_ovam.diffusion.devices import OutOfMemory
 from napari_ovam.diffusion.generation import GenerationError, generate, resolve_settings
-from napari_ovam.diffusion.pipelines import OutOfMemory, load_pipeline, model_defaults
+from napari_ovam.diffusion.pipelines import load_pipeline, model_defaults
 
 SETTINGS = GenerationSettings("a cat", seed=3, steps=3, guidance_scale=4.0)
 LONGER = dataclasses.replace(SETTINGS, steps=6)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 
+import diffusers
 import numpy as np
 import pytest
 import torch
@@ -370,3 +371,21 @@ def test_maps_have_no_seams_where_tiles_meet(phrase):
         ends = [start + tiles.tile[axis] for start in starts[:-1]]
         borders = [scale * place for place in (*starts[1:], *ends)]
         assert seam(found, borders, axis) < 1.4
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "options"),
+    [
+        (diffusers.EDMEulerScheduler, {}),
+        (diffusers.EDMDPMSolverMultistepScheduler, {}),
+        (diffusers.FlowMatchEulerDiscreteScheduler, {}),
+        (diffusers.DPMSolverMultistepScheduler, {"use_flow_sigmas": True}),
+        (diffusers.EulerDiscreteScheduler, {"timestep_type": "continuous"}),
+    ],
+)
+def test_a_scheduler_without_numbered_steps(make_pipe, scheduler, options):
+    pipe = make_pipe()
+    pipe.scheduler = scheduler(**options)
+    image = np.zeros((32, 32, 3), np.uint8)
+    with pytest.raises(ValueError, match=f"{scheduler.__name__}.*EDM, flow matching"):
+        trace_image(pipe, image)

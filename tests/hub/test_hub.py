@@ -14,8 +14,10 @@ from hub_server import HubServer
 from napari_ovam import load_pipeline
 from napari_ovam.base.progress import Cancelled
 from napari_ovam.hub import transfer
-from napari_ovam.hub.files import ModelError
-from napari_ovam.hub.hub import PickleError, describe, download_model
+from napari_ovam.hub.download import download_model
+from napari_ovam.hub.families import ModelError
+from napari_ovam.hub.hub import describe
+from napari_ovam.hub.hub_files import PickleError
 from napari_ovam.hub.pickles import convert_pickles
 from napari_ovam.hub.store import find_model, list_models
 

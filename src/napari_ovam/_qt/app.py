@@ -42,7 +42,7 @@ def launch() -> int:
     if problem:
         sys.stderr.write(f"napari-ovam: {problem}\n")
         return 1
-    from napari_ovam.hub.files import quiet
+    from napari_ovam.diffusion.libraries import quiet
 
     with quiet():
         for module in _HEAVY:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from napari_ovam.attention.tokens import Token
     from napari_ovam.base.progress import Progress
-    from napari_ovam.datasets.classes import ProjectClass
+    from napari_ovam.datasets.project_class import ProjectClass
     from napari_ovam.project import Project
 
 _REVIEWED = ("edited", "accepted")

@@ -76,7 +76,7 @@ def info(
         if local is not None:
             say(f"{local.path}: {human_size(local.size)}")
         if local is not None and local.complete:
-            from napari_ovam.hub.memory import estimate_memory, memory_options
+            from napari_ovam.diffusion.memory import estimate_memory, memory_options
 
             say(local.architecture)
             size: dict[str, Any] = {"height": height, "width": width}
@@ -92,7 +92,7 @@ def info(
         elif local is not None and local.source != "hub":
             raise ValueError(local.problem)
         if local is None or local.source == "hub":
-            from napari_ovam.hub.files import ModelError
+            from napari_ovam.hub.families import ModelError
             from napari_ovam.hub.hub import describe
 
             try:
@@ -119,7 +119,8 @@ def get(
 ) -> None:
     """Download a model from the hub; Ctrl-C stops it, and 'get' again goes on."""
     with reported(_KEPT):
-        from napari_ovam.hub.hub import describe, download_model
+        from napari_ovam.hub.download import download_model
+        from napari_ovam.hub.hub import describe
         from napari_ovam.hub.pickles import convert_pickles
         from napari_ovam.hub.store import human_size
 

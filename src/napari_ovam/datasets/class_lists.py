@@ -8,12 +8,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from napari_ovam.datasets.classes import ClassError, one_form
+from napari_ovam.datasets.project_class import ClassError, one_form
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from napari_ovam.datasets.classes import ClassTable, Colour
+    from napari_ovam.datasets.classes import ClassTable
+    from napari_ovam.datasets.project_class import Colour
 
 _LARGEST_FILE = 2_000_000_000  # bytes; the annotations of COCO are 0.5 GB
 _YAML = (".yaml", ".yml")

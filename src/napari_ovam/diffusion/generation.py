@@ -15,11 +15,8 @@ import numpy as np
 import torch
 
 from napari_ovam.attention.trace import Trace, TraceSettings
-from napari_ovam.diffusion.pipelines import (
-    memory_guard,
-    model_defaults,
-    pipeline_architecture,
-)
+from napari_ovam.diffusion.devices import memory_guard
+from napari_ovam.diffusion.pipelines import model_defaults, pipeline_architecture
 from napari_ovam.diffusion.recording import record
 
 if TYPE_CHECKING:
@@ -164,7 +161,7 @@ def resolve_settings(pipe: Any, settings: GenerationSettings) -> GenerationSetti
         If a setting is out of its range; the message names it and what would do.
     """
     architecture = pipeline_architecture(pipe)
-    wanted = architecture.pipelines[0]
+    wanted = architecture.family.pipelines[0]
     if not any(c.__name__ == wanted for c in type(pipe).__mro__):
         raise ValueError(
             f"{type(pipe).__name__} does not make images from text alone: use record() "
@@ -240,13 +237,33 @@ def check_prompt(pipe: Any, name: str, prompt: str) -> None:
 
 def check_finite(pipe: Any, finite: bool) -> None:
     """Raise GenerationError if what the model made is not finite."""
-    if not finite:
-        denoiser = pipeline_architecture(pipe).denoiser(pipe)
-        dtype = str(denoiser.dtype).removeprefix("torch.")
-        raise GenerationError(
-            f"the model made NaNs, a black image, in {dtype}: load it with "
-            "dtype='float32'"
-        )
+    if finite:
+        return
+    for name, part in pipe.components.items():
+        if isinstance(part, torch.nn.Module):
+            for key, weight in part.named_parameters():
+                if not (weight.is_meta or _is_finite(weight.detach())):
+                    raise GenerationError(
+                        f"the model made NaNs, a black image: its weights are damaged "
+                        f"({key} of the {name} holds NaNs or infinities): get it again"
+                    )
+    dtype = pipeline_architecture(pipe).denoiser(pipe).dtype
+    what = (
+        "other settings may help (another scheduler, more steps, less guidance)"
+        if dtype == torch.float32
+        else "load it with dtype='float32'"
+    )
+    said = str(dtype).removeprefix("torch.")
+    raise GenerationError(f"the model made NaNs, a black image, in {said}: {what}")
+
+
+def _is_finite(weight: torch.Tensor) -> bool:
+    # Neither packed numbers nor all of the narrow floats know infinities.
+    if not weight.is_floating_point():
+        return True
+    if weight.dtype.itemsize == 1:
+        weight = weight.to(torch.float16)
+    return bool(weight.isfinite().all())
 
 
 def record_options(trace: TraceSettings) -> dict[str, Any]:
@@ -267,8 +284,18 @@ def encode_image(pipe: Any, pixels: torch.Tensor) -> torch.Tensor:
     finally:
         if upcast:
             vae.to(dtype)
-    latents: torch.Tensor = mode * vae.config.scaling_factor
+    mean, scale = _latent_statistics(vae, mode)
+    latents: torch.Tensor = (mode - mean) * scale
     return latents.to(architecture.denoiser(pipe).dtype)
+
+
+def _latent_statistics(vae: Any, like: torch.Tensor) -> tuple[Any, Any]:
+    """Return what latents are moved and multiplied by, for some models by channel."""
+    mean, std = (vae.config.get(f"latents_{name}") for name in ("mean", "std"))
+    if mean is None or std is None:
+        return 0.0, vae.config.scaling_factor
+    mean, std = (torch.tensor(v).view(1, -1, 1, 1).to(like) for v in (mean, std))
+    return mean, vae.config.scaling_factor / std
 
 
 @torch.no_grad()
@@ -276,8 +303,9 @@ def _preview_image(pipe: Any, latents: torch.Tensor) -> NDArray[np.uint8]:
     """Return a cheap picture (h, w, 3) of the first latents in a batch."""
     vae = pipe.vae
     if sum(p.numel() for p in vae.parameters()) <= _SMALL_VAE_PARAMETERS:
-        scaled = latents[:1].to(vae.dtype) / vae.config.scaling_factor
-        rgb = vae.decode(scaled).sample[0].permute(1, 2, 0)
+        first = latents[:1].to(vae.dtype)
+        mean, scale = _latent_statistics(vae, first)
+        rgb = vae.decode(first / scale + mean).sample[0].permute(1, 2, 0)
     else:
         if vae not in _latent_colours:
             _latent_colours[vae] = _fit_colours(pipe)

@@ -12,6 +12,7 @@ from PIL import Image
 
 from napari_ovam.attention.trace import Trace, TraceSettings
 from napari_ovam.base.generation_settings import GenerationSettings
+from napari_ovam.diffusion.devices import memory_guard
 from napari_ovam.diffusion.generation import (
     Generation,
     check_finite,
@@ -23,7 +24,6 @@ from napari_ovam.diffusion.generation import (
 )
 from napari_ovam.diffusion.pipelines import (
     alignment,
-    memory_guard,
     model_defaults,
     pipeline_architecture,
 )
@@ -96,7 +96,8 @@ def trace_image(
     Raises
     ------
     ValueError
-        If the image is no (H, W, 3) array of uint8, or a value is out of its range.
+        If the image is no (H, W, 3) array of uint8, a value is out of its range, or the
+        model's scheduler does not noise by numbered time steps (EDM, flow matching).
     GenerationError
         If the model made NaNs.
     OutOfMemory
@@ -107,18 +108,12 @@ def trace_image(
     _check_image(image)
     settings = GenerationSettings(prompt, seed=checked_seed(seed))
     check_prompt(pipe, "prompt", prompt)
+    _check_model(pipe)
     last = pipe.scheduler.config.num_train_timesteps - 1
     check_range("noise_level", noise_level, 0, last)
     check_range("noise_seeds", noise_seeds, 1, 1000)
     check_range("max_tiles", max_tiles, 1, 1024)
     architecture = pipeline_architecture(pipe)
-    channels = architecture.denoiser(pipe).config.in_channels
-    if channels != pipe.vae.config.latent_channels:
-        raise ValueError(
-            f"the model takes {channels} channels and not an image's "
-            f"{pipe.vae.config.latent_channels}: an inpainting model cannot trace an "
-            "image, load a text-to-image model"
-        )
     size = image.shape[0], image.shape[1]
     whole, tiles = (_plan(pipe, size, most) for most in (1, max_tiles))
     looks = [whole, tiles] if len(tiles) > 1 else [whole]
@@ -213,6 +208,31 @@ def _pixels(image: NDArray[np.uint8], size: tuple[int, int]) -> torch.Tensor:
     picture = Image.fromarray(image).resize(size[::-1], Image.Resampling.LANCZOS)
     pixels = torch.from_numpy(np.array(picture)).permute(2, 0, 1)[None]
     return pixels.float() / 127.5 - 1
+
+
+def _check_model(pipe: Any) -> None:
+    """Refuse models that take more than an image, or other noise."""
+    channels = pipeline_architecture(pipe).denoiser(pipe).config.in_channels
+    if channels != pipe.vae.config.latent_channels:
+        raise ValueError(
+            f"the model takes {channels} channels and not an image's "
+            f"{pipe.vae.config.latent_channels}: an inpainting model cannot trace an "
+            "image, load a text-to-image model"
+        )
+    scheduler = pipe.scheduler
+    config = scheduler.config
+    if (
+        not hasattr(scheduler, "alphas_cumprod")
+        or config.get("use_flow_sigmas")
+        or str(config.get("prediction_type")).startswith("flow")
+        or config.get("timestep_type") == "continuous"
+    ):
+        raise ValueError(
+            f"images cannot be traced with this model: its scheduler "
+            f"({type(scheduler).__name__}) measures noise otherwise than by numbered "
+            "time steps (EDM, flow matching). Images that it generates can be "
+            "recorded; for other images take a model of Stable Diffusion 1.x, 2.x or XL"
+        )
 
 
 def _check_image(image: Any) -> None:

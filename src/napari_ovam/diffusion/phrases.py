@@ -66,14 +66,7 @@ def encode_phrase(pipe: Any, phrase: str, *, context: str | None = None) -> Toke
     if context is not None:
         context = _tidy("context", context)
         text = _as_read(architecture, pipe, context)
-        whole = ("", "") if is_unspaced(words) else (r"(?<!\w)", r"(?!\w)")
-        found = re.search(re.escape(words).join(whole), text, re.IGNORECASE)
-        if found is None:
-            raise TokenError(
-                f"the phrase {_short(phrase)} is not in the context "
-                f"{_short(context)}: write it as it stands there, in whole words"
-            )
-        place = found.span()
+        place = _find_words(words, text)
     encoded = architecture.tokenizer(pipe)(
         text,
         return_offsets_mapping=True,
@@ -116,6 +109,17 @@ def encode_phrase(pipe: Any, phrase: str, *, context: str | None = None) -> Toke
         pieces=tuple(text[slice(*offsets[i])].strip() for i in rows),
         info={"phrase": phrase} | ({} if context is None else {"context": context}),
     )
+
+
+def _find_words(words: str, text: str) -> tuple[int, int]:
+    ends = ("", "") if is_unspaced(words) else (r"(?<!\w)", r"(?!\w)")
+    found = re.search(re.escape(words).join(ends), text, re.IGNORECASE)
+    if found is None:
+        raise TokenError(
+            f"the phrase {_short(words)} is not in the context {_short(text)}: write "
+            "it as it stands there, in whole words"
+        )
+    return found.span()
 
 
 def text_space(pipe: Any) -> TextSpace:
@@ -163,7 +167,14 @@ def _weights_hash(module: torch.nn.Module) -> str:
 
 
 def _signs(weight: Tensor) -> bytes:
-    bits = np.packbits(torch.signbit(weight).cpu().numpy())
+    if type(weight) is not Tensor:  # quantised, by a class of its own
+        weight = weight.dequantize()
+    if not weight.is_floating_point():  # packed numbers, whose signs say nothing
+        bits = weight.contiguous().cpu().view(torch.uint8).numpy()
+    else:
+        if weight.dtype.itemsize == 1:  # of which torch knows no signs
+            weight = weight.to(torch.float16)
+        bits = np.packbits(torch.signbit(weight).cpu().numpy())
     shape = repr(tuple(weight.shape)).encode()
     return hashlib.blake2b(shape + bits.tobytes(), digest_size=16).digest()
 

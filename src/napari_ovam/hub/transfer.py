@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from huggingface_hub import get_session
 from huggingface_hub.utils import WeakFileLock  # type: ignore[attr-defined]
 
-from napari_ovam.hub.files import ModelError
+from napari_ovam.hub.families import ModelError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from napari_ovam.segmentation.class_maps import THRESHOLD
+from napari_ovam.segmentation import THRESHOLD
 from napari_ovam.segmentation.colors import ColorHistograms
 from napari_ovam.segmentation.refine import GuidedFilter, pixel_adaptive
 from napari_ovam.segmentation.thresholds import threshold_by_share

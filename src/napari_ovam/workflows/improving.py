@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from napari_ovam.attention.tokens import Token
-    from napari_ovam.datasets.classes import ProjectClass, Source
+    from napari_ovam.datasets.project_class import ProjectClass, Source
     from napari_ovam.project import Project
     from napari_ovam.project.token_library import TokenLibrary
 
@@ -103,8 +103,8 @@ class Improvement:
     source
         What it was compared with: the "phrase", or the "token" in use.
     before, after
-        Mean IoU on `left_out`, before with the threshold in use, after with each map's
-        own, which the class gets with the token.
+        Mean IoU on `left_out`, before with the threshold in use, after with 0.5,
+        which the class gets with the token.
     token
         The new token.
     images

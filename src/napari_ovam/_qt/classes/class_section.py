@@ -34,7 +34,7 @@ from napari_ovam._qt.widgets.section import (
 )
 from napari_ovam._qt.widgets.text import Message
 from napari_ovam._qt.widgets.token_drop import accept_tokens
-from napari_ovam.datasets.classes import KEYS
+from napari_ovam.datasets.project_class import KEYS
 
 from .class_table import ID, NAME, PHRASE, ClassModel
 
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
     from napari_ovam._qt.session.class_changes import Removal
     from napari_ovam._qt.session.session import Session
-    from napari_ovam.datasets.classes import ProjectClass
+    from napari_ovam.datasets.project_class import ProjectClass
 
 _PRESETS = {"voc": "Pascal VOC, 20 classes", "coco": "COCO, 80 classes"}
 _IN_LEGEND = 12

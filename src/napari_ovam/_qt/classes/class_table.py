@@ -12,7 +12,7 @@ from napari_ovam._qt.widgets.section import listen
 
 if TYPE_CHECKING:
     from napari_ovam._qt.session.session import Session
-    from napari_ovam.datasets.classes import ProjectClass
+    from napari_ovam.datasets.project_class import ProjectClass
 
 ID, NAME, PHRASE, THRESHOLD, TOKEN, KEY = range(6)
 _HEADERS = ("id", "name", "phrase", "threshold", "token", "key")

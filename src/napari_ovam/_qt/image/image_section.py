@@ -42,6 +42,7 @@ from napari_ovam.images.files import PICTURE_SUFFIXES
 
 from .generating import Images
 from .images import read_image, reader_of_layer
+from .look_fields import look_fields
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -58,7 +59,6 @@ if TYPE_CHECKING:
 
 _STABLE_DIFFUSION = "stable-diffusion-v1-5/stable-diffusion-v1-5"
 PROMPT = "a cat and a hat on the grass"
-_TILES = 16  # as in trace_image, which would import torch here
 _BRANCHES = {"conditional (DAAM)": "cond", "unconditional (OVAM)": "uncond"}
 
 
@@ -114,6 +114,19 @@ class ImageSection(Section):
             "Generate", "generate_button", self.generate, "Make an image of the prompt"
         )
         self.row(self.generate_button, self.load_button)
+        self._add_offers()
+        self.setAcceptDrops(True)
+        images = self.session.feature(Images)
+        listen(self, images.reproducible, self._offer_again)
+        listen(self, images.reproduced, self._show_model)
+        listen(self, images.syntax_found, self._offer_plain)
+        listen(self, images.pages_found, self._ask_page)
+        listen(self, images.differs, self._offer_trace)
+        listen(self, self.session.settings_restored, self._restore)
+        self.at_key("generate", self.generate)
+
+    def _add_offers(self) -> None:
+        """Add buttons that show when there is a second way to load an image."""
         self.trace_anyway = button(
             "Trace the image itself", "trace_anyway_button", lambda: None
         )
@@ -133,15 +146,6 @@ class ImageSection(Section):
         self.plain_prompt.hide()
         self.box.addWidget(self.plain_prompt)
         self._plain: Callable[[], None] = lambda: None
-        self.setAcceptDrops(True)
-        images = self.session.feature(Images)
-        listen(self, images.reproducible, self._offer_again)
-        listen(self, images.reproduced, self._show_model)
-        listen(self, images.syntax_found, self._offer_plain)
-        listen(self, images.pages_found, self._ask_page)
-        listen(self, images.differs, self._offer_trace)
-        listen(self, self.session.settings_restored, self._restore)
-        self.at_key("generate", self.generate)
 
     def _form(self) -> QWidget:
         self.negative = LineEditForm(label="Negative", name="negative")
@@ -172,23 +176,7 @@ class ImageSection(Section):
         loaded = QLabel("How the model looks at a loaded image:")
         for text in (note, loaded):
             text.setWordWrap(True)
-        self.noise_level = SpinBox(
-            label="Noise", name="noise_level", min=0, max=999, value=100
-        )
-        self.noise_level.tooltip = "Time step of the noise, of 1000: 50 to 200 is usual"
-        self.noise_seeds = SpinBox(
-            label="Draws", name="noise_seeds", min=1, max=100, value=3
-        )
-        self.noise_seeds.tooltip = "Draws of noise that the maps are averaged over"
-        self.flip = CheckBox(text="Mirrored as well", name="flip", value=False)
-        self.flip.tooltip = "Twice the time, a little better maps"
-        self.max_tiles = SpinBox(
-            label="Tiles", name="max_tiles", min=1, max=1024, value=_TILES
-        )
-        self.max_tiles.tooltip = (
-            "At most so many, where an image is larger than the model's own size; 1 "
-            "looks at the whole only"
-        )
+        self.look = look_fields()
         dice = small_button("⚄", "dice_button", self._roll, "A seed by chance")
         fields = form(
             self.negative,
@@ -200,10 +188,7 @@ class ImageSection(Section):
             self.count,
             self.branch,
             self.exact,
-            self.noise_level,
-            self.noise_seeds,
-            self.flip,
-            self.max_tiles,
+            *self.look,
         )
         layout: Any = fields.layout()
         layout.insertRow(9, loaded)
@@ -286,8 +271,7 @@ class ImageSection(Section):
         )
 
     def _look(self) -> dict[str, Any]:
-        fields = (self.noise_level, self.noise_seeds, self.flip, self.max_tiles)
-        return {field.name: field.value for field in fields}
+        return {field.name: field.value for field in self.look}
 
     def _ask_page(self, several: SeveralPages) -> None:
         """Ask which page of a file is wanted; the panel stays usable meanwhile."""
@@ -327,8 +311,8 @@ class ImageSection(Section):
         except ValueError as error:
             self.session.complain(error, "Nothing was changed.")
             return
-        placement = placement_of(layer)
-        self._load(lambda: (pixels(), None), layer.name, placement=placement)
+        there = placement_of(layer)
+        self._load(lambda: (pixels(), None), layer.name, placement=there)
 
     def _restore(self, settings: GenerationSettings) -> None:
         """Show the settings that an image was made with."""

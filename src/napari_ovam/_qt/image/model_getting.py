@@ -113,7 +113,7 @@ class HubBox(QGroupBox):
         refused: list[Exception] = []
 
         def run(job: Job) -> HubModel | None:
-            from napari_ovam.hub.hub import PickleError
+            from napari_ovam.hub.hub_files import PickleError
 
             try:
                 return model_jobs.look_up(name, variant, pickles, job)

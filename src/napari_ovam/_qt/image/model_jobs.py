@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from napari_ovam._qt.session.state import ModelChoice
     from napari_ovam._qt.session.worker import Job
     from napari_ovam.attention.trace_cache import CacheUsage
+    from napari_ovam.diffusion.memory import MemoryEstimate, MemoryOption, MemoryPlan
     from napari_ovam.hub.hub import HubModel
-    from napari_ovam.hub.memory import MemoryEstimate, MemoryOption, MemoryPlan
     from napari_ovam.hub.store import LocalModel
 
 # Qt's signals take 32 bits: in units of this many bytes 2 TB can be told.
@@ -29,7 +29,7 @@ class Fit(NamedTuple):
 
 def fit_of(choice: ModelChoice, plan: MemoryPlan | None) -> Fit:
     """Estimate what a model on this machine takes, as planned."""
-    from napari_ovam.hub.memory import estimate_memory, memory_options
+    from napari_ovam.diffusion.memory import estimate_memory, memory_options
 
     needed = estimate_memory(choice.model, device=choice.device, plan=plan)
     return Fit(needed, memory_options(choice.model, needed))
@@ -49,7 +49,7 @@ def download(model: HubModel, alive: Callable[[], None], job: Job) -> str:
 
     `alive` may raise `Cancelled`; what has arrived stays.
     """
-    from napari_ovam.hub.hub import download_model
+    from napari_ovam.hub.download import download_model
     from napari_ovam.hub.pickles import convert_pickles
 
     def progress(done: int, total: int) -> None:

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from napari_ovam._qt.session.session import Session
-    from napari_ovam.hub.memory import MemoryPlan
+    from napari_ovam.diffusion.memory import MemoryPlan
     from napari_ovam.hub.store import LocalModel
 
     from .model_jobs import Fit

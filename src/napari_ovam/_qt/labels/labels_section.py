@@ -21,7 +21,7 @@ from napari_ovam._qt.layers.keys import described
 from napari_ovam._qt.widgets.colors import text_on
 from napari_ovam._qt.widgets.section import Section, button, clear, form, listen, more
 from napari_ovam._qt.widgets.text import ElidedLabel
-from napari_ovam.segmentation.class_maps import THRESHOLD
+from napari_ovam.segmentation import THRESHOLD
 from napari_ovam.segmentation.presence import ABSENT
 
 from .labelling import Labelling
@@ -29,7 +29,7 @@ from .uncertainty import UncertainPlaces
 
 if TYPE_CHECKING:
     from napari_ovam._qt.session.session import Session
-    from napari_ovam.datasets.classes import ProjectClass
+    from napari_ovam.datasets.project_class import ProjectClass
 
 
 MANY = 30  # classes: more have no row each, which would stop the window

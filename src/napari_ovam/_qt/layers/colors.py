@@ -12,7 +12,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from napari_ovam.datasets.classes import ClassTable, ProjectClass
+    from napari_ovam.datasets.classes import ClassTable
+    from napari_ovam.datasets.project_class import ProjectClass
 
 _UNSURE_COLOUR = (0.62, 0.62, 0.62, 1.0)
 _UNKNOWN_COLOUR = (1.0, 0.0, 1.0, 1.0)

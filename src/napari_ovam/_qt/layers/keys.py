@@ -11,7 +11,7 @@ from napari.layers import Labels
 
 from napari_ovam._qt.session.settings import preferred_keys
 from napari_ovam._qt.session.state import UNSURE
-from napari_ovam.datasets.classes import KEYS
+from napari_ovam.datasets.project_class import KEYS
 
 if TYPE_CHECKING:
     from collections.abc import Callable

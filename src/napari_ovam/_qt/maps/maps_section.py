@@ -28,7 +28,7 @@ from .mapping import Maps
 
 if TYPE_CHECKING:
     from napari_ovam._qt.session.session import Session
-    from napari_ovam.datasets.classes import ProjectClass
+    from napari_ovam.datasets.project_class import ProjectClass
 
 PHRASES = "cat, hat"
 

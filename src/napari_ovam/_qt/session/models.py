@@ -14,7 +14,7 @@ from .reading import as_settings
 if TYPE_CHECKING:
     from napari_ovam import Token
     from napari_ovam.attention.trace import Trace
-    from napari_ovam.hub.memory import MemoryPlan
+    from napari_ovam.diffusion.memory import MemoryPlan
 
     from .state import LiveSample, ModelChoice
     from .worker import Job
@@ -105,7 +105,7 @@ def load_model(choice: ModelChoice, plan: MemoryPlan | None) -> Any:
 
 def _check_is_here(model: str) -> None:
     """Refuse a model of the hub that nobody has seen the size and licence of."""
-    from napari_ovam.hub.files import ModelError
+    from napari_ovam.hub.families import ModelError
     from napari_ovam.hub.store import find_model
 
     if model.count("/") != 1 or Path(model).suffix or Path(model).expanduser().exists():
@@ -118,8 +118,8 @@ def _check_is_here(model: str) -> None:
 
 
 def _check_fits(choice: ModelChoice) -> None:
-    from napari_ovam.hub.files import ModelError
-    from napari_ovam.hub.memory import estimate_memory
+    from napari_ovam.diffusion.memory import estimate_memory
+    from napari_ovam.hub.families import ModelError
 
     gc.collect()  # the model before this one
     try:

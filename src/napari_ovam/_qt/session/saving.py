@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from napari_ovam import Token
     from napari_ovam.attention.trace import Trace
     from napari_ovam.base.generation_settings import GenerationSettings
-    from napari_ovam.datasets.classes import ProjectClass
+    from napari_ovam.datasets.project_class import ProjectClass
     from napari_ovam.project.index import Status
 
     from .edits import Snapshot

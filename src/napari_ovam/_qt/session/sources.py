@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from napari_ovam import Token
-    from napari_ovam.datasets.classes import Source
+    from napari_ovam.datasets.project_class import Source
 
     from .saving import Saving
     from .tasks import Maps

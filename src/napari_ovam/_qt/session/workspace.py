@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     from napari.viewer import Viewer
 
     from napari_ovam import Token
-    from napari_ovam.datasets.classes import ClassTable, ProjectClass
+    from napari_ovam.datasets.classes import ClassTable
+    from napari_ovam.datasets.project_class import ProjectClass
     from napari_ovam.project import Project, Status
 
     from .tasks import Maps

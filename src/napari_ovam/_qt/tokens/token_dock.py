@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from qtpy.QtGui import QShowEvent
 
     from napari_ovam._qt.session.session import Session
-    from napari_ovam.datasets.classes import ProjectClass
+    from napari_ovam.datasets.project_class import ProjectClass
     from napari_ovam.project.token_library.entry import TokenEntry
 
 

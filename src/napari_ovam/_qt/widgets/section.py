@@ -23,7 +23,7 @@ from superqt import QCollapsible
 from superqt.utils import QSignalDebouncer
 
 from .row import Row
-from .text import Message
+from .text import ElidedComboBox, Message
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -184,7 +184,7 @@ def chooser(
     name: str, tip: str, items: Iterable[str] = (), *, shown: int = 6
 ) -> QComboBox:
     """Return a combo box that shows some characters; its tooltips hold all of them."""
-    made = QComboBox()
+    made = ElidedComboBox()
     made.setObjectName(name)
     made.setToolTip(tip)
 
@@ -299,6 +299,7 @@ def clear(layout: Any) -> None:
         item = layout.takeAt(0)
         widget = item.widget()
         if widget is not None:
+            widget.hide()  # else Qt may yet show it, as a window of its own
             widget.setParent(None)
             widget.deleteLater()
         elif item.layout() is not None:

@@ -7,14 +7,23 @@ from typing import TYPE_CHECKING
 
 from qtpy.QtCore import QEvent, QSize, Qt
 from qtpy.QtGui import QFontMetricsF, QTextOption
-from qtpy.QtWidgets import QCheckBox, QSizePolicy, QStyle, QStyleOptionButton, QTextEdit
+from qtpy.QtWidgets import (
+    QCheckBox,
+    QComboBox,
+    QSizePolicy,
+    QStyle,
+    QStyleOptionButton,
+    QStyleOptionComboBox,
+    QStylePainter,
+    QTextEdit,
+)
 from superqt import QElidingLabel
 
 from .colors import hexed, message_colors
 
 if TYPE_CHECKING:
     from napari.viewer import Viewer
-    from qtpy.QtGui import QResizeEvent
+    from qtpy.QtGui import QPaintEvent, QResizeEvent
 
     from .colors import Kind
 
@@ -86,6 +95,34 @@ class ElidedCheckBox(QCheckBox):
                 self._whole, Qt.TextElideMode.ElideRight, room
             )
             self.setText(cut.replace("&", "&&"))
+
+
+class ElidedComboBox(QComboBox):
+    """A combo box whose text ends in … where the room does; style sheets cut it."""
+
+    def elided(self) -> str:
+        """Return what is drawn."""
+        return self._option().currentText or ""
+
+    def paintEvent(self, _event: QPaintEvent | None) -> None:
+        """Draw the box, and as much of the text as there is room for."""
+        painter = QStylePainter(self)
+        option = self._option()
+        painter.drawComplexControl(QStyle.ComplexControl.CC_ComboBox, option)
+        painter.drawControl(QStyle.ControlElement.CE_ComboBoxLabel, option)
+
+    def _option(self) -> QStyleOptionComboBox:
+        option = QStyleOptionComboBox()
+        self.initStyleOption(option)
+        style = self.style()
+        if style is not None:
+            box = QStyle.ComplexControl.CC_ComboBox
+            part = QStyle.SubControl.SC_ComboBoxEditField
+            room = style.subControlRect(box, option, part, self).width()
+            option.currentText = self.fontMetrics().elidedText(
+                option.currentText, Qt.TextElideMode.ElideRight, room
+            )
+        return option
 
 
 class Message(QTextEdit):

@@ -1,7 +1,8 @@
 """The families of models that are supported, each behind its adapter, and the others.
 
-To support a new family, write one class here, put it into `ARCHITECTURES` and test it
-on a small random model (tests/test_architectures_*.py, docs/models.md).
+To support a new family, name it in `napari_ovam.hub.families`, write one class here,
+put it into `ARCHITECTURES` and test it on a small random model
+(tests/diffusion/test_architectures_*.py, docs/models.md).
 """
 
 from __future__ import annotations
@@ -13,10 +14,10 @@ from torch import Tensor
 
 from napari_ovam.diffusion.architectures.base import (
     Architecture,
-    ModelError,
     is_distilled,
     token_ids,
 )
+from napari_ovam.hub import families
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -27,25 +28,13 @@ if TYPE_CHECKING:
 class StableDiffusion(Architecture):
     """Stable Diffusion 1.x and 2.x, noise and velocity prediction; SD-Turbo."""
 
-    name = "Stable Diffusion 1.x and 2.x"
-    pipelines: tuple[str, ...] = (
-        "StableDiffusionPipeline",
-        "StableDiffusionImg2ImgPipeline",
-        "StableDiffusionInpaintPipeline",
-        "StableDiffusionControlNetPipeline",
-        "StableDiffusionControlNetImg2ImgPipeline",
-        "StableDiffusionControlNetInpaintPipeline",
-    )
+    family = families.STABLE_DIFFUSION
 
 
 class LatentConsistency(StableDiffusion):
     """Latent consistency models, which take the guidance scale as an input."""
 
-    name = "Latent consistency models"
-    pipelines = (
-        "LatentConsistencyModelPipeline",
-        "LatentConsistencyModelImg2ImgPipeline",
-    )
+    family = families.LATENT_CONSISTENCY
     guidance_scale = 8.5
 
     def steps_and_guidance(self, pipe: Any) -> tuple[int, float]:
@@ -63,15 +52,7 @@ class LatentConsistency(StableDiffusion):
 class StableDiffusionXL(Architecture):
     """Stable Diffusion XL and SDXL-Turbo: two text encoders, side by side."""
 
-    name = "Stable Diffusion XL"
-    pipelines = (
-        "StableDiffusionXLPipeline",
-        "StableDiffusionXLImg2ImgPipeline",
-        "StableDiffusionXLInpaintPipeline",
-        "StableDiffusionXLControlNetPipeline",
-        "StableDiffusionXLControlNetImg2ImgPipeline",
-        "StableDiffusionXLControlNetInpaintPipeline",
-    )
+    family = families.STABLE_DIFFUSION_XL
     guidance_scale = 5.0
     upcasts_vae = True
 
@@ -126,8 +107,7 @@ class StableDiffusionXL(Architecture):
 class PixArtAlpha(Architecture):
     """PixArt-alpha: a transformer that reads T5 through a projection of its own."""
 
-    name = "PixArt-alpha"
-    pipelines: tuple[str, ...] = ("PixArtAlphaPipeline",)
+    family = families.PIXART_ALPHA
     steps = 20
     guidance_scale = 4.5
     part = "transformer"
@@ -135,6 +115,7 @@ class PixArtAlpha(Architecture):
     optional = ()
     latents_place = (0, "hidden_states")
     step_place = (2, "timestep")
+    text_place = (1, "encoder_hidden_states")
     longest = 120
 
     def patch(self, pipe: Any) -> int:
@@ -172,7 +153,7 @@ class PixArtAlpha(Architecture):
         rows: Tensor = pipe.text_encoder(ids, attention_mask=torch.ones_like(ids))[0]
         projection = self.denoiser(pipe).caption_projection
         if projection is not None:
-            rows = projection(rows.to(projection.linear_1.weight))
+            rows = projection(rows.to(self.denoiser(pipe).dtype))
         return rows[0]
 
     def call_options(self, negative_prompt: str, after_step: Step) -> dict[str, Any]:
@@ -187,6 +168,10 @@ class PixArtAlpha(Architecture):
             "clean_caption": False,
             "use_resolution_binning": False,
         }
+
+    def encoded_sides(self, encoded: Any) -> tuple[Tensor | None, Tensor | None]:
+        """Return prompts and negative texts, each of which comes before its mask."""
+        return encoded[0], encoded[2]
 
     def fewest_steps(self, pipe: Any) -> int:
         """Return two, unless the scheduler is one of a distilled model.
@@ -231,8 +216,7 @@ class PixArtAlpha(Architecture):
 class PixArtSigma(PixArtAlpha):
     """PixArt-Sigma: PixArt-alpha with longer texts."""
 
-    name = "PixArt-Sigma"
-    pipelines = ("PixArtSigmaPipeline",)
+    family = families.PIXART_SIGMA
     longest = 300
 
     def fewest_steps(self, pipe: Any) -> int:
@@ -249,40 +233,21 @@ ARCHITECTURES: tuple[Architecture, ...] = (
     PixArtSigma(),
 )
 
-JOINT = (
-    "in its layers the text is changed together with the image, so that the keys of "
-    "another text cannot be had from a stored trace"
-)
-# Why not, by the beginning of a pipeline's name.
-_REFUSED = {
-    "StableDiffusion3": f"Stable Diffusion 3: {JOINT}",
-    "Flux": f"Flux: {JOINT}",
-    "Chroma": f"Chroma: {JOINT}",
-    "AuraFlow": f"AuraFlow: {JOINT}",
-    "QwenImage": f"Qwen-Image: {JOINT}",
-    "StableDiffusionInstructPix2Pix": "its guidance shows the UNet three images at a "
-    "time, one of them twice without text",
-}
 
-
-def architecture_of(class_name: object) -> Architecture:
-    """Return the architecture of a pipeline's class name.
+def find_architecture(*class_names: str) -> Architecture:
+    """Return the architecture of the first class of pipelines that has one.
 
     Raises
     ------
     ModelError
-        If the class is not supported; the message says why, if that is known.
+        If none is supported; the message is about the first.
     """
-    for architecture in ARCHITECTURES:
-        if class_name in architecture.pipelines:
-            return architecture
-    known = "; ".join(f"{a.name} ({a.pipelines[0]})" for a in ARCHITECTURES)
-    for start, reason in _REFUSED.items():
-        if str(class_name).startswith(start):
-            raise ModelError(
-                f"{class_name} is not supported ({reason}). Supported are: {known}."
-            )
-    raise ModelError(f"{class_name} is not supported yet. Supported are: {known}.")
+    for name in class_names:
+        for architecture in ARCHITECTURES:
+            if name in architecture.family.pipelines:
+                return architecture
+    families.find_family(class_names[0])
+    raise AssertionError(f"{class_names[0]} has no adapter")
 
 
 def pipeline_architecture(pipe: Any) -> Architecture:
@@ -293,8 +258,4 @@ def pipeline_architecture(pipe: Any) -> Architecture:
     ModelError
         If it is not supported.
     """
-    for ancestor in type(pipe).__mro__:
-        for architecture in ARCHITECTURES:
-            if ancestor.__name__ in architecture.pipelines:
-                return architecture
-    return architecture_of(type(pipe).__name__)
+    return find_architecture(*(ancestor.__name__ for ancestor in type(pipe).__mro__))

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
+from diffusers.models.attention_processor import AttnProcessor
 from torch import Tensor
 
 if TYPE_CHECKING:
@@ -15,6 +16,11 @@ if TYPE_CHECKING:
 _ATTENTION = re.compile(
     r"(?:(?P<outer>.+)\.)?transformer_blocks\.\d+\.(?P<kind>attn[12])"
 )
+# Of diffusers: their queries and keys of the text are what the projections make.
+_PLAIN = re.compile(
+    r"(IPAdapter)?(XFormers|Fused|Sliced|XLAFlash)?AttnProcessor(2_0|NPU)?"
+)
+_WRAPPER = re.compile(r"_orig_mod(\.|$)")  # of torch.compile
 
 
 @dataclass(frozen=True)
@@ -31,6 +37,23 @@ class AttentionLayer:
         """Its projections whose output is recorded."""
         return ("to_q", "to_k") if self.is_self else ("to_q",)
 
+    @property
+    def text_keys(self) -> str:
+        """The projection that makes keys of a text, and values beside where fused."""
+        return "to_kv" if _is_fused(self.attention) else "to_k"
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether it is known to do no more than attention."""
+        kind = type(self.attention.processor)
+        head = self.attention.to_q.out_features / self.attention.heads
+        return bool(
+            kind.__module__ == AttnProcessor.__module__
+            and _PLAIN.fullmatch(kind.__name__)
+            and "forward" not in vars(self.attention)
+            and abs(self.attention.scale * head**0.5 - 1) < 1e-3
+        )
+
 
 def find_layers(
     architecture: Architecture, pipe: Any, middle: bool, self_attention: bool
@@ -42,7 +65,11 @@ def find_layers(
     ValueError
         If a layer does what a trace cannot answer for, or there is none.
     """
-    modules = dict(architecture.denoiser(pipe).named_modules())
+    # The module inside a wrapper comes after it, and takes its place.
+    modules = {
+        _WRAPPER.sub("", name).removesuffix("."): module
+        for name, module in architecture.denoiser(pipe).named_modules()
+    }
     optional = () if middle else architecture.optional
     blocks = [block for block in architecture.blocks if block not in optional]
     found = []
@@ -55,16 +82,7 @@ def find_layers(
         is_self = match["kind"] == "attn1"
         if module.is_cross_attention == is_self or (is_self and not self_attention):
             continue
-        if not is_self and module.norm_cross is not None:
-            raise ValueError(
-                f"{name} normalises the text before it reads it (cross_attention_norm)"
-                ": this model cannot be recorded"
-            )
-        if getattr(module, "norm_q", None) is not None:
-            raise ValueError(
-                f"{name} normalises its queries (qk_norm): this model cannot be "
-                "recorded"
-            )
+        _refuse(name, module, is_self)
         found.append(AttentionLayer(name, module, outer, is_self))
     if all(layer.is_self for layer in found):
         raise ValueError(
@@ -74,20 +92,91 @@ def find_layers(
     return found
 
 
-@torch.no_grad()
-def key_weight(to_k: Any, like: Tensor) -> tuple[Tensor, Tensor | None]:
-    """Copy the weight and bias that the keys are made with just now.
+def _refuse(name: str, module: Any, is_self: bool) -> None:
+    if not is_self and module.norm_cross is not None:
+        raise ValueError(
+            f"{name} normalises the text before it reads it (cross_attention_norm)"
+            ": this model cannot be recorded"
+        )
+    if getattr(module, "norm_q", None) is not None:
+        raise ValueError(
+            f"{name} normalises its queries (qk_norm): this model cannot be recorded"
+        )
+    if is_self and _is_fused(module):
+        raise ValueError(
+            f"{name} makes queries, keys and values at once (fused projections): call "
+            "pipe.unfuse_qkv_projections() to record self-attention"
+        )
 
-    Where something was put around the layer (a LoRA, quantised weights), they are
-    what it makes of the unit vectors and of zero: the layer as it works, whatever it
-    is made of, switched on, scaled or merged.
+
+def _is_fused(attention: Any) -> bool:
+    return bool(getattr(attention, "fused_projections", False))
+
+
+@torch.no_grad()
+def copy_key_weight(
+    layer: AttentionLayer, like: Tensor
+) -> tuple[Tensor, Tensor | None]:
+    """Copy the weight and bias that the keys of a text are made with just now.
+
+    Where something was put around the projection (a LoRA, quantised or offloaded
+    weights), they are what it makes of the unit vectors and of zero: the layer as it
+    works, whatever it is made of, switched on, scaled or merged.
+
+    Parameters
+    ----------
+    layer
+        A cross-attention layer.
+    like
+        What it reads: the units are of its precision and on its device.
     """
-    if type(to_k) is torch.nn.Linear:
-        weight, bias = to_k.weight, to_k.bias
-        return weight.clone(), None if bias is None else bias.clone()
-    unit = torch.eye(to_k.in_features, dtype=like.dtype, device=like.device)
-    zero = to_k(torch.zeros_like(unit[:1]))[0]
-    return (to_k(unit) - zero).T.contiguous(), zero if zero.any() else None
+    to_k = getattr(layer.attention, layer.text_keys)
+    if _is_bare(to_k):
+        weight, bias = to_k.weight.detach().clone(), to_k.bias
+        bias = None if bias is None else bias.detach().clone()
+    else:
+        unit = torch.eye(to_k.in_features, dtype=like.dtype, device=like.device)
+        zero = to_k(torch.zeros_like(unit[:1]))[0]
+        weight = (to_k(unit) - zero).T.contiguous()
+        bias = zero if zero.any() else None
+    if layer.text_keys == "to_kv":  # keys above values
+        weight = weight.chunk(2)[0].clone()
+        bias = None if bias is None else bias.chunk(2)[0].clone()
+    return weight, bias
+
+
+def _is_bare(linear: Any) -> bool:
+    """Tell a linear layer whose weight is all there is to it."""
+    return bool(
+        type(linear) is torch.nn.Linear
+        and type(linear.weight) in (Tensor, torch.nn.Parameter)
+        and not linear.weight.is_meta
+        and "forward" not in vars(linear)  # hooks of accelerate and diffusers
+    )
+
+
+@torch.no_grad()
+def check_plain(layer: AttentionLayer, inputs: Any, options: Any, output: Any) -> None:
+    """Compare what a layer made with what attention makes of the same.
+
+    Raises
+    ------
+    ValueError
+        If they differ: its maps would not be what the model saw.
+    """
+    names = ("hidden_states", "encoder_hidden_states", "attention_mask")
+    given = {**dict(zip(names, inputs, strict=False)), **options}
+    plain = AttnProcessor()(
+        layer.attention, **{name: given.get(name) for name in names}
+    )
+    limit = 0.02 * plain.abs().max().nan_to_num()
+    if not (output - plain).nan_to_num().abs().max() <= limit:
+        kind = type(layer.attention.processor).__name__
+        raise ValueError(
+            f"{layer.name} does something else than attention (its processor is "
+            f"{kind}): maps of it would not be what the model saw. Take the ordinary "
+            "one while recording, set_attn_processor(AttnProcessor2_0())"
+        )
 
 
 def check_range(name: str, tensor: Tensor) -> None:

@@ -14,11 +14,9 @@ from torch import Tensor
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from napari_ovam.hub.families import Family
+
     Step = Callable[[int, Tensor], None]  # (number of the step, latents)
-
-
-class ModelError(ValueError):
-    """A model that cannot be used; the message says what it is and what to do."""
 
 
 class Architecture:
@@ -26,10 +24,8 @@ class Architecture:
 
     Attributes
     ----------
-    name
-        What people call it.
-    pipelines
-        Class names of its pipelines, the text-to-image one first.
+    family
+        What people call it, and its pipelines.
     steps, guidance_scale
         Defaults for generation where the model brings none of its own.
     few_steps
@@ -40,14 +36,13 @@ class Architecture:
         Its parts whose cross-attention is recorded, in their order.
     optional
         Those of them that are recorded on request only.
-    latents_place, step_place
-        Where its `forward` takes the latents and the time step: (position, name).
+    latents_place, step_place, text_place
+        Where its `forward` takes latents, time step and text: (position, name).
     upcasts_vae
         Whether the autoencoder overflows in float16.
     """
 
-    name: str
-    pipelines: tuple[str, ...]
+    family: Family
     steps: int = 30
     guidance_scale: float = 7.5
     few_steps: int = 4
@@ -56,6 +51,7 @@ class Architecture:
     optional: tuple[str, ...] = ("mid_block",)
     latents_place: tuple[int, str] = (0, "sample")
     step_place: tuple[int, str] = (1, "timestep")
+    text_place: tuple[int, str] = (2, "encoder_hidden_states")
     upcasts_vae: bool = False
 
     def denoiser(self, pipe: Any) -> Any:
@@ -98,16 +94,9 @@ class Architecture:
         del pipe
         return 1
 
-    def is_guided(self, pipe: Any, latents: Tensor) -> bool:
-        """Tell whether a batch is an unconditional half and a conditional one.
-
-        With guidance all latents are shown twice. The pipeline's own word alone would
-        not do: it may stem from an earlier call, while the UNet is now called alone.
-        """
-        if len(latents) % 2 or not getattr(pipe, "do_classifier_free_guidance", True):
-            return False
-        first, second = latents.nan_to_num().chunk(2)
-        return torch.equal(first, second)
+    def encoded_sides(self, encoded: Any) -> tuple[Tensor | None, Tensor | None]:
+        """Return prompts and negative texts, of what `encode_prompt` returned."""
+        return encoded[0], encoded[1]
 
     def tokenizer(self, pipe: Any) -> Any:
         """Return the tokenizer whose pieces the rows of a text stand for."""

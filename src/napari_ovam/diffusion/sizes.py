@@ -14,9 +14,9 @@ from napari_ovam.attention.trace import (
     fine_layers,
     quarter_calls,
 )
+from napari_ovam.diffusion.architectures import find_architecture
 from napari_ovam.hub.files import (
     LEFT_OUT,
-    architecture_of,
     read_index,
     read_json,
     recognise,
@@ -99,7 +99,7 @@ class ModelSizes:
             for name, part in index.items()
             if isinstance(part, list) and part[0] and name not in LEFT_OUT
         }
-        architecture = architecture_of(index.get("_class_name"))
+        architecture = find_architecture(index["_class_name"])
         unet = read_json(folder / architecture.part / "config.json")
         vae = read_json(folder / "vae" / "config.json")
         channels = vae.get("block_out_channels") or [128, 256]
@@ -128,7 +128,7 @@ class ModelSizes:
 
     @classmethod
     def _of_file(cls, path: Path) -> ModelSizes:
-        architecture = architecture_of(recognise(path).pipeline)
+        architecture = find_architecture(recognise(path).pipeline)
         parts: dict[str, dict[str, Shape]] = {}
         for name, shape in tensor_shapes(path).items():
             for prefix, part in _PARTS:

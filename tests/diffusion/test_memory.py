@@ -18,16 +18,16 @@ from napari_ovam import (
     load_pipeline,
     trace_image,
 )
-from napari_ovam.hub import memory as memory_module
-from napari_ovam.hub import sizes as model_sizes
-from napari_ovam.hub.files import ModelError
-from napari_ovam.hub.memory import (
+from napari_ovam.diffusion import memory as memory_module
+from napari_ovam.diffusion import sizes as model_sizes
+from napari_ovam.diffusion.memory import (
     MemoryPlan,
     estimate_memory,
     free_memory,
     memory_options,
 )
-from napari_ovam.hub.sizes import ModelSizes
+from napari_ovam.diffusion.sizes import ModelSizes
+from napari_ovam.hub.families import ModelError
 
 if TYPE_CHECKING:
     from pathlib import Path

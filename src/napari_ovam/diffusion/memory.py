@@ -23,9 +23,10 @@ import torch
 
 from napari_ovam.attention.trace import TraceSettings
 from napari_ovam.diffusion.architectures import pipeline_architecture
-from napari_ovam.diffusion.pipelines import _device, _dtype, load_pipeline
-from napari_ovam.hub.files import ModelError
-from napari_ovam.hub.sizes import ModelSizes
+from napari_ovam.diffusion.devices import find_device, find_dtype
+from napari_ovam.diffusion.pipelines import load_pipeline
+from napari_ovam.diffusion.sizes import ModelSizes
+from napari_ovam.hub.families import ModelError
 from napari_ovam.hub.store import find_model, human_size
 
 if TYPE_CHECKING:
@@ -70,9 +71,9 @@ class MemoryPlan:
         ValueError
             If `offload` is wanted on a CPU, which has nowhere to offload to.
         """
-        target = _device(device)
+        target = find_device(device)
         self._check(target)
-        dtype = _dtype(self.dtype, target)
+        dtype = find_dtype(self.dtype, target)
         pipe = load_pipeline(
             model, device="cpu" if self.offload else str(target), dtype=dtype
         )
@@ -89,7 +90,7 @@ class MemoryPlan:
         ValueError
             If `offload` is wanted on a CPU.
         """
-        target = _device(device)
+        target = find_device(device)
         self._check(target)
         if self.attention_slicing:
             pipe.enable_attention_slicing()
@@ -216,8 +217,8 @@ def estimate_memory(
         If the device or the precision does not exist.
     """
     plan = plan or MemoryPlan()
-    target = _device(device)
-    dtype = _dtype(plan.dtype, target)
+    target = find_device(device)
+    dtype = find_dtype(plan.dtype, target)
     found = ModelSizes.read(_path(model))
     rows, columns = (
         math.ceil((size or own) / found.factor)
