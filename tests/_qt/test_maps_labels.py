@@ -111,10 +111,14 @@ def test_uncertainty_is_a_layer_that_follows_the_labels(labelled: Any) -> None:
 def test_one_uncertain_place_after_the_other(labelled: Any) -> None:
     centres = []
     for _ in range(50):
+        said = labelled.status  # the number of places left tells one from the next
         labelled.click("uncertain_button")
-        labelled.bot.waitUntil(lambda: "uncertain place" in labelled.status)
-        labelled.wait()
-        labelled.bot.wait(50)
+        labelled.bot.waitUntil(
+            lambda said=said: (
+                labelled.status != said and "uncertain place" in labelled.status
+            ),
+            timeout=TIMEOUT,
+        )
         if labelled.status.startswith("No uncertain"):
             break
         centres.append(tuple(labelled.viewer.scene.camera.center))
