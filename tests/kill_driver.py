@@ -245,7 +245,7 @@ def model_on_and_on(folder: Path, project: Project, pipe: object) -> None:
     from napari_ovam.workflows.proposals import ProposalSettings, propose
 
     library = TokenLibrary(folder / "library")
-    settings = ProposalSettings(redo=True, refine="", keep_traces=True)
+    settings = ProposalSettings(redo=True, keep_traces=True)
     names = [s.name for s in project.samples]
     random.shuffle(names)
     start = encode_phrase(pipe, "cat")

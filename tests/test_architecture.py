@@ -1,5 +1,6 @@
 """The core knows neither Qt nor napari; the manifest's links and targets hold."""
 
+import ast
 import importlib
 import importlib.util
 import json
@@ -104,3 +105,30 @@ def test_every_command_of_the_manifest_resolves():
         else:
             path = FOLDER.parent.joinpath(*module.split("."))
             assert path.with_suffix(".py").is_file() or path.is_dir(), command
+
+
+def length(function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
+    """Lines of a function, its docstring aside."""
+    lines = function.end_lineno - function.lineno + 1
+    if ast.get_docstring(function, clean=False) is not None:
+        lines -= function.body[0].end_lineno - function.body[0].lineno + 1
+    return lines
+
+
+def test_modules_functions_and_folders_stay_small():
+    long = []
+    for path in FOLDER.rglob("*.py"):
+        text = path.read_text("utf-8")
+        if text.count("\n") > 400:
+            long.append(f"{path.relative_to(FOLDER)}: {text.count(chr(10))} lines")
+        long += [
+            f"{path.relative_to(FOLDER)}: {node.name} has {length(node)} lines"
+            for node in ast.walk(ast.parse(text))
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+            and length(node) > 60
+        ]
+    for folder in {path.parent for path in FOLDER.rglob("*.py")}:
+        modules = [p for p in folder.glob("*.py") if p.name != "__init__.py"]
+        if len(modules) > 16:
+            long.append(f"{folder.relative_to(FOLDER)} has {len(modules)} modules")
+    assert not long

@@ -67,17 +67,13 @@ def drag(panel: Any, watch: Watch) -> Script:
     """Drag the slider of one class of three, whose maps are of 1024x1024."""
     from qtpy.QtWidgets import QWidget
 
-    from napari_ovam._qt.session.state import LiveSample
-
     session = panel.session
     image, maps = large()
-    ids = [e.id for e in session.classes.use_phrases(["one", "two", "three"])]
-    sample = LiveSample("large", image, session.choice)
-    sample.maps = dict(zip(ids, maps, strict=True))
-    session.samples.append(sample)
-    session.samples_changed.emit()
+    session.class_changes.use_phrases(["one", "two", "three"])
+    ids = [entry.id for entry in session.classes.active]
     session.classes_changed.emit()
-    session.select(sample.key)
+    made = dict(zip(ids, maps, strict=True))
+    session.projects.add(image, "large", choice=session.choice, maps=made)
     session.labels.labels_from_maps()
     yield idle(panel)
     yield after(2)

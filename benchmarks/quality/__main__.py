@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import datetime
-import hashlib
 import json
 import platform
 import time
@@ -22,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from data import GENERATED, HERE, PLAIN, Data, Kind, read_scenes
+from data import GENERATED, HERE, PLAIN, Data, Kind, read_scenes, weights_hash
 from doubts import doubts
 from downstream import downstream
 from methods import RECIPES, Method
@@ -34,11 +33,10 @@ from together import together
 from napari_ovam import load_pipeline
 
 RESULTS = HERE / "results.json"
-PARTS = ("main", "refinement", "traces", "recipes", "generated", "calls")
+PARTS = ("main", "traces", "recipes", "generated", "calls")
 PARTS += ("together", "together_generated", "doubts", "downstream")
-WALK = ("walk",)
 # What docs/quality.md recommends, and the program does.
-BEST: dict[str, Any] = {"layers": "fine", "steps": WALK, "rule": "otsu", "parts": 0.8}
+BEST: dict[str, Any] = {"layers": "fine", "rule": "program"}
 SPREAD = (0.25, 0.5, 0.75)
 PROGRAM = Kind(branch="cond", calls=SPREAD)  # what `TraceSettings` keeps
 Rows = list[tuple[str, int, Method]]
@@ -53,8 +51,6 @@ def main_rows() -> Rows:
         ("plain token", 10, Method("default")),
         ("word, fine", 1, Method("word", "fine")),
         ("token, fine", 1, Method("default", "fine")),
-        ("word, fine, walk, Otsu", 1, Method("word", "fine", WALK, "otsu")),
-        ("token, fine, walk, Otsu", 1, Method("default", "fine", WALK, "otsu")),
         ("**word, as the program**", 1, Method("word", **BEST)),
     ]
     for count in (1, 3, 10):
@@ -66,37 +62,6 @@ def main_rows() -> Rows:
 
 
 JOINT = Method("default", joint=True, **BEST)
-
-
-def refinement_rows() -> Rows:
-    steps: list[tuple[str, ...]] = [
-        (),
-        ("flip",),
-        ("attention half",),
-        ("attention 16 half",),
-        ("attention 16 twice",),
-        ("superpixels",),
-        ("guided",),
-        ("guided 6",),
-        ("walk 0.002",),
-        ("walk 0.006",),
-        ("walk",),
-        ("walk 0.024",),
-        ("attention 16 half", "walk"),
-        ("flip", "walk"),
-    ]
-    rows = []
-    for source, joint in (("word", False), ("default", True)):
-        for each in steps:
-            name = " + ".join(each) or "none"
-            rows.append((name, 1, Method(source, "fine", each, "otsu", joint)))
-        for rule in ("fitted", "halfway"):
-            rows.append((f"walk, {rule}", 1, Method(source, "fine", WALK, rule, joint)))
-        rows += [
-            (f"walk + parts {p:g}", 1, Method(source, "fine", WALK, "otsu", joint, p))
-            for p in (0.6, 0.7, 0.8, 0.9)
-        ]
-    return rows
 
 
 def trace_rows() -> Rows:
@@ -148,12 +113,11 @@ def generated_rows() -> Rows:
         ("plain word", 1, Method("word")),
         ("plain token", 1, Method("default")),
     ]
-    for source, joint in (("word", False), ("default", True)):
-        for each in ((), ("superpixels",), ("guided 6",), WALK):
-            name = " + ".join(each) or "no refinement"
-            rows.append((name, 1, Method(source, "fine", each, "otsu", joint)))
-        rows.append(("walk + parts 0.8", 1, Method(source, joint=joint, **BEST)))
-    rows.append(("walk + parts 0.8", 1, Method("default", **BEST)))
+    rows += [
+        ("word, as the program", 1, Method("word", **BEST)),
+        ("token, as the program", 1, Method("default", **BEST)),
+        ("token with its word, as the program", 1, JOINT),
+    ]
     kinds = {
         "conditional half": Kind(branch="cond"),
         "**conditional half, three calls spread: as the program**": PROGRAM,
@@ -210,7 +174,6 @@ def main() -> None:
     known = json.loads(arguments.out.read_text()) if arguments.out.exists() else {}
     parts = {
         "main": lambda: runner.run(main_rows(), "test"),
-        "refinement": lambda: runner.run(refinement_rows(), "test", draws=1),
         "traces": lambda: few.run(trace_rows(), "development", draws=1),
         "recipes": lambda: few.run(recipe_rows(), "development", draws=1),
         "generated": lambda: Runner(drawn(), drawn().names[::every]).run(
@@ -259,15 +222,6 @@ def about(data: Data) -> dict[str, Any]:
         "machine": f"{platform.machine()}, {torch.get_num_threads()} threads",
         "torch": torch.__version__,
     }
-
-
-def weights_hash(pipe: Any) -> str:
-    """Return a fingerprint of all weights: traces of another model are no use."""
-    digest = hashlib.blake2b(digest_size=8)
-    for part in (pipe.text_encoder, pipe.unet, pipe.vae):
-        for weight in part.state_dict().values():
-            digest.update(weight.float().cpu().numpy().tobytes())
-    return digest.hexdigest()
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import zipfile
@@ -65,7 +66,6 @@ class Kind:
 
     noise_level: int = 100
     noise_seeds: int = 3
-    flipped: bool = False
     prompted: bool = False
     branch: Literal["uncond", "cond"] = "uncond"
     calls: tuple[float, ...] = ()
@@ -74,7 +74,7 @@ class Kind:
         if scene.prompt:
             return f"generated-{self.branch}"
         parts = [f"t{self.noise_level}", f"n{self.noise_seeds}"]
-        parts += ["flipped"] * self.flipped + ["prompted"] * self.prompted
+        parts += ["prompted"] * self.prompted
         return "-".join(parts)
 
     def make(self, pipe: Any, scene: Scene) -> Trace:
@@ -87,10 +87,9 @@ class Kind:
             if worst > 3:  # rounding differs between machines, pictures do not
                 raise RuntimeError(f"scene {scene.number} came out otherwise: {worst}")
             return made.trace
-        image = scene.image[:, ::-1].copy() if self.flipped else scene.image
         return trace_image(
             pipe,
-            image,
+            scene.image,
             prompt=" and ".join(f"a {n}" for n in scene.classes) * self.prompted,
             trace=TraceSettings(layers=None, self_attention=True),
             noise_level=self.noise_level,
@@ -166,3 +165,12 @@ def read_scenes(path: Path = HERE / "scenes.zip") -> tuple[Scene, ...]:
             )
             for number, entry in enumerate(json.loads(archive.read("scenes.json")))
         )
+
+
+def weights_hash(pipe: Any) -> str:
+    """Return a fingerprint of all weights: traces of another model are no use."""
+    digest = hashlib.blake2b(digest_size=8)
+    for part in (pipe.text_encoder, pipe.unet, pipe.vae):
+        for weight in part.state_dict().values():
+            digest.update(weight.float().cpu().numpy().tobytes())
+    return digest.hexdigest()

@@ -6,13 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from downstream import ids_of, tokens_of
-from methods import otsu
 from scipy.stats import rankdata, spearmanr
 
-from napari_ovam import iou, joint_map, maps_to_labels
-from napari_ovam.segmentation.labels import MEASURED
-from napari_ovam.segmentation.refine import refine
-from napari_ovam.segmentation.uncertainty import uncertainty
+from napari_ovam import LabelSettings, iou, joint_map
+from napari_ovam.segmentation import THRESHOLD
+from napari_ovam.segmentation.class_maps import label_maker
+from napari_ovam.segmentation.uncertainty import DOUBTFUL, uncertainty
 
 if TYPE_CHECKING:
     from data import Data
@@ -27,11 +26,11 @@ def doubts(data: Data) -> list[dict[str, Any]]:
     areas, places, overlaps, shares = [], {0.02: [], 0.05: [], 0.1: []}, [], []
     for scene in data.of("test"):
         trace, wanted = data.trace(scene).fine(), list(scene.classes)
-        maps = np.stack([joint_map(trace, tokens[name]) for name in wanted])
-        maps = refine(maps, scene.image)
         ids = [data.names.index(name) + 1 for name in wanted]
-        labels, exact = maps_to_labels(maps, MEASURED, ids=ids), ids_of(scene, data)
-        doubt = uncertainty(maps, [otsu(each) for each in maps])
+        maps = [joint_map(trace, tokens[name]) for name in wanted]
+        maker = label_maker(dict(zip(ids, maps, strict=True)), scene.image)
+        labels = maker.labels(LabelSettings(THRESHOLD))
+        exact, doubt = ids_of(scene, data), uncertainty(maker.maps, THRESHOLD)
         wrong = (labels != exact).ravel()
         ranks = rankdata(doubt.ravel())
         count = wrong.sum()
@@ -42,7 +41,7 @@ def doubts(data: Data) -> list[dict[str, Any]]:
             for budget, found in places.items():
                 found.append(wrong[order[: round(budget * wrong.size)]].sum() / count)
         overlaps.append(np.mean([iou(labels == i, exact == i) for i in ids]))
-        shares.append((doubt >= 0.8).sum() / max((labels > 0).sum(), 1))
+        shares.append((doubt >= DOUBTFUL).sum() / max((labels > 0).sum(), 1))
     return [
         {
             "auc": round(float(np.mean(areas)), 4),

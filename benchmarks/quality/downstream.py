@@ -17,14 +17,12 @@ from torch import nn
 from torch.nn import functional
 
 from napari_ovam import (
+    class_labels,
     encode_phrase,
     iou,
     joint_map,
-    maps_to_labels,
     optimize_token,
 )
-from napari_ovam.segmentation.labels import MEASURED
-from napari_ovam.segmentation.refine import refine
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -146,9 +144,8 @@ def _proposed(
 ) -> NDArray[np.int64]:
     """Return the labels that the program proposes where it is told what is there."""
     trace, wanted = data.trace(scene, kind).fine(), list(scene.classes)
-    maps = np.stack([joint_map(trace, tokens[name]) for name in wanted])
-    ids = [data.names.index(name) + 1 for name in wanted]
-    labels = maps_to_labels(refine(maps, scene.image), MEASURED, ids=ids)
+    maps = {data.names.index(n) + 1: joint_map(trace, tokens[n]) for n in wanted}
+    labels = class_labels(maps, dict.fromkeys(maps), scene.image)
     return labels.astype(np.int64)
 
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from scipy.ndimage import binary_dilation, binary_erosion
-from skimage.morphology import disk
+from scipy.ndimage import binary_erosion, distance_transform_edt
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -30,7 +29,7 @@ def boundary_f(found: NDArray[Any], exact: NDArray[Any]) -> float:
     borders = [_border(found.astype(bool)), _border(exact.astype(bool))]
     if not borders[0].any() or not borders[1].any():
         return float(borders[0].any() == borders[1].any())
-    near = [binary_dilation(border, disk(radius)) for border in borders]
+    near = [distance_transform_edt(~border) <= radius for border in borders]
     precision = (borders[0] & near[1]).sum() / borders[0].sum()
     recall = (borders[1] & near[0]).sum() / borders[1].sum()
     both = precision + recall

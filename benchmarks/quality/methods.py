@@ -1,4 +1,4 @@
-"""What is compared: where a map comes from, how it is refined and cut."""
+"""What is compared: where a map comes from, and how it becomes a mask."""
 
 from __future__ import annotations
 
@@ -9,21 +9,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import prototypes
 import torch
-from data import PLAIN, Kind, Scene, fine
-from skimage.filters import threshold_otsu
+from data import PLAIN, Kind, fine
 
 from napari_ovam import (
-    LabelSettings,
     OptimizationSettings,
     Token,
     Trace,
     best_threshold,
+    class_labels,
     joint_map,
-    maps_to_labels,
     optimize_token,
     phrase_map,
 )
-from napari_ovam.segmentation.refine import propagate, refine
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -103,19 +100,15 @@ class Method:
     ----------
     source : "word", or a name in `RECIPES`
     layers : "all", "fine", or the side of the grids
-    steps : refinements, in their order; "flip" averages with the mirrored image
-    rule : "fixed", "fitted" on the annotated images, "otsu" on the image itself, or
-        "halfway": the mean of the latter two
+    rule : a threshold that is "fixed", or "fitted" on the annotated images, or what
+        the "program" does
     joint : whether the map is the joint one of token and word
-    parts : as in `LabelSettings`
     """
 
     source: str
     layers: str | int = "all"
-    steps: tuple[str, ...] = ()
     rule: str = "fitted"
     joint: bool = False
-    parts: float = 0.0
     kind: Kind = PLAIN
 
     def chosen(self, trace: Trace) -> Trace:
@@ -123,21 +116,6 @@ class Method:
             return trace
         wanted = fine(trace) if self.layers == "fine" else [self.layers]
         return trace.select(layers=wanted)
-
-
-STEPS: dict[str, Callable[[Any, Scene, Trace], Any]] = {
-    "superpixels": lambda m, s, _: refine(m, s.image, "superpixels"),
-    "guided": lambda m, s, _: refine(m, s.image, "guided"),
-    "guided 6": lambda m, s, _: refine(m, s.image, "guided", radius=6, smoothness=1e-3),
-    "walk": lambda m, s, _: refine(m, s.image, "walk"),
-    "walk 0.002": lambda m, s, _: refine(m, s.image, "walk", reach=0.002),
-    "walk 0.006": lambda m, s, _: refine(m, s.image, "walk", reach=0.006),
-    "walk 0.024": lambda m, s, _: refine(m, s.image, "walk", reach=0.024),
-    "attention": lambda m, _, t: propagate(m, t),
-    "attention half": lambda m, _, t: propagate(m, t, weight=0.5),
-    "attention 16 half": lambda m, _, t: propagate(m, t, weight=0.5, layers=[16]),
-    "attention 16 twice": lambda m, _, t: propagate(m, t, power=2, layers=[16]),
-}
 
 
 def stretched(found: NDArray[Any]) -> NDArray[np.float32]:
@@ -161,28 +139,13 @@ def plain_map(
     return joint_map(trace, [token, word] if method.joint else [token])
 
 
-def refined(
-    method: Method, found: NDArray[np.float32], scene: Scene, trace: Trace
-) -> NDArray[np.float32]:
-    for step in method.steps:
-        if step != "flip":
-            found = stretched(STEPS[step](found, scene, trace))
-    return found
-
-
-def cut(method: Method, found: NDArray[np.float32], threshold: float) -> Any:
+def cut(
+    method: Method, found: NDArray[np.float32], threshold: float, image: Any
+) -> Any:
     """Return the mask that a map makes, with the threshold of the annotated images."""
-    if method.rule == "fixed":
-        threshold = FIXED
-    elif method.rule != "fitted":
-        own = otsu(found)
-        threshold = own if method.rule == "otsu" else (threshold + own) / 2
-    level = min(max(threshold, 1e-6), 1.0)
-    return maps_to_labels(found[None], LabelSettings(level, parts=method.parts)) > 0
-
-
-def otsu(found: NDArray[np.float32]) -> float:
-    return float(threshold_otsu(found)) if np.ptp(found) else 1.0
+    if method.rule == "program":
+        return class_labels({1: found}, {1: None}, image) > 0
+    return found >= (FIXED if method.rule == "fixed" else threshold)
 
 
 def fitted(maps: Sequence[Any], masks: Sequence[Any]) -> tuple[float, float]:

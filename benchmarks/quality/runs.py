@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from measure import boundary_f, interval
-from methods import RECIPES, WORDS, Method, cut, fitted, plain_map, refined
+from methods import RECIPES, WORDS, Method, cut, fitted, plain_map
 from torch.nn import functional
 
 from napari_ovam import Token, Trace, encode_phrase, iou
@@ -47,10 +47,8 @@ class Row:
             "annotated_images": self.count,
             "source": self.method.source,
             "layers": self.method.layers,
-            "steps": self.method.steps,
             "rule": self.method.rule,
             "joint": self.method.joint,
-            "parts": self.method.parts,
             "trace": str(self.method.kind),
             "masks_scored": self.images,
             **{name: round(float(np.mean(getattr(self, name))), 4) for name in parts},
@@ -121,17 +119,14 @@ class _Class:
             level, fit = fitted(maps, [s.mask(self.name) for s in given])
             row.annotated.append(fit)
             row.seconds.append(self.token(*self._key(method), draw.start, draw.stop)[1])
-            draw_masks.append(
-                [
-                    cut(method, self.map(method, draw.start, draw.stop, s), level)
-                    for s in self.scored
-                ]
-            )
+            found = [self.map(method, draw.start, draw.stop, s) for s in self.scored]
+            pairs = zip(found, self.scored, strict=True)
+            draw_masks.append([cut(method, m, level, s.image) for m, s in pairs])
         masks = [s.mask(self.name) for s in self.scored]
         _add(row, self.scored, masks, draw_masks)
 
     def _key(self, method: Method) -> tuple[str, str | int, Kind]:
-        return method.source, method.layers, replace(method.kind, flipped=False)
+        return method.source, method.layers, method.kind
 
     def _token(
         self, source: str, layers: str | int, kind: Kind, start: int, stop: int
@@ -147,22 +142,13 @@ class _Class:
         return token, time.perf_counter() - begin
 
     def _map(self, method: Method, start: int, stop: int, scene: Scene) -> Any:
-        if method.rule != "fitted" or method.parts:
-            plain = replace(method, rule="fitted", parts=0.0)
-            return self.map(plain, start, stop, scene)
-        base = replace(method, steps=())
+        if method.rule != "fitted":
+            return self.map(replace(method, rule="fitted"), start, stop, scene)
         if method.source == "word" and (start, stop) != (0, 0):
             return self.map(method, 0, 0, scene)
         token, _ = self.token(*self._key(method), start, stop)
         trace = self.trace(scene, method.kind)
-        if not method.steps:
-            return plain_map(method, trace, token, self.word)
-        found = self.map(base, start, stop, scene)
-        if "flip" in method.steps:
-            mirrored = self.trace(scene, replace(method.kind, flipped=True))
-            other = plain_map(method, mirrored, token, self.word)
-            found = (found + other[:, ::-1]) / 2
-        return refined(method, found, scene, trace)
+        return plain_map(method, trace, token, self.word)
 
 
 def _add(row: Row, scenes: Sequence[Scene], masks: Any, draws: Any) -> None:

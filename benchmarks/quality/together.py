@@ -7,29 +7,25 @@ whose is not. The other tables score each class alone against all else.
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from downstream import ids_of
 from measure import boundary_f, interval
+from methods import FIXED
 from runs import DRAWS
 
 from napari_ovam import (
-    LabelSettings,
+    class_labels,
     encode_phrase,
     iou,
     joint_map,
-    maps_to_labels,
     optimize_token,
 )
-from napari_ovam.segmentation.labels import MEASURED
-from napari_ovam.segmentation.refine import refine
 
 if TYPE_CHECKING:
     from data import Data, Kind, Scene
-
-OTSU = LabelSettings(threshold="otsu")
 
 
 @dataclass
@@ -39,7 +35,6 @@ class Way:
     title: str
     annotated: int
     draws: tuple[slice, ...]
-    settings: LabelSettings
     word: bool = True
     plain: bool = False
     scores: dict[str, list[tuple[float, float, bool]]] = field(default_factory=dict)
@@ -69,18 +64,13 @@ class Way:
 
 def ways() -> list[Way]:
     none, one = (slice(0, 0),), DRAWS[1]
-    parts = replace(MEASURED, unite=False)
     return [
-        Way("plain words, fixed threshold", 0, none, LabelSettings(), plain=True),
-        Way("words: fine, walk, Otsu", 0, none, OTSU),
-        Way("words: and parts", 0, none, parts),
-        Way("**words, as the program**", 0, none, MEASURED),
-        Way("tokens alone, as the program", 1, one, MEASURED, word=False),
-        Way("tokens with words: fine, walk, Otsu", 1, one, OTSU),
-        Way("tokens with words: and parts", 1, one, parts),
-        Way("**tokens with words, as the program**", 1, one, MEASURED),
-        Way("**tokens with words, as the program**", 3, DRAWS[3], MEASURED),
-        Way("**tokens with words, as the program**", 10, DRAWS[10], MEASURED),
+        Way("plain words, fixed threshold", 0, none, plain=True),
+        Way("**words, as the program**", 0, none),
+        Way("tokens alone, as the program", 1, one, word=False),
+        Way("**tokens with words, as the program**", 1, one),
+        Way("**tokens with words, as the program**", 3, DRAWS[3]),
+        Way("**tokens with words, as the program**", 10, DRAWS[10]),
     ]
 
 
@@ -119,19 +109,16 @@ def _score(
     trace, exact = data.trace(scene, kind), ids_of(scene, data)
     fine, names = trace.fine(), list(scene.classes)
     ids = [data.names.index(name) + 1 for name in names]
-    known: dict[tuple[int, bool], Any] = {}
     for way in rows:
         for draw in way.draws:
             if way.plain:
                 maps = np.stack([joint_map(trace, [words[name]]) for name in names])
+                over = maps.max(0) >= FIXED
+                labels = np.where(over, np.array(ids)[maps.argmax(0)], 0)
             else:
-                key = draw.stop, way.word
-                if key not in known:
-                    known[key] = refine(
-                        _maps(fine, names, words, tokens, *key), scene.image
-                    )
-                maps = known[key]
-            labels = maps_to_labels(maps, way.settings, ids=ids)
+                maps = _maps(fine, names, words, tokens, draw.stop, way.word)
+                by_id = dict(zip(ids, maps, strict=True))
+                labels = class_labels(by_id, dict.fromkeys(ids), scene.image)
             for name, number in zip(names, ids, strict=True):
                 found, wanted = labels == number, exact == number
                 way.scores.setdefault(name, []).append(

@@ -46,7 +46,6 @@ PARTS: dict[str, Callable[[Run], list[dict[str, Any]]]] = {
     "less": model_parts.less,
     "hooks": model_parts.hooks,
     "optimize": model_parts.optimize,
-    "refinement": label_parts.refinement,
     "labels": label_parts.labels,
     "start": start.start,
     "hooks-sd15": model_parts.hooks_sd15,

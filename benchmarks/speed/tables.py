@@ -162,6 +162,10 @@ def _growth(row: Row, _part: dict[str, Any]) -> str:
     )
 
 
+def _taken(row: Row, _part: dict[str, Any]) -> str:
+    return f"| {row['what']} | {_time(row['seconds'])} |"
+
+
 def _piece(row: Row, _part: dict[str, Any]) -> str:
     return (
         f"| {row['what']} | {_time(row['usual'])} | {_time(row['ours'])} "
@@ -256,8 +260,7 @@ _TABLES: dict[str, Any] = {
     ),
     "hooks": _HOOKS,
     "hooks-sd15": _HOOKS,
-    "refinement": ("| what | conjugate gradients | ours | ratio |", _piece),
-    "labels": ("| what | plain | ours | ratio |", _piece),
+    "labels": ("| what | time |", _taken),
     "start": (
         "| | napari alone | with the panel docked | ratio |",
         _start,

@@ -98,7 +98,7 @@ def test_layers_deleted_renamed_and_moved_while_a_job_runs(labelled: Any) -> Non
     panel.wait()
 
     assert not is_error(panel), panel.status
-    assert panel.session.classes[panel.number("cat")].token is not None
+    assert panel.session.view(panel.number("cat")).token is not None
     panel.press("labels_button")
     assert (panel.labels().data[stroke] == painted).all()
 
@@ -188,13 +188,13 @@ def test_a_token_of_another_model(mapped: Any) -> None:
     token = replace(panel.session.models.encode(model, phrase, None), model="other")
     before = panel.layer("map", cat).data.copy()
 
-    panel.session.tokens.set_token(cat, token)
+    panel.session.sources.give({cat: token})
     panel.wait()
 
     assert "other" in panel.status
     assert is_error(panel)
     assert panel.session.classes[cat].source == "phrase"
-    assert panel.session.classes[cat].token is None
+    assert panel.session.view(cat).token is None
     np.testing.assert_array_equal(panel.layer("map", cat).data, before)
 
 

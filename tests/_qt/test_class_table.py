@@ -286,10 +286,10 @@ def test_without_a_project_classes_are_deleted_in_the_window(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    from napari_ovam._qt.session.session import Session
+    from napari_ovam._qt.annotator import start_session
 
     monkeypatch.setenv("NAPARI_OVAM_SCRATCH", str(tmp_path / "scratch"))
-    session = Session.of(make_napari_viewer())
+    session = start_session(make_napari_viewer())
     try:
         asked: list[Any] = []
         session.class_changes.asked.connect(asked.append)

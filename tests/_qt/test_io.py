@@ -176,7 +176,10 @@ def test_a_trace_becomes_a_sample_that_phrases_are_mapped_on(
     ovam.save_token(token, tmp_path / "hat.safetensors")
     viewer.open(tmp_path / "hat.safetensors", plugin=PLUGIN)
     qtbot.waitUntil(
-        lambda: (e := session.classes.find("hat")) is not None and e.token is not None,
+        lambda: (
+            (e := session.classes.find("hat")) is not None
+            and session.view(e.id).token is not None
+        ),
         timeout=TIMEOUT,
     )
     assert session.classes.find("hat").source == "token"

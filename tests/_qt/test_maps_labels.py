@@ -1,22 +1,14 @@
-"""Thresholds, and where labels are doubtful."""
+"""Thresholds, and where labels are uncertain."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pytest
 
-from napari_ovam._qt.session.merging import as_project_class
-from napari_ovam._qt.session.state import ClassTable
 from napari_ovam._qt.session.tasks import Labeller, LabelRequest
-from napari_ovam.datasets.classes import ClassTable as ProjectClasses
-from napari_ovam.project import Project
 from napari_ovam.segmentation.class_maps import class_labels
-from napari_ovam.segmentation.labels import automatic_threshold
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 TIMEOUT = 60_000
 
@@ -30,15 +22,13 @@ def labelled(panel: Any) -> Any:
     return panel
 
 
-def test_thresholds_are_each_maps_own_until_a_slider_moves(labelled: Any) -> None:
+def test_thresholds_are_a_half_until_a_slider_moves(labelled: Any) -> None:
     cat = labelled.number("cat")
-    sample = labelled.session.current
     slider, value = (
         labelled.find(f"{kind}_{cat}") for kind in ("threshold", "automatic")
     )
     assert value.text() == "auto"
-    level = automatic_threshold(sample.refined[cat][2])
-    assert slider.value() == pytest.approx(100 * level, abs=1)
+    assert slider.value() == 50
 
     slider.setValue(97)
     labelled.wait()
@@ -50,7 +40,7 @@ def test_thresholds_are_each_maps_own_until_a_slider_moves(labelled: Any) -> Non
     assert value.text() == "auto"
     assert labelled.session.classes[cat].threshold is None
     assert not np.array_equal(labelled.labels().data, manual)
-    assert slider.value() == pytest.approx(100 * level, abs=1)
+    assert slider.value() == 50
 
 
 def test_labels_after_a_slider_was_dragged_are_those_of_its_last_place(
@@ -79,46 +69,32 @@ def test_a_labeller_follows_thresholds_maps_and_absent_classes() -> None:
     image = rng.integers(0, 255, (40, 50, 3), dtype=np.uint8)
     maps = {i: rng.random((40, 50), np.float32) for i in (1, 2)}
     labeller = Labeller()
-    changes: list[tuple[dict[int, float | None], set[int], str]] = [
-        ({1: None, 2: None}, set(), ""),
-        ({1: 0.3, 2: None}, set(), ""),
-        ({1: 0.9, 2: 0.5}, set(), ""),
-        ({1: 0.9, 2: 0.5}, {1}, ""),
-        ({1: 0.9, 2: 0.5}, set(), "guided"),
-        ({2: 0.2}, set(), ""),
-        ({}, set(), ""),
+    changes: list[tuple[dict[int, float | None], set[int]]] = [
+        ({1: None, 2: None}, set()),
+        ({1: 0.3, 2: None}, set()),
+        ({1: 0.9, 2: 0.5}, set()),
+        ({1: 0.9, 2: 0.5}, {1}),
+        ({2: 0.2}, set()),
+        ({}, set()),
     ]
-    for thresholds, absent, refine in changes:
-        request = LabelRequest(thresholds, frozenset(absent), refine)
-        labels, levels = labeller.labels(maps, request, image)
+    for thresholds, absent in changes:
+        request = LabelRequest(thresholds, frozenset(absent))
+        labels, likely = labeller.labels(maps, request, image)
         left = {i: values for i, values in maps.items() if i not in absent}
-        expected = class_labels(left, thresholds, image, refine=refine)
+        expected = class_labels(left, thresholds, image)
         np.testing.assert_array_equal(labels, expected)
-        assert set(levels) == set(left) & set(thresholds)
+        assert set(likely) == set(left) & set(thresholds)
     maps[2] = 1 - maps[2]  # as of a token that took the phrase's place
     labels, _ = labeller.labels(maps, LabelRequest({2: 0.2}), image)
-    np.testing.assert_array_equal(labels == 2, maps[2] >= np.float32(0.2))
+    np.testing.assert_array_equal(labels, class_labels(maps, {2: 0.2}, image))
 
 
-def test_a_project_keeps_which_thresholds_are_automatic(tmp_path: Path) -> None:
-    table = ClassTable()
-    table.add("cat").thresholds.update(phrase=0.45, token=0.8)  # from before None
-    table.add("hat")
-    project = Project.create(tmp_path / "project")
-    project.classes = ProjectClasses.of(map(as_project_class, table))
-    project.save()
-
-    cat, hat = Project.open(project.path).classes
-    assert cat.thresholds == {"phrase": 0.45, "token": 0.8}
-    assert hat.thresholds == {"phrase": None, "token": None}
-
-
-def test_doubt_is_a_layer_that_follows_the_labels(labelled: Any) -> None:
-    labelled.find("doubt").setChecked(True)
+def test_uncertainty_is_a_layer_that_follows_the_labels(labelled: Any) -> None:
+    labelled.find("uncertainty").setChecked(True)
     labelled.bot.waitUntil(
-        lambda: labelled.layer("doubt", 1) is not None, timeout=TIMEOUT
+        lambda: labelled.layer("uncertainty", 1) is not None, timeout=TIMEOUT
     )
-    layer = labelled.layer("doubt", 1)
+    layer = labelled.layer("uncertainty", 1)
     before = layer.data.copy()
     assert before.shape == labelled.labels().data.shape
     assert 0 <= before.min() < before.max() <= 1
@@ -128,18 +104,18 @@ def test_doubt_is_a_layer_that_follows_the_labels(labelled: Any) -> None:
     labelled.bot.waitUntil(
         lambda: not np.array_equal(layer.data, before), timeout=TIMEOUT
     )
-    labelled.find("doubt").setChecked(False)
-    assert labelled.layer("doubt", 1) is None
+    labelled.find("uncertainty").setChecked(False)
+    assert labelled.layer("uncertainty", 1) is None
 
 
-def test_one_doubtful_place_after_the_other(labelled: Any) -> None:
+def test_one_uncertain_place_after_the_other(labelled: Any) -> None:
     centres = []
     for _ in range(50):
-        labelled.click("doubt_button")
-        labelled.bot.waitUntil(lambda: "doubtful place" in labelled.status)
+        labelled.click("uncertain_button")
+        labelled.bot.waitUntil(lambda: "uncertain place" in labelled.status)
         labelled.wait()
         labelled.bot.wait(50)
-        if labelled.status.startswith("No doubtful"):
+        if labelled.status.startswith("No uncertain"):
             break
         centres.append(tuple(labelled.viewer.scene.camera.center))
         if "the last one" in labelled.status:
@@ -149,12 +125,14 @@ def test_one_doubtful_place_after_the_other(labelled: Any) -> None:
 
 
 def test_a_place_is_found_though_the_labels_change_meanwhile(labelled: Any) -> None:
-    labelled.find("doubt").setChecked(True)  # looks for them, too
-    labelled.click("doubt_button")
+    labelled.find("uncertainty").setChecked(True)  # looks for them, too
+    labelled.click("uncertain_button")
     labelled.find(f"threshold_{labelled.number('cat')}").setValue(60)
-    labelled.bot.waitUntil(lambda: "doubtful place" in labelled.status, timeout=TIMEOUT)
+    labelled.bot.waitUntil(
+        lambda: "uncertain place" in labelled.status, timeout=TIMEOUT
+    )
 
 
-def test_doubt_before_there_are_labels(panel: Any) -> None:
-    panel.click("doubt_button")
+def test_uncertainty_before_there_are_labels(panel: Any) -> None:
+    panel.click("uncertain_button")
     assert "press Labels from maps first" in panel.status

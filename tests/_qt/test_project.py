@@ -213,7 +213,7 @@ def test_a_folder_that_can_only_be_read(
     def refuse(_: Path) -> None:
         raise PermissionError("read-only file system")
 
-    monkeypatch.setattr("napari_ovam._qt.session.opened.lock_folder", refuse)
+    monkeypatch.setattr("napari_ovam._qt.session.reading.lock_folder", refuse)
     window.open(folder)
     assert "can only be read" in window.said
     assert "read only" in window.find("project_name").text()
@@ -247,7 +247,7 @@ def test_a_full_disk_is_said_and_tried_again(
 
 
 def test_other_folders_are_left_to_others(tmp_path: Path, folder: Path) -> None:
-    from napari_ovam._qt.io.io import project_reader
+    from napari_ovam._qt.io.readers import project_reader
 
     (tmp_path / "tiffs").mkdir()
     assert project_reader(str(tmp_path / "tiffs")) is None

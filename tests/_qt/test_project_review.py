@@ -85,7 +85,7 @@ def test_accepted_labels_stay_until_they_are_painted_on(window: Window) -> None:
     window.until_shown("picture 2")
     window.click_row(1)
     window.until_shown("picture 1")
-    session.labels.set_threshold(1, 0.1)
+    session.class_changes.set_threshold(1, 0.1)
     session.labels.labels_from_maps()
     assert session.labels.job is None
     assert "accepted" in window.said

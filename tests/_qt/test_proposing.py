@@ -117,9 +117,7 @@ def test_all_are_proposed_and_own_work_is_not_touched(
     window.until_shown(names[2])
     choose(window, "All images (4)")
     arrived: list[list[str]] = []
-    window.session.projects.status_changed.connect(
-        lambda _: arrived.append(statuses(window))
-    )
+    window.session.sample_changed.connect(lambda _: arrived.append(statuses(window)))
     window.wait()
     window.bot.waitUntil(
         lambda: statuses(window) == ["accepted", "edited", "proposed", "proposed"],
@@ -143,10 +141,10 @@ def test_a_cancelled_run_is_gone_on_with(make_window: Any, project: Project) -> 
     def stop(_: str) -> None:
         session.cancel()
 
-    session.projects.status_changed.connect(stop)
+    session.sample_changed.connect(stop)
     choose(window, "All images (4)")
     window.wait()
-    session.projects.status_changed.disconnect(stop)
+    session.sample_changed.disconnect(stop)
     done = sum(s.status == "proposed" for s in Project.open(project.path).samples)
     assert 0 < done < 4
     assert "are kept" in window.said
@@ -204,18 +202,18 @@ def test_new_tokens_are_used_where_they_are_chosen(
     ticked = table.item(0, 4).checkState() == Qt.CheckState.Checked
     (result,) = dialog._results
     assert ticked == (result.after > result.before)
-    assert session.classes[CAT].token is None, "changed before it was asked for"
+    assert session.view(CAT).token is None, "changed before it was asked for"
     table.item(0, 4).setCheckState(Qt.CheckState.Checked)
     dialog.accept()
     window.wait()
     entry = session.classes[CAT]
     assert entry.source == "token"
-    assert entry.scores == (result.before, result.after)
+    assert session.view(CAT).scores == (result.before, result.after)
     saved = window.written()
     learned = saved.load_token(CAT).info["learned_from"]
     assert learned == [scene.name for scene in cats()[:2]]
     assert TokenLibrary().entries() == [], "there was no token to keep"
-    session.use_token(CAT, Token("cat", "", result.token.embedding + 1))
+    session.sources.give({CAT: Token("cat", "", result.token.embedding + 1)})
     window.wait()
     (kept,) = TokenLibrary().entries()  # the one that was replaced
     assert kept.images == 2
@@ -234,7 +232,7 @@ def test_nothing_changes_where_the_table_is_left(
     assert "accept more" in window.said
     cancel = dialog.buttons.button(QDialogButtonBox.StandardButton.Cancel)
     window.bot.mouseClick(cancel, Qt.MouseButton.LeftButton)
-    assert window.session.classes[CAT].token is None
+    assert window.session.view(CAT).token is None
     assert Project.open(project.path).classes[CAT].token is None
 
 

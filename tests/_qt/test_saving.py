@@ -76,7 +76,7 @@ def test_a_stroke_is_on_the_disk_and_comes_back_after_a_kill(
     for name in ("generate", "map", "labels"):
         panel.press(f"{name}_button")
     cat = panel.number("cat")
-    panel.session.labels.change_class(cat, name="Cat", color=(1, 2, 3))
+    panel.session.class_changes.change(cat, name="Cat", color=(1, 2, 3))
     painted = panel.other
     stroke = panel.paint(painted)
 
@@ -120,18 +120,14 @@ import time
 import napari
 import numpy as np
 from qtpy.QtCore import QTimer
+from napari_ovam._qt.annotator import start_session
 from napari_ovam._qt.session.edits import Edits
-from napari_ovam._qt.session.session import Session
-from napari_ovam._qt.session.state import LiveSample
 
-session = Session.of(napari.Viewer())
+session = start_session(napari.Viewer())
 session.classes.add("cat")
 edits = Edits(np.zeros((100, 100), np.uint16))
 image = np.zeros((100, 100, 3), np.uint8)
-sample = LiveSample("a cat", image, session.choice, edits=edits)
-session.samples.append(sample)
-session.samples_changed.emit()
-session.select(sample.key)
+sample = session.projects.add(image, "a cat", choice=session.choice, edits=edits)
 layer = session.layers.find(sample.key, "labels")
 layer.brush_size = 1
 strokes = iter(range(10_000))
@@ -201,53 +197,31 @@ def test_recovered_labels_stay_until_maps_are_made(
     saved(again)
 
 
-def test_recovered_classes_join_those_of_the_window(
+def test_unsaved_work_takes_the_place_of_what_is_in_the_window(
     panel: Any, start_again: Any, scratch: Path
 ) -> None:
-    torch = pytest.importorskip("torch")
-    from napari_ovam import Token
-
+    """Both are projects: the one that is put away is offered in turn."""
     path = scratch / "2026-01-02-030405-abcdef"
     project = Project.create(path)
-    for name in ("hat", "owl", "cat"):
-        project.classes.add(name)
-    project.classes.rename(3, "Tom")  # its phrase is still cat
-    for number in (2, 3):
-        project.save_token(number, Token(f"token {number}", "", torch.ones(2, 4)))
+    project.classes.add("owl")
     project.add_sample(np.zeros((8, 8, 3), np.uint8), name="a")
-    ids = np.repeat(np.arange(4), 16).reshape(8, 8)
-    project.save_labels("a", ids, painted=ids == 2)
+    ids = np.repeat(np.arange(4), 16).reshape(8, 8) == 1
+    project.save_labels("a", ids.astype(np.uint8), painted=ids)
 
     again = start_again()
     panel.bot.waitUntil(lambda: again.find("recovery").isVisible(), timeout=5000)
     again.press("generate_button")
     again.find("phrases").setText("cat, hat")
     again.press("map_button")
-    assert [e.name for e in again.session.classes] == ["cat", "hat"]
     again.press("recover_button")
-
-    classes = list(again.session.classes)
-    assert [(e.id, e.name) for e in classes] == [(1, "cat"), (2, "hat"), (3, "owl")]
-    assert [e.token and e.token.name for e in classes] == ["token 3", None, "token 2"]
-    np.testing.assert_array_equal(again.labels().data, np.array([0, 2, 3, 1])[ids])
-    edits = again.session.samples[-1].edits
-    np.testing.assert_array_equal(edits.painted & (edits.labels == 3), ids == 2)
-    kept = saved(again)
-    assert [entry.name for entry in kept.classes] == ["cat", "hat", "owl"]
-    assert kept.load_token(1).name == "token 3"
-    panel.bot.waitUntil(lambda: (path / "done").exists(), timeout=5000)
-
-
-def test_two_classes_never_have_one_name(panel: Any) -> None:
-    for name in ("generate", "map"):
-        panel.press(f"{name}_button")
-    hat = panel.number("hat")
-    field = panel.find(f"class_name_{hat}")
-    field.setText("cat")
-    field.editingFinished.emit()
-    assert "'cat' already" in panel.status
-    assert panel.session.classes[hat].name == "hat"
-    assert panel.find(f"class_name_{hat}").text() == "hat"
+    panel.bot.waitUntil(lambda: again.session.current is not None, timeout=10_000)
+    assert [e.name for e in again.session.classes] == ["owl"]
+    assert again.find("phrases").text() == "owl"
+    np.testing.assert_array_equal(again.labels().data == 1, ids)
+    panel.bot.waitUntil(lambda: again.find("recovery").isVisible(), timeout=5000)
+    again.press("recover_button")
+    panel.bot.waitUntil(lambda: again.session.current is not None, timeout=10_000)
+    assert [e.name for e in again.session.classes] == ["cat", "hat"]
 
 
 def test_unsaved_work_can_be_left_alone(

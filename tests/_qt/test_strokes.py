@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import napari.layers._layer_actions as actions
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from napari.layers import Image
 from project_window import SIZE, Window, make_project
@@ -359,7 +359,12 @@ def test_in_any_order_of_events_what_was_left_is_what_is_saved(window: Window) -
         window.session.step(by)
         window.bot.waitUntil(lambda: not window.session.projects.wanted, timeout=9000)
 
-    @settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck))
+    @settings(
+        max_examples=12,
+        deadline=None,
+        suppress_health_check=list(HealthCheck),
+        phases=[Phase.generate],  # one window lives through all of them
+    )
     @given(st.lists(change, min_size=3, max_size=14))
     def events(each: list[tuple[str, int, int, int]]) -> None:
         for kind, row, column, value in each:

@@ -14,8 +14,7 @@ from qtpy.QtWidgets import QApplication, QFileDialog, QMessageBox
 
 from napari_ovam import Token, encode_phrase, load_pipeline, load_token
 from napari_ovam._qt.classes.class_section import ClassSection
-from napari_ovam._qt.tokens.library import dragged_token
-from napari_ovam._qt.tokens.token_dock import ComparedTokens
+from napari_ovam._qt.widgets.token_drop import dragged_token
 from napari_ovam.project import Project
 from napari_ovam.project.token_library import TokenLibrary
 from napari_ovam.scenes import load_scenes
@@ -165,7 +164,7 @@ def test_a_token_is_used_for_a_class(window: Window, library: TokenLibrary) -> N
     entry = session.classes[CAT]
     assert entry.source == "token"
     wanted = library.load("cat").embedding
-    torch.testing.assert_close(entry.token.embedding, wanted)
+    torch.testing.assert_close(session.view(CAT).token.embedding, wanted)
     torch.testing.assert_close(window.written().load_token(CAT).embedding, wanted)
 
     flags = [
@@ -174,21 +173,21 @@ def test_a_token_is_used_for_a_class(window: Window, library: TokenLibrary) -> N
     ]
     assert flags == [True, False, True, False]
     mime = table.mimeData([table.index(2, 0)])
-    session.use_token(CAT, dragged_token(mime))  # what a drop on a class calls
+    session.sources.give({CAT: dragged_token(mime)})  # what a drop on a class calls
     window.wait()
     torch.testing.assert_close(
-        session.classes[CAT].token.embedding, library.load("hat").embedding
+        session.view(CAT).token.embedding, library.load("hat").embedding
     )
     assert len(library.entries()) == 4, "a token of the library was kept twice"
-    session.use_token(CAT, library.find("dog"))
+    session.sources.give({CAT: library.find("dog")})
     window.wait()
     assert session.message[1] == "error"
-    assert session.classes[CAT].token.name == "hat"
+    assert session.view(CAT).token.name == "hat"
 
 
 def test_a_token_is_dropped_on_a_class(window: Window, library: TokenLibrary) -> None:
     until(window, "cat", "dog", "hat", "broken")
-    section = ClassSection(window.viewer)
+    section = ClassSection(window.session)
     window.viewer.window.add_dock_widget(section, area="right")
     view, session = section.view, window.session
     window.bot.waitUntil(lambda: view.isVisible(), timeout=5000)
@@ -208,8 +207,8 @@ def test_a_token_is_dropped_on_a_class(window: Window, library: TokenLibrary) ->
     assert not drop(text)
     table = window.widget.table
     assert drop(table.mimeData([table.index(2, 0)]))
-    assert session.classes[HAT].token.name == "hat"
-    assert session.classes[CAT].token is None
+    assert session.view(HAT).token.name == "hat"
+    assert session.view(CAT).token is None
 
 
 def test_the_token_of_a_class_is_saved_with_a_picture(
@@ -217,27 +216,13 @@ def test_the_token_of_a_class_is_saved_with_a_picture(
 ) -> None:
     until(window, "cat", "dog", "hat", "broken")
     assert not window.find("add_token_button").isEnabled()
-    window.session.use_token(HAT, token_of(pipe, "a hat"))
+    window.session.sources.give({HAT: token_of(pipe, "a hat")})
     window.wait()
     choose(window, "add_token_button", "The token of hat")
 
     assert "hat-2" in window.said
     found = library.find("hat-2")
     assert found.with_suffix(".png").is_file()
-
-
-def test_two_are_compared_on_the_image(window: Window) -> None:
-    until(window, "cat", "dog", "hat", "broken")
-    select(window, 0, 2)
-    window.click("compare_button")
-    window.wait()
-    (dialog,) = window.viewer.window._qt_window.findChildren(ComparedTokens)
-    text = dialog.findChild(object, "compared_text").text()
-    assert "cosine similarity" in text
-    assert "IoU with the labels of cat" in text
-    first, second = text.rsplit(": ", 1)[1].split(" and ")
-    assert float(first) > float(second), "a hat finds the cat better"
-    assert "correlation of their maps on scene" in text
 
 
 def test_files_come_and_go(

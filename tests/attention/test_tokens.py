@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import pickle
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from napari_ovam import Token, encode_phrase, load_token, load_tokens, save_token
+from napari_ovam.attention.token_files import TokenFileError
 from napari_ovam.attention.tokens import TokenError, check_token
 from napari_ovam.attention.trace import ModelMismatchError
 from napari_ovam.diffusion.phrases import text_encoder_hash, text_space
@@ -205,6 +209,40 @@ def test_broken_and_other_files(token, tmp_path):
         load_token(tmp_path / "nowhere.safetensors")
 
 
+@pytest.mark.filterwarnings("ignore")  # of the type of a changed header
+@settings(
+    max_examples=200,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+@given(
+    objects=st.booleans(),
+    places=st.lists(st.integers(0, 127) | st.integers(0, 400), min_size=1, max_size=4),
+    value=st.integers(0, 255),
+)
+def test_a_damaged_npy_gives_tokens_or_the_named_error(
+    tmp_path: Path, objects: bool, places: list[int], value: int
+) -> None:
+    path = tmp_path / "tokens.npy"
+    rows = np.ones((2, 8), np.float32)
+    np.save(path, {"cat": rows} if objects else rows, allow_pickle=True)
+    content = bytearray(path.read_bytes())
+    for place in places:
+        content[min(place, len(content) - 1)] = value
+    path.write_bytes(content)
+    with suppress(TokenFileError):
+        load_tokens(path)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_header_that_has_no_end_is_no_whole_token_file(tmp_path: Path) -> None:
+    path = tmp_path / "tokens.npy"
+    np.save(path, np.ones((2, 8), np.float32))
+    path.write_bytes(path.read_bytes().replace(b"(2, 8)", b"(2, 8,"))
+    with pytest.raises(TokenFileError, match=r"tokens\.npy is not a whole token file"):
+        load_tokens(path)
+
+
 def test_a_failed_save_keeps_the_old_file(token, tmp_path, monkeypatch):
     path = save_token(token, tmp_path / "cat.safetensors")
     before = path.read_bytes()
@@ -243,3 +281,19 @@ def test_tokens_of_other_models(pipe, make_pipe, tmp_path):
         check_token(Token("cat", "", torch.zeros(2, 8)), text_space(pipe), confirm=True)
     unknown = Token("cat", "", torch.zeros(2, 32))
     assert check_token(unknown, text_space(pipe)) is unknown
+
+
+@pytest.mark.parametrize("phrase", ["cat,", '"cat"', "(cat:1.3)", "((cat))"])
+def test_a_phrase_is_encoded_without_what_is_not_meant_which_is_said(pipe, phrase):
+    with pytest.warns(UserWarning, match=r"is read as 'cat'"):
+        found = encode_phrase(pipe, phrase)
+    expected = encode_phrase(pipe, "cat")
+    assert found.pieces == expected.pieces
+    torch.testing.assert_close(found.embedding, expected.embedding)
+
+
+def test_signs_and_scripts_are_found_in_a_context(pipe):
+    assert encode_phrase(pipe, "猫", context="一只猫在草地上").name == "猫"
+    assert encode_phrase(pipe, "caf\u00e9", context="a cafe\u0301 at night").pieces
+    with pytest.raises(TokenError, match=r"phrase is '\.\.\.'"):
+        encode_phrase(pipe, "...")

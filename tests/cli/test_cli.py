@@ -67,7 +67,7 @@ def test_from_a_prompt_to_a_dataset(run: Run, tmp_path: Path) -> None:
     assert [(c.id, c.name) for c in project.classes] == [(1, "cat"), (2, "hat")]
     about = project.provenance(NAMES[0])
     assert about["image"]["seed"] == 0
-    assert about["proposed_by"]["refine"] == "walk"
+    assert about["proposed_by"]["layers"] == "fine"
 
     # proposals are made anew; a correction with any program is kept, and is what a
     # token is made from
@@ -111,7 +111,7 @@ def test_an_image_of_ones_own(run: Run, tmp_path: Path) -> None:
     pixels = np.random.default_rng(0).integers(0, 255, (90, 150, 3), "u1")
     Image.fromarray(pixels).save("mine.png")
     _ok(run("trace", "mine.png", "--out", "work"))
-    words = ("--layers", "all", "--refine", "none")
+    words = ("--layers", "all")
     _ok(run("maps", "work", "--phrase", "cat", "--threshold", "0.9", *words))
     assert np.array(Image.open("work/labels/mine.png")).shape == (90, 150)
     project = Project.open("work")
@@ -119,7 +119,7 @@ def test_an_image_of_ones_own(run: Run, tmp_path: Path) -> None:
     made = project.provenance("mine")
     assert made["source"] == "mine.png"
     assert made["proposed_by"]["thresholds"] == {"1": 0.9}
-    assert (made["proposed_by"]["layers"], made["proposed_by"]["refine"]) == ("all", "")
+    assert made["proposed_by"]["layers"] == "all"
     _ok(run("maps", "work", "--phrase", "CAT", "--threshold", "auto"))
     project = Project.open("work")
     assert len(project.classes) == 1
@@ -205,7 +205,7 @@ def test_export_splits_and_chooses(run: Run, tmp_path: Path) -> None:
         (["maps", "nowhere", "--phrase", "cat"], "nowhere"),
         (["maps", ".", "--phrase", "cat", "--threshold", "high"], "high"),
         (["maps", ".", "--phrase", "cat", "--layers", "coarse"], "coarse"),
-        (["maps", ".", "--phrase", "cat", "--refine", "crf"], "crf"),
+        (["maps", ".", "--phrase", "cat", "--layers", "most"], "most"),
         (["trace", "missing.png", "--out", "work"], "missing.png"),
         (["optimize", ".", "--phrase", "unicorn"], "no project in ."),
         (["export", "nowhere", "--out", "o"], "nowhere"),

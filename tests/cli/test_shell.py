@@ -130,44 +130,54 @@ def shell(*words, **options):
     return subprocess.run(command, env=environment, check=False, **options)
 
 
-def test_a_terminal_without_the_signs_and_a_reader_that_leaves(tmp_path):
-    for name in ("猫.png", "é.png"):
-        picture(tmp_path / name)
+@pytest.fixture
+def masks(tmp_path):
+    """A data set of an image with its mask, and of one without."""
+    for part in ("images", "labels"):
+        (tmp_path / "set" / part).mkdir(parents=True)
+    picture(tmp_path / "set/images/one.png")
+    Image.new("L", (32, 32), 1).save(tmp_path / "set/labels/one.png")
+    Image.new("L", (32, 32), 1).save(tmp_path / "set/labels/猫.png")
+    return tmp_path
+
+
+IMPORT = ("import", "work", "set", "--format", "indexed")
+
+
+def test_a_terminal_without_the_signs(masks):
     done = shell(
-        *("trace", "猫.png", "é.png", "--out", "work"),
-        cwd=tmp_path,
+        *IMPORT,
+        cwd=masks,
         environment={"PYTHONIOENCODING": "cp1252"},
         capture_output=True,
     )
-    assert done.returncode == 0, done.stderr
-    assert names(tmp_path / "work") == ["é", "猫"]
-    assert b"\\u732b" in done.stdout
+    assert done.returncode == 2
+    assert b"\\u732b" in done.stderr
+    assert names(masks / "work") == ["one"]
+
+
+def test_a_reader_that_leaves(masks):
     read, write = os.pipe()
     os.close(read)  # as `| head` that has seen enough
-    done = shell(
-        *("trace", "猫.png", "é.png", "--out", "other"),
-        cwd=tmp_path,
-        stdout=write,
-        stderr=subprocess.PIPE,
-    )
+    done = shell(*IMPORT, cwd=masks, stdout=write, stderr=subprocess.PIPE)
     os.close(write)
-    assert done.returncode == 0, done.stderr
-    assert names(tmp_path / "other") == ["é", "猫"]
+    assert done.returncode == 2
+    assert "猫".encode() in done.stderr
+    assert b"Broken" not in done.stderr
+    assert names(masks / "work") == ["one"]
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="closes streams as a shell does")
-@pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-"])
-def test_a_service_without_streams(tmp_path, closed):
-    picture(tmp_path / "one.png")
-    program = "from napari_ovam.cli import main; main()"
-    done = subprocess.run(
-        f"{sys.executable} -c '{program}' trace one.png --out work {closed}",
+@pytest.mark.parametrize("closed", ["2>&-", ">&- 2>&-"])
+def test_a_service_without_streams(masks, closed):
+    done = subprocess.run(  # noqa: S602 (the shell closes the streams)
+        f"{sys.executable} -c '{PROGRAM}' {' '.join(IMPORT)} {closed}",
         shell=True,
-        cwd=tmp_path,
+        cwd=masks,
         check=False,
     )
-    assert done.returncode == 0
-    assert names(tmp_path / "work") == ["one"]
+    assert done.returncode == 2
+    assert names(masks / "work") == ["one"]
 
 
 def names(path):

@@ -15,8 +15,9 @@ from napari_ovam.datasets.class_lists import (
     preset,
     read_class_list,
 )
-from napari_ovam.datasets.classes import ClassError, ClassTable
+from napari_ovam.datasets.classes import ClassTable
 from napari_ovam.datasets.exporters import ExportItem
+from napari_ovam.datasets.project_class import ClassError
 
 STRANGE = [
     "../../etc/passwd",
@@ -126,6 +127,18 @@ def test_two_unicode_forms_are_one_name():
     report = add_classes(table, [ListedClass("Ka\u0308fer", 9)])
     assert report.ids == {"Ka\u0308fer": 1}
     assert not report.added
+
+
+def test_names_that_differ_by_case_only_come_from_lists_alone():
+    table = ClassTable()
+    table.add("Cat")
+    with pytest.raises(ClassError, match="'Cat' already"):
+        table.add("cat")
+    assert add_classes(table, [ListedClass("cat")]).added == ("cat",)
+    assert table.change(2, key="3").name == "cat"
+    with pytest.raises(ClassError, match="'Cat' already"):
+        table.rename(2, "CAT")
+    assert table.rename(1, "CAR").name == "CAR"
 
 
 def test_the_presets():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from napari_ovam.images.comfyui import read_graph
-from napari_ovam.images.metadata_formats import json_object
+from napari_ovam.images.metadata_formats import read_json
 
 Graph = dict[str, Any]
 
@@ -84,7 +85,7 @@ def test_slots_are_named_by_the_workflow_where_it_is_there() -> None:
     made = fed(["20", 2], ["20", 1], n20=both)
     assert sides(made, workflow) == ("fox", "rain")
     text = json.dumps(made)
-    assert json_object(text, json.dumps(workflow))["prompt"] == "fox"
+    assert read_json(text, json.dumps(workflow))["prompt"] == "fox"
 
 
 def test_loaders_and_pipes_of_node_packs() -> None:
@@ -203,6 +204,19 @@ def test_conditioning_is_followed_by_its_meaning(kind, inputs, prompt) -> None:
             "Text Input Switch",
             {"boolean": False, "text_a": "fox", "text_b": ["21", 0]},
             "hat",
+        ),
+        ("OllamaGenerate", {"prompt": "describe a fox", "model": "x"}, ""),
+        ("DPRandomGenerator", {"text": "{a|b} fox", "seed": 4}, ""),
+        ("ImpactWildcardProcessor", {"wildcard_text": "{a}", "populated_text": ""}, ""),
+        (
+            "StringFunction|pysssss",
+            {"action": "append", "tidy_tags": "yes", "text_a": "a", "text_b": "b"},
+            "a, b",
+        ),
+        (
+            "StringFunction|pysssss",
+            {"action": "replace", "tidy_tags": "no", "text_a": "a", "text_b": "b"},
+            "",
         ),
         ("WD14Tagger|pysssss", {"image": ["9", 0], "exclude_tags": "dog"}, ""),
         ("PreviewAny", {"source": ["21", 0]}, "hat"),
@@ -340,6 +354,62 @@ def test_nodes_that_only_the_editor_knows() -> None:
     positive = next(i for i in nodes[3]["inputs"] if i["name"] == "positive")
     positive["link"] = link(44)
     assert sides(drawn) == ("cat", "rain")
+
+
+def test_subgraphs_are_opened() -> None:
+    """The encoders and a control net lie in one node, one of its texts as a field."""
+    drawn = editor_form(graph(), named=True)
+    inner = [n for n in drawn["nodes"] if n["id"] in (6, 7)]
+    drawn["nodes"] = [n for n in drawn["nodes"] if n["id"] not in (6, 7)]
+    for each, link in zip(inner, (0, 1), strict=True):
+        next(i for i in each["inputs"] if i["name"] == "text")["link"] = link
+        next(i for i in each["inputs"] if i["name"] == "clip")["link"] = None
+    control = {
+        **{"id": 8, "type": "ControlNetApplyAdvanced"},
+        "inputs": [{"name": "positive", "link": 2}, {"name": "negative", "link": 3}],
+    }
+    ends = [(0, -10, 0, 6), (1, -10, 1, 7), (2, 6, 0, 8), (3, 7, 0, 8)]
+    links = [
+        {"id": i, "origin_id": a, "origin_slot": b, "target_id": c, "target_slot": 0}
+        for i, a, b, c in ends
+    ]
+    links += [
+        {"id": 4 + i, "origin_id": 8, "origin_slot": i, "target_id": -20}
+        | {"target_slot": 1 - i}
+        for i in (0, 1)
+    ]
+    group = {"id": "words", "nodes": [*inner, control], "links": links}
+    drawn["definitions"] = {"subgraphs": [group]}
+    fields = [
+        {"name": "text", "link": None, "widget": {"name": "text"}},
+        {"name": "other", "link": 90},
+    ]
+    drawn["nodes"] += [
+        {"id": 6, "type": "words", "inputs": fields, "widgets_values": ["cat"]},
+        {"id": 60, "type": "PrimitiveString", "widgets_values": ["fog"]},
+    ]
+    drawn["links"] = [
+        each if each[3] != 3 or each[1] not in (6, 7) else [each[0], 6, 7 - each[1], 3]
+        for each in drawn["links"]
+    ] + [[90, 60, 0, 6, 1, "STRING"]]
+    assert sides(drawn) == ("cat", "fog")
+    group["nodes"] += [{"id": i, "type": "words"} for i in range(20, 30)]  # in itself
+    start = time.perf_counter()
+    read_graph(drawn)
+    assert time.perf_counter() - start < 5
+
+
+def test_a_chain_of_switches_and_doubled_links_ends_soon() -> None:
+    start = time.perf_counter()
+    for kind in ("Any Switch", "ConditioningCombine"):
+        made = fed(["20", 0], ["20", 1])
+        made["3"]["inputs"]["seed"] = ["20", 0]
+        for number in range(20, 4000):
+            after = [str(number + 1), 0]
+            inputs = {"select": after, "input1": after, "conditioning_1": after}
+            made[str(number)] = node(kind, **inputs, conditioning_2=after)
+        assert sides(made) == ("", "")
+    assert time.perf_counter() - start < 10
 
 
 ANY = st.recursive(

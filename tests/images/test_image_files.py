@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from napari_ovam.images import faults
-from napari_ovam.images.files import ImageFileError, page_count, read
+from napari_ovam.images.files import ImageFileError, image_size, page_count, read
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -151,6 +151,28 @@ def test_a_photo_is_turned_as_its_exif_says(tmp_path: Path, orientation: int) ->
     assert found.shape == (24, 40, 3)
     assert found[4, 4].min() > 200
     assert found[20, 36].max() < 50
+
+
+def test_the_size_is_that_of_the_turned_picture_wherever_exif_stands(
+    tmp_path: Path,
+) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    for name in ("a.png", "a.jpg", "a.webp", "a.tif"):
+        Image.fromarray(RGB).save(tmp_path / name, exif=exif)
+        assert image_size(tmp_path / name) == (14, 9) == read(tmp_path / name).shape[:2]
+    body = exif.tobytes().removeprefix(b"Exif\0\0")
+    pixels = zlib.compress(b"".join(b"\0" + row.tobytes() for row in RGB))
+    late = png(14, 9, (b"IDAT", pixels), (b"eXIf", body))
+    (tmp_path / "late.png").write_bytes(late)
+    path = tmp_path / "late.png"
+    assert image_size(path) == (14, 9) == read(path).shape[:2]
+
+
+def test_a_transparent_value_of_a_16_bit_png_is_white(tmp_path: Path) -> None:
+    values = np.array([[0, 100], [200, 400]], np.uint16)
+    Image.fromarray(values).save(tmp_path / "a.png", transparency=100)
+    assert read(tmp_path / "a.png")[..., 0].tolist() == [[0, 255], [128, 255]]
 
 
 def test_exif_that_is_broken_is_ignored(tmp_path: Path) -> None:

@@ -451,7 +451,7 @@ def test_a_loop_of_ten_thousand_nodes_ends(tmp_path: Path) -> None:
 
 
 def test_control_characters_do_not_come_through() -> None:
-    found = metadata_formats.infotext("a\x07 cat\x00\nSteps: 3, Seed: 4")
+    found = metadata_formats.read_infotext("a\x07 cat\x00\nSteps: 3, Seed: 4")
     assert found["prompt"] == "a\x07 cat\x00"
     from napari_ovam.images.metadata import _checked
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from napari_ovam.project import Project, ProjectError
+from napari_ovam.project import ConflictError, Project, ProjectError
 from napari_ovam.project.verify import verify
 
 PICTURE = np.full((8, 8, 3), 90, np.uint8)
@@ -195,3 +195,22 @@ def test_two_damaged_files_are_refused_by_name(folder):
         (folder / name).write_text("[" * 3)
     with pytest.raises(ProjectError, match="line 1"):
         Project.open(folder)
+
+
+def test_an_index_that_is_damaged_while_it_is_open_is_written_anew(folder):
+    project = Project.open(folder)
+    for name in ("project.json", "project.json.bak"):
+        (folder / name).write_text("{")
+    project.change_sample("a", status="accepted")
+    assert "is written anew" in " ".join(project.notes)
+    assert (folder / "project.json.damaged").read_text() == "{"
+    assert Project.open(folder).sample("a").status == "accepted"
+
+
+def test_a_newer_version_that_wrote_meanwhile_is_left_alone(folder):
+    project = Project.open(folder)
+    content = json.loads((folder / "project.json").read_text()) | {"format": 99}
+    (folder / "project.json").write_text(json.dumps(content))
+    with pytest.raises(ConflictError, match="newer than this version"):
+        project.change_sample("a", status="accepted")
+    assert json.loads((folder / "project.json").read_text()) == content

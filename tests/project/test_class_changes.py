@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from napari_ovam.base.progress import Cancelled
-from napari_ovam.datasets.classes import ClassError
 from napari_ovam.datasets.exporters import FORMATS, export_dataset
+from napari_ovam.datasets.project_class import ClassError
 from napari_ovam.project import Project
 from napari_ovam.project.files import read_about_labels
 from napari_ovam.project.verify import verify

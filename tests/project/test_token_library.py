@@ -9,18 +9,14 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from reference import random_trace
 
-import napari_ovam
 from napari_ovam import Token, encode_phrase, load_token, load_tokens, save_token
-from napari_ovam.attention.trace import ModelMismatchError
 from napari_ovam.diffusion.phrases import text_space
 from napari_ovam.project.token_library import (
     TokenLibrary,
     TokenLibraryError,
     library_folder,
 )
-from napari_ovam.project.token_library.compare import compare_tokens
 from napari_ovam.project.token_library.entry import preview_picture
 
 
@@ -211,34 +207,6 @@ def test_the_references_dictionary_comes_in_without_unpickling(library, tmp_path
     with pytest.raises(ValueError, match=r"only arrays are read"):
         library.import_file(path, target=text_space(pipe))
     assert len(library.entries()) == 3
-
-
-def test_two_tokens_compare(library):
-    trace = random_trace(napari_ovam)
-    a, b = token("a", "", 1), token("b", "", 2)
-    target = np.zeros((64, 96), bool)
-    target[20:40, 20:60] = True
-    alone = compare_tokens(a, b)
-    assert alone.maps is None
-    assert alone.iou is None
-    library.add(a)
-    library.add(b)
-    found = compare_tokens(library.load("a"), library.load("b"), trace, target)
-    expected = torch.nn.functional.cosine_similarity(
-        a.embedding[1], b.embedding[1], dim=0
-    )
-    assert found.cosine == pytest.approx(expected.item(), abs=1e-6)
-    assert [m.shape for m in found.maps] == [(64, 96)] * 2
-    assert -1 <= found.correlation < 1
-    assert all(0 < value < 1 for value in found.iou)
-    same = compare_tokens(a, a, trace, target)
-    assert (same.cosine, same.direction) == (pytest.approx(1), pytest.approx(1))
-    assert same.iou[0] == same.iou[1]
-    assert same.correlation == pytest.approx(1)
-    with pytest.raises(ModelMismatchError, match="'a' and 'c'"):
-        compare_tokens(a, token("c", text_dim=13))
-    with pytest.raises(ValueError, match="trace"):
-        compare_tokens(a, b, None, target)
 
 
 def test_a_preview_shows_image_and_map():

@@ -56,7 +56,7 @@ def test_where_all_is_doubtful_the_places_are_those_of_most_doubt() -> None:
 
 
 def test_an_image_without_doubt_has_no_place() -> None:
-    doubt = np.linspace(0, 0.79, 10_000, dtype=np.float32).reshape(100, 100)
+    doubt = np.linspace(0, 0.49, 10_000, dtype=np.float32).reshape(100, 100)
     assert doubtful_places(doubt) == []
 
 

@@ -83,6 +83,8 @@ stems = st.sampled_from(
     [
         "a",
         "A",
+        "con",
+        "Aux",
         "a-1",
         "a (1)",
         "a_1",

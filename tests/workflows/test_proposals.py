@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from napari_ovam import Token, iou, labels_to_target, load_pipeline, trace_image
 from napari_ovam.base.progress import Cancelled
@@ -244,3 +245,32 @@ def test_where_a_prompt_names_classes_no_others_are_looked_for(project, pipe):
     assert set(project.sample("e").provenance["proposed_by"]["sources"]) == {"1"}
     propose(project, pipe, ["e"], settings=ProposalSettings(redo=True, by_prompt=False))
     assert set(project.sample("e").provenance["proposed_by"]["sources"]) == {"1", "2"}
+
+
+def test_labels_of_another_program_are_kept_also_with_redo(project, pipe):
+    propose(project, pipe)
+    theirs = np.zeros((32, 32), np.uint8)
+    theirs[:4] = 2
+    Image.fromarray(theirs).save(project.files.labels("a"))
+    project.files.labels("b").write_bytes(b"half a file")
+    for opened in (project, Project.open(project.path)):
+        report = propose(opened, pipe, settings=ProposalSettings(redo=True))
+        assert report.kept == {"a": "changed by another program"}
+        assert list(report.failed) == ["b"]
+        assert "b.png" in report.failed["b"]
+        np.testing.assert_array_equal(opened.load_labels("a", to_edit=False), theirs)
+
+
+def test_labels_that_another_program_writes_while_an_image_is_looked_at_are_kept(
+    project, pipe
+):
+    theirs = np.full((32, 32), 2, np.uint8)
+
+    def write(done, total):
+        if done == 1:
+            Image.fromarray(theirs).save(project.files.labels("b"))
+
+    report = propose(project, pipe, ["a", "b", "c"], progress=write)
+    assert report.proposed == ("a", "c")
+    assert report.kept == {"b": "changed by another program"}
+    np.testing.assert_array_equal(project.load_labels("b"), theirs)

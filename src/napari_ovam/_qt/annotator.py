@@ -3,30 +3,44 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from qtpy.QtCore import Qt
+from qtpy.QtCore import QSize, Qt
 from qtpy.QtWidgets import (
-    QComboBox,
     QFrame,
-    QHBoxLayout,
     QLabel,
     QScrollArea,
     QVBoxLayout,
     QWidget,
 )
-from superqt import QCollapsible
 
 from .classes.class_section import ClassSection
 from .export.export_section import ExportSection
+from .export.exporting import Exports
+from .image.generating import Images
 from .image.image_section import ImageSection
 from .instances.instances_section import InstancesSection
+from .instances.instancing import InstanceEdits
+from .labels.labelling import Labelling
 from .labels.labels_section import LabelsSection
+from .labels.uncertainty import UncertainPlaces
+from .layers.label_png import LayerWatch
+from .layers.layers import SampleLayers
+from .maps.live import LiveMaps
+from .maps.mapping import Maps
 from .maps.maps_section import MapsSection
-from .session.recovery import RecoveryBar
+from .project.project_dock import ProjectWidget
+from .project.proposing import Proposing
+from .project.recovery import RecoveryBar
+from .project.review import Review
 from .session.session import Session
+from .tokens.library import Library
+from .tokens.optimizing import Tokens
+from .tokens.token_dock import TokenLibraryWidget
 from .tokens.token_section import TokenSection
-from .widgets.section import MAX_WIDTH, StatusLine, dock_of, listen, small_button
+from .widgets.docks import NAMES, show_dock
+from .widgets.row import Row
+from .widgets.section import StatusLine, chooser, fold, listen, small_button
 
 if TYPE_CHECKING:
     from napari.viewer import Viewer
@@ -34,6 +48,47 @@ if TYPE_CHECKING:
 _STEPS = (ImageSection, MapsSection, LabelsSection, TokenSection, ExportSection)
 # Not among the steps of a first session: folded until they are wanted.
 _SECTIONS = (*_STEPS[:3], ClassSection, InstancesSection, *_STEPS[3:])
+_WIDTH = 360  # pixels, where a person has not chosen another
+
+
+FEATURES = {
+    "layers": SampleLayers,
+    "layer_watch": LayerWatch,
+    "labels": Labelling,
+    "images": Images,
+    "maps": Maps,
+    "live": LiveMaps,
+    "uncertainty": UncertainPlaces,
+    "tokens": Tokens,
+    "library": Library,
+    "exports": Exports,
+    "review": Review,
+    "proposing": Proposing,
+    "instances": InstanceEdits,
+}
+"""What can be done in a session. Each is an attribute of it as well, for consoles."""
+
+
+def start_session(viewer: Viewer) -> Session:
+    """Return the session of a viewer, with everything that can be done in it."""
+    session = Session.of(viewer)
+    for name, kind in FEATURES.items():
+        vars(session)[name] = session.feature(kind)
+    return session
+
+
+class ProjectDock(ProjectWidget):
+    """The table of the project's samples, for the viewer that napari gives."""
+
+    def __init__(self, napari_viewer: Viewer) -> None:
+        super().__init__(start_session(napari_viewer))
+
+
+class TokensDock(TokenLibraryWidget):
+    """The token library, for the viewer that napari gives."""
+
+    def __init__(self, napari_viewer: Viewer) -> None:
+        super().__init__(start_session(napari_viewer))
 
 
 class AnnotatorWidget(QWidget):
@@ -47,9 +102,8 @@ class AnnotatorWidget(QWidget):
 
     def __init__(self, napari_viewer: Viewer) -> None:
         super().__init__()
-        self.session = Session.of(napari_viewer)
-        self.setMaximumWidth(MAX_WIDTH)
-        self.setMinimumWidth(MAX_WIDTH)
+        self.session = start_session(napari_viewer)
+        self.setObjectName(NAMES["OVAM annotator"])
         layout = QVBoxLayout(self)
         layout.setContentsMargins(2, 2, 2, 2)
         layout.setSpacing(2)
@@ -61,23 +115,11 @@ class AnnotatorWidget(QWidget):
         inner.setSpacing(0)
         self.sections = {}
         for kind in _SECTIONS:
-            section = kind(napari_viewer, inside=True)
+            section = kind(self.session)
             step = kind in _STEPS
             number = f"{_STEPS.index(kind) + 1}  " if step else ""
-            fold = QCollapsible(f"{number}{kind.title}")
-            fold.setObjectName(f"fold_{kind.title.lower()}")
-            fold.setDuration(0)  # no animation: the form can be used at once
-            outer: Any = fold.layout()
-            outer.setContentsMargins(2, 0, 2, 0)
-            outer.setSpacing(0)
-            # As the content itself, and not in it: a fold holds its content to the
-            # height that it had, and a section grows with its classes and settings.
-            fold.setContent(section)
-            fold.toggled.connect(partial(_free_height, section))
-            if step:
-                fold.expand(animate=False)
-                _free_height(section, True)
-            inner.addWidget(fold)
+            name = f"fold_{kind.title.lower()}"
+            inner.addWidget(fold(number + kind.title, section, name, opened=step))
             self.sections[kind.title] = section
         inner.addStretch(1)
         scroll = QScrollArea()
@@ -85,55 +127,40 @@ class AnnotatorWidget(QWidget):
         scroll.setWidgetResizable(True)
         scroll.setVerticalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOn)
         scroll.setFrameShape(QFrame.Shape.NoFrame)
-        scroll.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
         scroll.setWidget(content)
         layout.addWidget(scroll, 1)
         layout.addWidget(StatusLine(self.session))
 
+    def sizeHint(self) -> QSize:
+        """Ask for a width in which most texts are read whole."""
+        return QSize(_WIDTH, super().sizeHint().height())
 
-def _free_height(section: QWidget, opened: bool) -> None:
-    if opened:
-        section.setMaximumHeight(16_777_215)  # Qt's own maximum
 
-
-class SampleSelector(QWidget):
+class SampleSelector(Row):
     """Which sample is shown."""
 
     def __init__(self, session: Session) -> None:
-        super().__init__()
         self._session = session
-        self.list = QComboBox()
-        self.list.setObjectName("sample")
-        self.list.setToolTip("The image that is shown, with its maps and labels")
-        self.list.setSizeAdjustPolicy(
-            QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon
-        )
-        self.list.setMinimumContentsLength(8)
+        self.list = chooser("sample", "The image that is shown")
         self.list.activated.connect(
             lambda index: session.select(self.list.itemData(index))
         )
-        row = QHBoxLayout(self)
-        row.setContentsMargins(6, 2, 6, 2)
-        row.setSpacing(4)
-        row.addWidget(QLabel("Sample"))
-        row.addWidget(self.list, 1)
         self.previous = small_button(
-            "<", "previous_sample", lambda: session.step(-1), "Previous sample"
+            "<", "previous_sample", partial(session.do, "previous"), "Previous sample"
         )
         self.next = small_button(
-            ">", "next_sample", lambda: session.step(1), "Next sample"
+            ">", "next_sample", partial(session.do, "next"), "Next sample"
         )
-        row.addWidget(self.previous)
-        row.addWidget(self.next)
-        row.addWidget(
-            small_button(
-                "☰",
-                "project_button",
-                partial(show_project, session.viewer),
-                "All images of the project: review them, open or save a project",
-            )
+        project = small_button(
+            "☰",
+            "project_button",
+            partial(show_dock, session.viewer, "OVAM project"),
+            "All images of the project: review them, open or save a project",
         )
-        listen(self, session.projects.changed, self._fill)
+        label = QLabel("Sample")
+        super().__init__(label, self.list, self.previous, self.next, project, stretch=1)
+        self.setContentsMargins(6, 2, 6, 2)
+        listen(self, session.samples_changed, self._fill)
         listen(self, session.current_changed, self._show)
         self._fill()
 
@@ -152,30 +179,5 @@ class SampleSelector(QWidget):
         index = keys.index(current.key) if current and current.key in keys else -1
         if current is not None:
             self.list.setCurrentIndex(index)
-            self.list.setToolTip(f"{current.name}: shown, with its maps and labels")
         self.previous.setEnabled(index > 0)
         self.next.setEnabled(0 <= index < len(keys) - 1)
-
-
-def show_annotator(viewer: Any) -> None:
-    """Dock the annotator in a viewer's window, unless it is there."""
-    _show(viewer, AnnotatorWidget, "OVAM annotator")
-
-
-def show_project(viewer: Any) -> None:
-    """Dock the table of samples in a viewer's window, unless it is there."""
-    from .project.project_dock import ProjectWidget
-
-    _show(viewer, ProjectWidget, "OVAM project")
-
-
-def _show(viewer: Any, kind: type[QWidget], name: str) -> None:
-    window = viewer.window
-    there = window._qt_window.findChild(kind)
-    if there is None:
-        window.add_plugin_dock_widget("napari-ovam", name)
-        return
-    dock = dock_of(there)
-    if dock is not None:
-        dock.show()
-        dock.raise_()

@@ -30,6 +30,15 @@ class KnownFiles:
         """Take a file for known as it is: just written, or about to be read."""
         self._content[path] = hash_file(path) if path.is_file() else None
 
+    def move(self, old: Path, new: Path) -> None:
+        """Know the files of a folder where a copy of it is."""
+
+        def at(path: Path) -> Path:
+            return new / path.relative_to(old) if path.is_relative_to(old) else path
+
+        self._content = {at(path): known for path, known in self._content.items()}
+        self._looks = {at(path): known for path, known in self._looks.items()}
+
     def is_changed(self, path: Path) -> bool:
         """Whether a file was made or changed by another program since it was seen.
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from napari_ovam.attention.tokens import Token
     from napari_ovam.base.progress import Progress
-    from napari_ovam.datasets.classes import ProjectClass
+    from napari_ovam.datasets.project_class import ProjectClass
     from napari_ovam.project import Project
 
 _REVIEWED = ("edited", "accepted")
@@ -49,7 +49,7 @@ def find_class(project: Project, text: str) -> ProjectClass:
     ProjectError
         If there is none.
     """
-    entry = _known_class(project, text)
+    entry = project.classes.by_name(text) or project.classes.find(text)
     if entry is None:
         known = ", ".join(repr(each.name) for each in project.classes) or "none"
         raise ProjectError(
@@ -69,9 +69,9 @@ def choose_classes(
         Whether they are found by their tokens, where they have one. None leaves that
         as it is.
     """
-    ids = []
+    ids, known = [], project.classes
     for phrase in phrases:
-        entry = _known_class(project, phrase) or project.classes.add(phrase)
+        entry = known.by_name(phrase) or known.find(phrase) or known.add(phrase)
         if tokens is not None:
             source = "token" if tokens and entry.token else "phrase"
             entry = project.classes.change(entry.id, source=source)
@@ -222,14 +222,3 @@ def _labels(project: Project, name: str) -> np.ndarray[Any, Any]:
     if labels is None:
         raise ProjectError(f"the labels of {name} are gone from {project.path}")
     return labels
-
-
-def _known_class(project: Project, text: str) -> ProjectClass | None:
-    wanted = text.strip().casefold()
-    exact = project.classes.by_name(text.strip())
-    if exact is not None:
-        return exact
-    for entry in project.classes:
-        if wanted in (entry.name.casefold(), entry.phrase.casefold()):
-            return entry
-    return None

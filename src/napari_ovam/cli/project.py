@@ -26,7 +26,7 @@ from napari_ovam.cli.common import (
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from napari_ovam.datasets.classes import ProjectClass
+    from napari_ovam.datasets.project_class import ProjectClass
     from napari_ovam.project import Project
 
 Out = Annotated[
@@ -82,9 +82,12 @@ def generate(
         from dataclasses import replace
 
         from napari_ovam import GenerationSettings, load_pipeline
+        from napari_ovam.base.prompt_syntax import plain_prompt
         from napari_ovam.diffusion.generation import resolve_settings
         from napari_ovam.workflows.filling import generate_sample
 
+        if taken := plain_prompt(prompt)[1]:
+            say(f"The model reads as words: {', '.join(taken)}", err=True)
         pipe = load_pipeline(model, device=device, dtype=dtype)
         asked = GenerationSettings(
             prompt, negative_prompt, seed, steps, guidance_scale, height, width

@@ -8,12 +8,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from napari_ovam.datasets.classes import ClassError, one_form
+from napari_ovam.datasets.project_class import ClassError, one_form
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from napari_ovam.datasets.classes import ClassTable, Colour
+    from napari_ovam.datasets.classes import ClassTable
+    from napari_ovam.datasets.project_class import Colour
 
 _LARGEST_FILE = 2_000_000_000  # bytes; the annotations of COCO are 0.5 GB
 _YAML = (".yaml", ".yml")
@@ -227,7 +228,12 @@ def add_classes(table: ClassTable, listed: Iterable[ListedClass]) -> ListReport:
 
 def _added(table: ClassTable, entry: ListedClass, number: int | None) -> int:
     return table.add(
-        entry.name, number, color=entry.color, phrase=entry.phrase, thing=entry.thing
+        entry.name,
+        number,
+        color=entry.color,
+        phrase=entry.phrase,
+        thing=entry.thing,
+        alike=True,
     ).id
 
 

@@ -2,102 +2,25 @@
 
 from __future__ import annotations
 
-import re
 import threading
-import unicodedata
-from dataclasses import dataclass, field, fields, replace
-from typing import TYPE_CHECKING, Any, Literal
+from dataclasses import fields, replace
+from typing import TYPE_CHECKING, Any
 
-from napari_ovam.base.ids import BACKGROUND, IGNORE
-from napari_ovam.base.names import check_name
+from napari_ovam.base.ids import IGNORE
 from napari_ovam.datasets.exporters import LabelClass
+from napari_ovam.datasets.project_class import (
+    LARGEST_ID,
+    PALETTE,
+    ClassError,
+    Colour,
+    ProjectClass,
+    check_class,
+    one_form,
+    plain_phrase,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
-
-Source = Literal["phrase", "token"]
-Colour = tuple[int, int, int]
-
-KEYS = tuple("123456789")
-_LARGEST = 65_535
-
-# Okabe and Ito's colours, told apart by colour-blind people too; black and grey left
-# out, four of our own added.
-PALETTE: tuple[Colour, ...] = (
-    (230, 159, 0),
-    (86, 180, 233),
-    (0, 158, 115),
-    (240, 228, 66),
-    (0, 114, 178),
-    (213, 94, 0),
-    (204, 121, 167),
-    (140, 86, 205),
-    (120, 200, 60),
-    (250, 120, 120),
-    (60, 220, 210),
-)
-
-
-class ClassError(ValueError):
-    """A class that cannot be as it was asked for."""
-
-
-def one_form(name: str) -> str:
-    """Return a name in one Unicode form, without spaces at its ends.
-
-    "é" is one character or two, and looks the same: macOS writes the latter.
-    """
-    return unicodedata.normalize("NFC", name.strip())
-
-
-def default_thresholds() -> dict[Source, float | None]:
-    """Return where a class starts."""
-    return {"phrase": None, "token": None}
-
-
-@dataclass(frozen=True)
-class ProjectClass:
-    """A class: what its pixels hold, what it is called, how its maps are made.
-
-    Attributes
-    ----------
-    id
-        The value of its pixels, 1 to 65535 without 255; given once, never changed.
-    name, color
-        As exported; (red, green, blue), 0 to 255.
-    phrase
-        What is looked for in the image.
-    source
-        Whether the phrase or the token makes the maps.
-    thresholds
-        From 0 to 1, by source; None is each map's own (`automatic_threshold`).
-    token
-        The name of its file in the project's folder `tokens`, or None.
-    active
-        Whether its phrase is looked for; else it is only painted.
-    thing
-        Whether its parts are objects to count, or one region ("stuff": sky, grass).
-    key
-        "1" to "9", which chooses it for painting, or None.
-    """
-
-    id: int
-    name: str
-    color: Colour
-    phrase: str
-    source: Source = "phrase"
-    thresholds: Mapping[Source, float | None] = field(
-        default_factory=default_thresholds
-    )
-    token: str | None = None
-    active: bool = True
-    thing: bool = True
-    key: str | None = None
-
-    @property
-    def threshold(self) -> float | None:
-        """The threshold of the source in use, None for each map's own."""
-        return self.thresholds[self.source]
 
 
 class ClassTable:
@@ -165,6 +88,7 @@ class ClassTable:
         color: Colour | None = None,
         phrase: str | None = None,
         thing: bool = True,
+        alike: bool = False,
     ) -> ProjectClass:
         """Add a class under the id `number`, or the next that was never used.
 
@@ -180,6 +104,9 @@ class ClassTable:
             The name by default.
         thing
             As in `ProjectClass`.
+        alike
+            Whether another name may differ from it by case only, as in lists of others.
+            Phrases are the same in any case.
 
         Raises
         ------
@@ -200,6 +127,8 @@ class ClassTable:
                     "choose another id"
                 )
             name = one_form(name)
+            if not alike:
+                self._check_alike(number, name)
             if color is None:
                 color = PALETTE[(number - 1) % len(PALETTE)]
             phrase = plain_phrase(phrase or name)
@@ -210,7 +139,7 @@ class ClassTable:
     def _free_id(self) -> int:
         """Return the id after the largest ever given, at the end the least free one."""
         number = self._last + 1 + (self._last + 1 == IGNORE)
-        if number <= _LARGEST:
+        if number <= LARGEST_ID:
             return number
         taken = {IGNORE, *self._entries, *self._retired}
         return next((i for i in range(1, number) if i not in taken), number)
@@ -228,6 +157,7 @@ class ClassTable:
             raise ClassError(f"a class has no {min(unknown)!r} that can be changed")
         if "name" in values:
             values["name"] = one_form(str(values["name"]))
+            self._check_alike(number, values["name"])
         if "phrase" in values:
             values["phrase"] = phrase = str(values["phrase"]).strip()
             if phrase != plain_phrase(phrase):
@@ -261,6 +191,11 @@ class ClassTable:
             entry = self[number]
             self._retired = self._retired | {number: becomes}
             self._entries = {i: e for i, e in self._entries.items() if i != entry.id}
+
+    def withdraw(self, number: int) -> None:
+        """Take back a class that was added a moment ago and that no labels hold."""
+        with self._changing:
+            self._entries = {i: e for i, e in self._entries.items() if i != number}
 
     def merge(self, number: int, into: int) -> dict[int, int]:
         """Remove a class whose pixels belong to another from now on.
@@ -378,7 +313,7 @@ class ClassTable:
         table = cls()
         names: dict[str, int] = {}
         for entry in sorted(entries, key=lambda entry: entry.id):
-            _check(entry)
+            check_class(entry)
             if entry.id in table._entries:
                 raise ClassError(f"two classes have the id {entry.id}")
             if entry.name in names:
@@ -393,8 +328,13 @@ class ClassTable:
         table._last = max([last_id, *table._entries, *table._retired])
         return table
 
+    def _check_alike(self, number: int, name: str) -> None:
+        for entry in self:
+            if entry.id != number and entry.name.casefold() == name.casefold():
+                raise _same_name(entry.name, entry.id)
+
     def _put(self, entry: ProjectClass) -> None:
-        _check(entry)
+        check_class(entry)
         same = self.by_name(entry.name)
         if same is not None and same.id != entry.id:
             raise _same_name(entry.name, same.id)
@@ -406,50 +346,5 @@ class ClassTable:
         self._entries = dict(sorted(entries.items()))
 
 
-def plain_phrase(name: str) -> str:
-    """Return a name as one phrase, which has no comma and no line of its own."""
-    return " ".join(re.split(r"[,;\s]+", name)).strip()
-
-
 def _same_name(name: str, number: int) -> ClassError:
     return ClassError(f"class {number} is named {name!r} already: choose another name")
-
-
-def _check(entry: ProjectClass) -> None:
-    number = entry.id
-    if isinstance(number, bool) or not isinstance(number, int):
-        raise ClassError(f"the id {number!r} of {entry.name!r} is no whole number")
-    if number in (BACKGROUND, IGNORE) or not 0 < number <= _LARGEST:
-        raise ClassError(
-            f"{entry.name!r} cannot have the id {number}: use 1 to {_LARGEST} without "
-            f"{IGNORE} (0 is the background, {IGNORE} means unsure)"
-        )
-    if not isinstance(entry.name, str) or not entry.name.strip():
-        raise ClassError(f"class {number} needs a name")
-    if not isinstance(entry.phrase, str):
-        raise ClassError(f"class {entry.name!r}: the phrase {entry.phrase!r} is none")
-    if entry.token is not None:
-        check_name(entry.token)  # a file in `tokens`, and nowhere else
-    if len(entry.color) != 3 or not all(
-        isinstance(c, int) and 0 <= c <= 255 for c in entry.color
-    ):
-        raise ClassError(
-            f"class {entry.name!r} has the colour {entry.color!r}; use (r, g, b), 0-255"
-        )
-    if not isinstance(entry.thing, bool):
-        raise ClassError(f"class {entry.name!r}: thing is {entry.thing!r}: true or not")
-    if entry.key is not None and entry.key not in KEYS:
-        raise ClassError(f"class {entry.name!r}: the key {entry.key!r} is not 1 to 9")
-    if entry.source not in ("phrase", "token"):
-        raise ClassError(f"class {entry.name!r}: the source {entry.source!r} is none")
-    if set(entry.thresholds) != {"phrase", "token"}:
-        raise ClassError(
-            f"class {entry.name!r} has thresholds for {sorted(entry.thresholds)}: give "
-            "one for 'phrase' and one for 'token'"
-        )
-    for source, value in entry.thresholds.items():
-        if value is not None and not 0 <= value <= 1:
-            raise ClassError(
-                f"class {entry.name!r}: the threshold {value} of its {source} is not "
-                "between 0 and 1"
-            )

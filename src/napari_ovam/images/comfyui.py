@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 _DEEPEST = 100
 _MOST = 3000
 _SAMPLERS = 20
+_SWITCHES = 20
 
 Link = tuple[str, int]
 
@@ -203,7 +204,7 @@ class _Graph:
         parts = sorted((n for n in inputs if known.PARTS.fullmatch(n)), key=_order)
         delimiter = next((n for n in known.DELIMITERS if n in inputs), None)
         if parts and (delimiter or len(parts) > 1):
-            return _joined(of(parts), inputs.get(delimiter or "", ""))
+            return _joined(of(parts), delimiter, inputs)
         if texts := [name for name in known.TEXTS if name in inputs]:
             return _replaced(_together(of(texts)), inputs)
         names = sorted(filter(known.CONDITIONING.fullmatch, inputs), key=_order)
@@ -261,7 +262,7 @@ class _Graph:
             return sorted(linked, key=_order)[:1]
         value = inputs[control]
         if link := self._link(value):
-            if node in self._choosing:
+            if node in self._choosing or len(self._choosing) > _SWITCHES:
                 return []
             self._choosing.add(node)
             value = self._literal(link, ("boolean", "bool"))
@@ -317,11 +318,16 @@ def _together(texts: Iterable[str | None]) -> str | None:
     return "\n".join(filter(None, said)) if said else None
 
 
-def _joined(parts: list[str | None], delimiter: Any) -> str | None:
-    """Join texts, None where one is not known or the delimiter is computed."""
-    if None in parts or not isinstance(delimiter, str):
+def _joined(
+    parts: list[str | None], delimiter: str | None, inputs: Mapping[str, Any]
+) -> str | None:
+    """Join texts, None where one is not known or what is done to them is computed."""
+    tags = ", " if inputs.get("tidy_tags") == "yes" else " "
+    between = tags if delimiter is None else inputs[delimiter]
+    appended = inputs.get("action", "append") == "append"
+    if None in parts or not isinstance(between, str) or not appended:
         return None
-    return delimiter.replace("\\n", "\n").join(p for p in parts if p)
+    return between.replace("\\n", "\n").join(p for p in parts if p)
 
 
 def _replaced(text: str | None, inputs: Mapping[str, Any]) -> str | None:

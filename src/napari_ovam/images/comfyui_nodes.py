@@ -42,8 +42,12 @@ PAIRS = (
     *(("image_a", "image_b"), ("latent_a", "latent_b"), ("model_a", "model_b")),
     *(("input_true", "input_false"), ("true", "false")),
 )
-# Their output is no text of the inputs.
-OPAQUE = re.compile(r"ZeroOut|Regex|Substring|Length|Compare|Contains|CaseConv|Tagger")
+# Their output is no text of the inputs: it is computed, drawn by chance or made up.
+OPAQUE = re.compile(
+    r"ZeroOut|Regex|Substring|Length|Compare|Contains|CaseConv|Random|Wildcard|"
+    r"Tagger|Caption|Interrogat|Florence|Llava|Ollama|LLM|GPT|Gemini|Generat|PromptGen|"
+    r"Enhanc|Translat"
+)
 # The outputs of nodes with several, in order, where the graph does not name them.
 CONTEXT = "context model clip vae positive negative latent image seed"
 OUTPUTS = {
@@ -83,7 +87,7 @@ class Value(NamedTuple):
 
 
 LATENT = r"latent(_image|s)?|samples|pixels|images?|optional_latent"
-MODEL = r"model\d?|guider|unet|MODEL"
+MODEL = r"(opt_)?model\d?|guider|unet"
 VALUES = {
     "seed": Value(("seed", "noise_seed"), "noise"),
     "sampler": Value(("sampler_name", "sampler"), "sampler"),

@@ -1,8 +1,8 @@
 """The graph of ComfyUI's editor, as the graph that it runs.
 
 The editor keeps nodes as it draws them: links apart, values in the order of the fields,
-and nodes that only it knows (reroutes, primitives, "set" and "get"). Groups that were
-made into one node are not opened.
+nodes that were made into one (subgraphs), and nodes that only it knows (reroutes,
+primitives, "set" and "get").
 """
 
 from __future__ import annotations
@@ -10,10 +10,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
 _CONTROLS = ("fixed", "increment", "decrement", "randomize")
 _MUTED, _BYPASSED = 2, 4
+_INPUT, _OUTPUT = "-10", "-20"  # the ends of a subgraph
+_DEEPEST, _MOST = 8, 50_000  # subgraphs in one another, nodes and links in all
+_LONGEST = 50  # links of bypassed nodes after one another
 # The fields of older workflows, which name only those that were made inputs.
 _SAMPLING = "steps cfg sampler_name scheduler"
 _FIELDS = {
@@ -45,71 +48,130 @@ _FIELDS = {
 
 
 def nodes_of_workflow(workflow: Mapping[str, Any]) -> dict[str, Any]:
-    """Return `{id: {"class_type": ..., "inputs": {...}}}`, without muted nodes."""
-    nodes = {
-        str(node["id"]): node
-        for node in _dicts(workflow.get("nodes"))
-        if "id" in node and node.get("mode") != _MUTED
+    """Return `{id: {"class_type": ..., "inputs": {...}}}`, without muted nodes.
+
+    Those in a subgraph are called as ComfyUI does: "12:5", node 5 in node 12.
+    """
+    flat = _Flat(workflow)
+    sets = {n: node for n, node in flat.nodes.items() if node.get("type") == "SetNode"}
+    named = {_name(node): name for name, node in sets.items()}
+    return {
+        name: _node(node, flat, named)
+        for name, node in flat.nodes.items()
+        if node.get("mode") != _BYPASSED
     }
-    links = _links(workflow.get("links"))
-    named = {
-        _name(node): name
-        for name, node in nodes.items()
-        if node.get("type") == "SetNode"
-    }
-    return {name: _node(node, links, nodes, named) for name, node in nodes.items()}
 
 
 def output_names(workflow: Mapping[str, Any]) -> dict[str, list[str]]:
     """Return the names of each node's outputs."""
     return {
-        str(node.get("id")): [
-            str(each.get("name", "")) for each in _dicts(node.get("outputs"))
-        ]
-        for node in _dicts(workflow.get("nodes"))
+        name: [str(each.get("name", "")) for each in _dicts(node.get("outputs"))]
+        for name, node in _Flat(workflow).nodes.items()
         if node.get("type") != "Reroute"
     }
 
 
+class _Flat:
+    """The nodes and links of a workflow, those of its subgraphs beside the others.
+
+    Attributes
+    ----------
+    nodes
+        By id; the links of their inputs are keys of `links`.
+    links
+        Where each begins, [node, output]; None for one that nothing feeds.
+    """
+
+    def __init__(self, workflow: Mapping[str, Any]) -> None:
+        self.nodes: dict[str, dict[str, Any]] = {}
+        self.links: dict[str, list[Any] | None] = {}
+        self._ends: dict[str, dict[Any, list[Any] | None]] = {}
+        definitions = workflow.get("definitions")
+        groups = definitions.get("subgraphs") if isinstance(definitions, dict) else ()
+        self._groups = {str(group.get("id")): group for group in _dicts(groups)}
+        self._left = _MOST
+        self._add(workflow, "", {}, _DEEPEST)
+
+    def _add(
+        self, scope: Mapping[str, Any], prefix: str, given: Mapping[Any, Any], left: int
+    ) -> dict[Any, list[Any] | None]:
+        """Add what a scope holds; return where its outputs begin, by their numbers."""
+        ends: dict[Any, list[Any] | None] = {}
+        links, nodes = list(_links(scope.get("links"))), _dicts(scope.get("nodes"))
+        self._left -= len(links) + len(nodes)
+        if self._left < 0:
+            return ends
+        for name, origin, slot, target, end in links:
+            inside = [f"{prefix}{origin}", slot]
+            self.links[prefix + name] = given.get(slot) if origin == _INPUT else inside
+            if target == _OUTPUT:
+                ends[end] = self.links[prefix + name]
+        for node in nodes:
+            if node.get("mode") == _MUTED:
+                continue
+            name = f"{prefix}{node.get('id')}"
+            inputs = [
+                {**each, "link": f"{prefix}{each.get('link')}"}
+                for each in _dicts(node.get("inputs"))
+            ]
+            group = self._groups.get(str(node.get("type")))
+            if group is None or left == 0 or node.get("mode") == _BYPASSED:
+                self.nodes[name] = {**node, "inputs": inputs}
+            else:
+                fed = {i: self._fed(node, name, i, e) for i, e in enumerate(inputs)}
+                self._ends[name] = self._add(group, f"{name}:", fed, left - 1)
+        return ends
+
+    def _fed(
+        self, node: Mapping[str, Any], name: str, slot: int, given: Mapping[str, Any]
+    ) -> list[Any] | None:
+        """Return where an input of a subgraph begins: at a link or at its own field."""
+        values = _values(node)
+        if given["link"] not in self.links and given.get("name") in values:
+            field = f"{name}:field {slot}"
+            self.nodes[field] = {
+                "type": "PrimitiveNode",
+                "widgets_values": [values[given["name"]]],
+            }
+            return [field, 0]
+        return self.links.get(given["link"])
+
+    def begin(self, link: str) -> list[Any] | None:
+        """Return where a link begins, behind subgraphs and nodes that are bypassed.
+
+        A bypassed node hands on its first input of the output's type.
+        """
+        found = self.links.get(link)
+        for _ in range(_LONGEST):
+            if found is None:
+                return None
+            if found[0] in self._ends:
+                found = self._ends[found[0]].get(found[1])
+                continue
+            node = self.nodes.get(found[0], {})
+            if node.get("mode") != _BYPASSED:
+                return found
+            outputs = _dicts(node.get("outputs"))
+            kind = outputs[found[1]].get("type") if found[1] < len(outputs) else None
+            same = (e for e in _dicts(node.get("inputs")) if e.get("type") == kind)
+            found = next((self.links.get(e["link"]) for e in same), None)
+        return None
+
+
 def _node(
-    node: Mapping[str, Any],
-    links: Mapping[str, list[Any]],
-    nodes: Mapping[str, Mapping[str, Any]],
-    named: Mapping[str, str],
+    node: Mapping[str, Any], flat: _Flat, named: Mapping[str, str]
 ) -> dict[str, Any]:
     if node.get("type") == "GetNode":
         start = named.get(_name(node))
         return {"class_type": "Reroute", "inputs": {"": [start, 0]} if start else {}}
     inputs = _values(node)
     for each in _dicts(node.get("inputs")):
-        link = links.get(str(each.get("link")))
-        if link is not None:
-            origin = _behind_bypassed(link, links, nodes)
+        if (origin := flat.begin(str(each.get("link")))) is not None:
             inputs[str(each.get("name", ""))] = origin
     if node.get("type") in ("Reroute", "SetNode"):
         linked = [value for value in inputs.values() if isinstance(value, list)]
         inputs = {"": linked[0]} if linked else {}
     return {"class_type": str(node.get("type")), "inputs": inputs}
-
-
-def _behind_bypassed(
-    link: list[Any],
-    links: Mapping[str, list[Any]],
-    nodes: Mapping[str, Mapping[str, Any]],
-) -> list[Any]:
-    """Follow a link through nodes that are bypassed: by the first input of its type."""
-    for _ in range(len(nodes)):
-        node = nodes.get(link[0])
-        if node is None or node.get("mode") != _BYPASSED:
-            break
-        outputs = _dicts(node.get("outputs"))
-        kind = outputs[link[1]].get("type") if link[1] < len(outputs) else None
-        same = (each for each in _dicts(node.get("inputs")) if each.get("type") == kind)
-        found = next((links.get(str(each.get("link"))) for each in same), None)
-        if found is None:
-            break
-        link = found
-    return link
 
 
 def _values(node: Mapping[str, Any]) -> dict[str, Any]:
@@ -141,16 +203,16 @@ def _values(node: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
-def _links(links: Any) -> dict[str, list[Any]]:
-    """Return [node, slot] by the ids of links."""
-    found: dict[str, list[Any]] = {}
+def _links(links: Any) -> Iterator[tuple[str, str, int, str, Any]]:
+    """Yield each link's id, its node and output, the node that it feeds and where."""
+    keys = ("id", "origin_id", "origin_slot", "target_id", "target_slot")
     for link in links if isinstance(links, list) else ():
         if isinstance(link, dict):
-            keys = ("id", "origin_id", "origin_slot")
             link = [link.get(key) for key in keys]
         if isinstance(link, list) and len(link) >= 3 and isinstance(link[2], int):
-            found[str(link[0])] = [str(link[1]), link[2]]
-    return found
+            name, origin, slot, target, end = [*link, None, None][:5]
+            end = end if isinstance(end, int) else None
+            yield str(name), str(origin), slot, str(target), end
 
 
 def _name(node: Mapping[str, Any]) -> str:

@@ -10,6 +10,7 @@ import math
 import re
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -164,18 +165,16 @@ def _found(raw: Mapping[str, str]) -> dict[str, Any]:
     workflow = next(iter(drawn.values()), "")
     texts = [*{**first, **rest}.items()]
     texts += [("XMP", text) for text in texts_inside(raw)]
+    read_json = partial(formats.read_json, workflow=workflow)
     for name, text in [*texts, *drawn.items()]:
-        for read in (formats.infotext, formats.json_object, formats.dream):
+        for read in (formats.read_infotext, read_json, formats.read_dream):
             found: dict[str, Any] = {}
             with suppress(*formats.MALFORMED):
-                if read is formats.json_object:
-                    found = formats.json_object(text, workflow)
-                else:
-                    found = read(text)
+                found = read(text)
             if _says_something(found):
                 return {**found, "tool": _tool(name, found, raw)}
     # One text a setting, as Easy Diffusion and scripts write it.
-    found = formats.mapping({k: v for k, v in raw.items() if v[:1] != "{"})
+    found = formats.read_mapping({k: v for k, v in raw.items() if v[:1] != "{"})
     return found if _says_something(found) else {}
 
 

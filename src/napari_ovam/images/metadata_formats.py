@@ -54,7 +54,7 @@ _TOOLS = {
 }
 
 
-def infotext(text: str) -> Found:
+def read_infotext(text: str) -> Found:
     """Take apart what AUTOMATIC1111's web UI and its heirs write.
 
     The prompt, "Negative prompt: ", and a line of "Key: value", separated by commas;
@@ -124,21 +124,21 @@ def _pairs(line: str) -> dict[str, str]:
     return pairs
 
 
-def _invokeai_2(content: Mapping[str, Any]) -> Found:
+def _read_invokeai_2(content: Mapping[str, Any]) -> Found:
     """Take apart `sd-metadata`, of InvokeAI 2."""
     image = dict(content["image"])
     prompts = image.pop("prompt", "")
     if not isinstance(prompts, str):
         prompts = " ".join(str(each["prompt"]) for each in prompts)
     return {
-        **mapping(image),
+        **read_mapping(image),
         **_bracketed(prompts),
         "model": content.get("model_weights") or content.get("model_id"),
         "tool": "InvokeAI",
     }
 
 
-def dream(text: str) -> Found:
+def read_dream(text: str) -> Found:
     """Take apart `Dream`, the command line of the first InvokeAI."""
     quoted = re.match(r'\s*"((?:[^"\\]|\\.)*)"(.*)', text[:_LONGEST], re.DOTALL)
     if quoted is None:
@@ -166,7 +166,7 @@ def _bracketed(prompt: str) -> Found:
     }
 
 
-def json_object(text: str, workflow: str = "") -> Found:
+def read_json(text: str, workflow: str = "") -> Found:
     """Take apart a JSON object, of whichever tool it is by what it holds.
 
     `workflow` is the editor's form of a graph of ComfyUI, where another text has it.
@@ -191,14 +191,14 @@ def _of_object(
         return read_graph(prompt, drawn or workflow())
     if _is_graph(content):
         # What Civitai asked its ComfyUI for stands beside the graph.
-        extra = mapping(_inner(content.get("extraMetadata")))
+        extra = read_mapping(_inner(content.get("extraMetadata")))
         known = {name: value for name, value in extra.items() if value is not None}
         return {**read_graph(content, workflow()), **known}
     if _is_graph(drawn) and "prompt" not in content:
         return read_graph(drawn)
     if isinstance(content.get("image"), dict):
-        return _invokeai_2(content)
-    return mapping(content)
+        return _read_invokeai_2(content)
+    return read_mapping(content)
 
 
 def _is_graph(content: Mapping[str, Any]) -> bool:
@@ -214,7 +214,7 @@ def _inner(value: Any) -> dict[str, Any]:
     return value if isinstance(value, dict) else _object(value)
 
 
-def mapping(content: Mapping[str, Any]) -> Found:
+def read_mapping(content: Mapping[str, Any]) -> Found:
     """Take settings out of a mapping whose names are any tool's."""
     by_name = {
         re.sub(r"[ _-]", "", str(key)[:100].lower()): value

@@ -77,7 +77,7 @@ def write_png(
                 f"settings of {path.name} are not JSON: {error}"
             ) from error
         # A lone surrogate has no UTF-8: JSON escapes it, here it becomes a "?".
-        shown = parameters(settings).encode(errors="replace").decode()
+        shown = format_infotext(settings).encode(errors="replace").decode()
         text.add_text("parameters", shown)
         text.add_itxt(_KEY, content)
     with replacing(path) as temporary:
@@ -121,7 +121,7 @@ def read_png_settings(path: Path) -> dict[str, Any] | None:
     return settings
 
 
-def parameters(settings: Mapping[str, Any]) -> str:
+def format_infotext(settings: Mapping[str, Any]) -> str:
     """Return settings in the form of AUTOMATIC1111's web UI."""
     lines = [str(settings.get("prompt", ""))]
     if settings.get("negative_prompt"):

@@ -6,7 +6,7 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any
 
-from napari_ovam.project import ConflictError, ProjectError
+from napari_ovam.project import ProjectError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from napari_ovam.attention.tokens import Token
     from napari_ovam.project import Project, Status
 
 _RETRY = 5.0  # seconds until the next try after a full disk and the like
@@ -33,7 +32,8 @@ class Autosave:
     delay
         Seconds that a change waits for further ones; it is on the disk within 3.
     failed
-        Called, in that thread, with the error when something cannot be written.
+        Called, in that thread, with the error when something cannot be written, and
+        with None when all that could not be is.
     """
 
     def __init__(
@@ -41,7 +41,7 @@ class Autosave:
         project: Project,
         *,
         delay: float = 1.0,
-        failed: Callable[[Exception], None] | None = None,
+        failed: Callable[[Exception | None], None] | None = None,
     ) -> None:
         self.project = project
         self._delay = delay
@@ -51,8 +51,11 @@ class Autosave:
         self._since = 0.0  # when the first of what waits came
         self._fresh = False  # whether something came since the last try
         self._closing = False
+        self._ending = False  # the last chance for what waits
         self._hurry = False
         self._writing = False
+        self._batch: set[tuple[str, object]] = set()  # what is written now
+        self._failing = False
         self._thread = threading.Thread(
             target=self._run, name="napari-ovam autosave", daemon=True
         )
@@ -69,16 +72,16 @@ class Autosave:
         image: NDArray[np.uint8],
         settings: Mapping[str, Any] | None = None,
         name: str = "image",
-        **details: Any,
+        *,
+        provenance: Mapping[str, Any] | None = None,
     ) -> str:
         """Add an image under a name like `name`; return that name.
 
-        `image` must not change any more.
+        The project knows the sample at once. `image` must not change any more.
         """
-        name = self.project.reserve(name)
+        name = self.project.announce(name, provenance).name
         self.submit(
-            ("sample", name),
-            lambda: self.project.add_sample(image, settings, name, **details),
+            ("sample", name), lambda: self.project.add_sample(image, settings, name)
         )
         return name
 
@@ -86,7 +89,7 @@ class Autosave:
         self,
         name: str,
         labels: NDArray[Any],
-        status: Status = "edited",
+        status: Status | None = "edited",
         *,
         painted: NDArray[np.bool_] | None = None,
         absent: Iterable[int] | None = None,
@@ -95,7 +98,7 @@ class Autosave:
         """Write labels, as `Project.save_labels`; the arrays may change later.
 
         Where another program wrote them meanwhile, they wait until they are given again
-        with `keep_others`, or dropped.
+        with `keep_others`, or dropped; at the end both are kept.
         """
         labels, ids = labels.copy(), None if absent is None else tuple(absent)
         if painted is not None:
@@ -108,22 +111,18 @@ class Autosave:
                 status,
                 painted=painted,
                 absent=ids,
-                keep_others=keep_others,
+                keep_others=keep_others or self._ending,
             ),
         )
-
-    def save_token(self, number: int, token: Token) -> None:
-        """Write the token of a class."""
-        self.submit(("token", number), lambda: self.project.save_token(number, token))
-
-    def drop_labels(self, name: str) -> None:
-        """Give up labels that wait: a person took those of another program."""
-        with self._changed:
-            self._waiting.pop(("labels", name), None)
 
     def save_index(self) -> None:
         """Write the class table and the samples' status."""
         self.submit(("index", None), self.project.save)
+
+    def waits(self, name: str) -> bool:
+        """Whether something of a sample is not on the disk yet."""
+        with self._changed:
+            return any(key[1] == name for key in (*self._waiting, *self._batch))
 
     def flush(self, timeout: float | None = None) -> bool:
         """Write everything now; return whether it is on the disk.
@@ -146,6 +145,7 @@ class Autosave:
 
     def close(self, timeout: float | None = None) -> bool:
         """Write everything and end; return whether it is on the disk."""
+        self._ending = True
         done = self.flush(timeout)
         with self._changed:
             self._closing = True
@@ -161,8 +161,7 @@ class Autosave:
         key
             What is written: an earlier call for it that still waits is dropped.
         write
-            Called in the thread, and again later where it raises OSError or
-            ConflictError.
+            Called in the thread, and again later where it raises.
         """
         with self._changed:
             if self._closing:
@@ -187,10 +186,10 @@ class Autosave:
                 )
                 batch, self._waiting = self._waiting, {}
                 self._fresh = False
-                self._writing = True
+                self._writing, self._batch = True, set(batch)
             lost = self._write(batch)
             with self._changed:
-                self._writing = False
+                self._writing, self._batch = False, set()
                 # What came in meanwhile is newer than what could not be written.
                 self._waiting = lost | self._waiting
                 if lost or not self._waiting:
@@ -204,10 +203,10 @@ class Autosave:
     def _write(
         self, batch: dict[tuple[str, object], Callable[[], object]]
     ) -> dict[tuple[str, object], Callable[[], object]]:
-        """Write a batch; return what may go well at another try.
+        """Write a batch; return what could not be written, to be tried again.
 
-        After one thing could not be written, others may fail only because it is not
-        there, such as the labels of an image: those are kept as well.
+        After one thing could not, others may fail only because it is not there, such
+        as the labels of an image: the first is what is reported.
         """
         lost: dict[tuple[str, object], Callable[[], object]] = {}
         for key, write in batch.items():
@@ -216,10 +215,12 @@ class Autosave:
             except Exception as error:  # noqa: BLE001 (reported)
                 if not lost:
                     self._report(error)
-                if lost or isinstance(error, OSError | ConflictError):
-                    lost[key] = write
+                lost[key] = write
+        if self._failing and not lost:
+            self._report(None)
+        self._failing = bool(lost)
         return lost
 
-    def _report(self, error: Exception) -> None:
+    def _report(self, error: Exception | None) -> None:
         if self._failed is not None:
             self._failed(error)

@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from PIL import ImageColor
 
+from napari_ovam.base.ids import IGNORE
 from napari_ovam.base.loose_json import DamagedError, load_table
 from napari_ovam.base.names import check_name
-from napari_ovam.datasets.classes import (
+from napari_ovam.datasets.classes import ClassTable
+from napari_ovam.datasets.project_class import (
     KEYS,
     PALETTE,
-    ClassError,
-    ClassTable,
     ProjectClass,
     default_thresholds,
     one_form,
@@ -77,11 +77,11 @@ def read_index(folder: Path, *, mend: bool = True) -> Index:
                 "one there. Images and labels are still in their folders"
             ) from error
         why = "missing" if isinstance(error, FileNotFoundError) else f"damaged: {error}"
-        kept = _keep_copy(index, "damaged") if mend else ""
-        kept = f"; it is kept as {kept}" if kept else ""
-        note = f"{INDEX} was {why}; its last good copy was taken{kept}."
-        return replace(copy, notes=(note,))
-    if found.notes and mend and (kept := _keep_copy(index, "by-hand")):
+        note = f"{INDEX} was {why}; its last good copy was taken"
+        if mend and (kept := keep_copy(index, "damaged")):
+            note += f"; it is kept as {kept}"
+        return replace(copy, notes=(f"{note}.",))
+    if found.notes and mend and (kept := keep_copy(index, "by-hand")):
         found = replace(found, notes=(*found.notes, f"The file is kept as {kept}."))
     return found
 
@@ -162,14 +162,14 @@ class _Reader:
                 continue
             where += f" ({values['name']!r})" if values.get("name") else ""
             number = self.number(values.get("id"))
-            if number is None or number in entries or not self._is_id(number):
+            if number is None or number in entries or not _is_id(number):
                 waiting.append((values, where))
                 continue
             entries[number] = self._class(number, values, where, entries)
         for values, where in waiting:  # when all that have an id have it
             taken = [*entries, *retired, *(e.id for e in known), last, 0]
             same = known.by_name(str(values.get("name", "")).strip())
-            number = max(taken) + 1 + (max(taken) + 1 == 255)
+            number = max(taken) + 1 + (max(taken) + 1 == IGNORE)
             if same is not None and same.id not in entries:
                 number = same.id
             self.note(where, f"its id {values.get('id')!r} is {number} now")
@@ -183,14 +183,6 @@ class _Reader:
                 )
                 last = max(last, entry.id)
         return ClassTable.of(entries.values(), last, retired)
-
-    @staticmethod
-    def _is_id(number: int) -> bool:
-        try:
-            ClassTable().add("a", number)
-        except ClassError:
-            return False
-        return True
 
     def _retired(self, content: Mapping[str, Any]) -> dict[int, int | None]:
         found: dict[int, int | None] = {}
@@ -284,8 +276,8 @@ class _Reader:
             where += f" ({name!r})"
             if name in found:
                 self.note(where, "it stands twice: the first counts")
-                continue
-            found[name] = self._sample(name, values, where, classes)
+            else:
+                found[name] = self._sample(name, values, where, classes)
         return found
 
     def _sample(
@@ -348,6 +340,10 @@ class _Reader:
         return word in _TRUE
 
 
+def _is_id(number: int) -> bool:
+    return 0 < number < 1 << 16 and number != IGNORE
+
+
 def _color(value: Any) -> tuple[int, int, int]:
     if isinstance(value, str):
         red, green, blue = ImageColor.getrgb(value)[:3]
@@ -392,7 +388,7 @@ def _token(value: Any) -> str | None:
     return str(value)
 
 
-def _keep_copy(path: Path, ending: str) -> str:
+def keep_copy(path: Path, ending: str) -> str:
     """Copy an index beside it, as it will be written anew; return the copy's name."""
     names = (f"{path.name}.{ending}{f'-{i}' * (i > 1)}" for i in count(1))
     with suppress(OSError):

@@ -5,14 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-import torch
-
-from napari_ovam.attention.token_files import TokenFileError
 from napari_ovam.project.token_library import TokenLibrary
 
 if TYPE_CHECKING:
     from napari_ovam.attention.tokens import Token
-    from napari_ovam.datasets.classes import Source
+    from napari_ovam.datasets.project_class import Source
     from napari_ovam.project import Project
 
 
@@ -68,6 +65,8 @@ def give_token(
 
 def _keep(project: Project, number: int, new: Token, library: TokenLibrary) -> None:
     """Put the token of a class into the library, unless it is there or stays."""
+    from napari_ovam.attention.token_files import TokenFileError  # which imports torch
+
     try:
         old = project.load_token(number)
     except (TokenFileError, FileNotFoundError):
@@ -83,4 +82,9 @@ def _keep(project: Project, number: int, new: Token, library: TokenLibrary) -> N
 
 
 def _same(one: Token, other: Token) -> bool:
-    return one.model == other.model and torch.equal(one.embedding, other.embedding)
+    rows = one.embedding.shape == other.embedding.shape
+    return (
+        rows
+        and one.model == other.model
+        and bool((one.embedding == other.embedding).all())
+    )

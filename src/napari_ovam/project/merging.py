@@ -11,7 +11,8 @@ from collections.abc import Mapping
 from dataclasses import fields, replace
 from typing import Any
 
-from napari_ovam.datasets.classes import ClassError, ClassTable, ProjectClass
+from napari_ovam.datasets.classes import ClassTable
+from napari_ovam.datasets.project_class import ClassError, ProjectClass
 from napari_ovam.project.index import ConflictError, Index, Sample, Status
 
 _MISSING = object()

@@ -25,9 +25,14 @@ _DONE = "done"
 
 
 class Scratch:
-    """A new scratch project of this process.
+    """A scratch project of this process.
 
     Nothing is written before `start`, which may take a moment.
+
+    Parameters
+    ----------
+    project, held
+        One that is on the disk and locked already; by default a new one.
 
     Attributes
     ----------
@@ -35,10 +40,14 @@ class Scratch:
         The project.
     """
 
-    def __init__(self) -> None:
-        stamp = datetime.now().astimezone().strftime("%Y-%m-%d-%H%M%S")
-        self.project = Project(scratch_folder() / f"{stamp}-{uuid.uuid4().hex[:6]}")
-        self._held: FolderLock | None = None
+    def __init__(
+        self, project: Project | None = None, held: FolderLock | None = None
+    ) -> None:
+        if project is None:
+            stamp = datetime.now().astimezone().strftime("%Y-%m-%d-%H%M%S")
+            project = Project(scratch_folder() / f"{stamp}-{uuid.uuid4().hex[:6]}")
+        self.project = project
+        self._held = held
 
     def start(self) -> None:
         """Make the folder and hold it.
@@ -94,7 +103,7 @@ def remove(path: Path) -> None:
     OSError
         If it cannot be deleted.
     """
-    if path.resolve().parent != scratch_folder().resolve():
+    if not is_scratch(path):
         raise ProjectError(f"{path} is not in {scratch_folder()}: delete it yourself")
     if path.is_dir() and _in_use(path):
         raise ProjectError(f"{path} is in use: close the window that works in it")
@@ -118,6 +127,11 @@ def clean(days: float = 30) -> list[Path]:
     return gone
 
 
+def is_scratch(path: Path) -> bool:
+    """Whether a folder is that of a scratch project."""
+    return path.resolve().parent == scratch_folder().resolve()
+
+
 def adopt(path: Path, folder: str | PathLike[str]) -> Project:
     """Copy a scratch project into a folder that a person chose, and open it there.
 
@@ -136,7 +150,13 @@ def adopt(path: Path, folder: str | PathLike[str]) -> Project:
     OSError
         If it cannot be written; nothing is left behind then.
     """
-    folder = Path(folder)
+    copy_project(path, Path(folder))
+    mark_done(path)
+    return Project.open(folder)
+
+
+def copy_project(path: Path, folder: Path) -> None:
+    """Copy a project into a new or empty folder; see `adopt` for what it raises."""
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ProjectError(f"{folder} is not empty: choose another folder")
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -152,8 +172,6 @@ def adopt(path: Path, folder: str | PathLike[str]) -> Project:
         copy.rename(folder)
     finally:
         shutil.rmtree(copy, ignore_errors=True)
-    mark_done(path)
-    return Project.open(folder)
 
 
 def _in_use(path: Path) -> bool:

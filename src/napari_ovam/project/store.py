@@ -15,7 +15,7 @@ from napari_ovam.base.folder_lock import write_lock
 from napari_ovam.base.known_files import KnownFiles
 from napari_ovam.base.names import check_name, safe_name
 from napari_ovam.datasets.classes import ClassTable
-from napari_ovam.project.by_hand import read_index
+from napari_ovam.project.by_hand import keep_copy, read_index
 from napari_ovam.project.files import (
     ProjectFiles,
     find_left_out,
@@ -25,7 +25,9 @@ from napari_ovam.project.files import (
 from napari_ovam.project.index import (
     BACKUP,
     INDEX,
+    ConflictError,
     Index,
+    NewerProjectError,
     ProjectError,
     Sample,
     Status,
@@ -214,6 +216,11 @@ class ProjectStore:
             self._mark = write_index(self.path, index)
             self._base = index
 
+    def move(self, folder: Path) -> None:
+        """Go on in another folder, into which everything was copied; in `writing`."""
+        self._seen.move(self.path, folder)
+        self.path, self.files = folder, ProjectFiles(folder)
+
     def make_folders(self) -> None:
         """Make the folder and those in it, where they are missing."""
         self.files.make_folders()
@@ -246,7 +253,18 @@ class ProjectStore:
         mark = mark_of(self.path)
         if mark == self._mark:
             return False
-        theirs = read_index(self.path)
+        try:
+            theirs = read_index(self.path)
+        except NewerProjectError as error:
+            raise ConflictError(f"{error}. Nothing was written") from error
+        except ProjectError as error:
+            if self._base is None:
+                raise
+            # What this program knows is whole, and takes the place of both copies
+            kept = keep_copy(self.path / INDEX, "damaged")
+            self.notes.append(f"{error}. It is written anew{kept and f'; see {kept}'}.")
+            self._mark = mark
+            return True
         with self._memory, self.classes.changing:
             self._hold(merge_indices(self._base or Index(), self._index(), theirs))
         self._base, self._mark = replace(theirs, classes=_copy(theirs.classes)), mark

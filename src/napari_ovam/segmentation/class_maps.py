@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from napari_ovam.segmentation import THRESHOLD
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -25,8 +27,6 @@ if TYPE_CHECKING:
 LAYERS = ("fine", "all")
 """What a map is made of: see `Trace.fine`."""
 
-THRESHOLD = 0.5
-"""The probability from which a pixel is a class's, unless told."""
 
 # A threshold of 0 takes every pixel, and nothing can be divided by it.
 _LEAST_THRESHOLD = 1e-6

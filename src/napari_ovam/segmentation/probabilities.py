@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from napari_ovam.segmentation.class_maps import THRESHOLD
+from napari_ovam.segmentation import THRESHOLD
 from napari_ovam.segmentation.colors import ColorHistograms
 from napari_ovam.segmentation.refine import GuidedFilter, pixel_adaptive
 from napari_ovam.segmentation.thresholds import threshold_by_share
@@ -101,9 +101,11 @@ def class_probabilities(
         evidence = pixel_adaptive(_stretched(small), picture)
         edges = GuidedFilter(picture)
         colors = ColorHistograms(picture.permute(1, 2, 0).numpy())
-        found = _alone(evidence, edges, colors)
+        levels, contrasts = _levels(evidence)
+        priors = _GAIN * (evidence - levels) / contrasts
+        found = _alone(priors.clamp(-_SUREST, _SUREST), edges, colors)
         if len(told) > 1:
-            found = _shared(evidence, found, edges)
+            found = _shared(evidence / contrasts, found, edges)
         result[told] = edges.enlarge(found, image)
     if len(told) == 1:
         # The surest pixel of a map that is not flat is always the class's.
@@ -113,9 +115,23 @@ def class_probabilities(
     return result
 
 
-def _alone(evidence: Tensor, edges: GuidedFilter, colors: ColorHistograms) -> Tensor:
-    """Return the probabilities of classes, each as if there were no others."""
-    priors = torch.stack([_prior(each.numpy()) for each in evidence])
+def _levels(evidence: Tensor) -> tuple[Tensor, Tensor]:
+    """Return each map's threshold and how far it parts both sides, (P, 1, 1) each."""
+    found = []
+    for values in evidence.numpy():
+        level = threshold_by_share(values)
+        above = values >= level
+        apart = float(values[above].mean() - np.median(values[~above]))
+        found.append((level, max(apart, 1e-6)))
+    levels, contrasts = torch.tensor(found).T[..., None, None]
+    return levels, contrasts
+
+
+def _alone(priors: Tensor, edges: GuidedFilter, colors: ColorHistograms) -> Tensor:
+    """Return the probabilities of classes, each as if there were no others.
+
+    `priors` are logits: 0 at a map's threshold.
+    """
     found = priors.sigmoid()
     for _ in range(_ROUNDS):
         likely = np.stack(
@@ -126,26 +142,14 @@ def _alone(evidence: Tensor, edges: GuidedFilter, colors: ColorHistograms) -> Te
     return found
 
 
-def _prior(values: NDArray[np.float32]) -> Tensor:
-    """Return the logits of a map: 0 at its threshold."""
-    level, apart = threshold_by_share(values), _contrast(values)
-    logits = (values - level) * (_GAIN / apart)
-    return torch.from_numpy(logits.clip(-_SUREST, _SUREST).astype(np.float32))
-
-
-def _contrast(values: NDArray[np.float32]) -> float:
-    """Return how far a map's object stands out of the rest."""
-    above = values >= threshold_by_share(values)
-    return max(float(values[above].mean() - np.median(values[~above])), 1e-6)
-
-
-def _shared(evidence: Tensor, alone: Tensor, edges: GuidedFilter) -> Tensor:
+def _shared(maps: Tensor, alone: Tensor, edges: GuidedFilter) -> Tensor:
     """Return the probabilities of classes that compete for the same pixels.
 
     What any class claims is an object. As far as several claim the same, contrast says
     whose it is: class j has a pixel where its map exceeds b_j the most, with b_j the
     mean over all classes k of what map j has on the objects of class k. It begins with
-    the map's mean on all objects; then the objects and b_j are found in turn.
+    the map's mean on all objects; then the objects and b_j are found in turn. The maps
+    have a contrast of 1 each.
     """
     top = alone.amax(0)
     claimed = alone >= THRESHOLD
@@ -158,8 +162,6 @@ def _shared(evidence: Tensor, alone: Tensor, edges: GuidedFilter) -> Tensor:
         weight = top * inside
         smallest = float(claimed.float().mean((1, 2)).min())
         often = int(np.clip(_SPREAD * smallest * _CELLS**2, 1, _MOST_SPREAD))
-        contrasts = torch.tensor([_contrast(each.numpy()) for each in evidence])
-        maps = evidence / contrasts[:, None, None]
         maps = torch.lerp(maps, _spread(maps, weight, often), _AROUND)
         claims = alone.clamp_min(0.02).log() * _OWN
         mean = maps[:, inside].mean(1)[:, None, None]

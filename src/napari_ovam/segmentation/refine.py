@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from scipy.ndimage import uniform_filter
 from torch import Tensor
 from torch.nn import functional
 
@@ -103,12 +104,12 @@ class GuidedFilter:
     """
 
     def __init__(
-        self, picture: Tensor, radius: int = 4, smoothness: float = 1e-3
+        self, picture: Tensor, radius: int = 4, smoothness: float = 3e-4
     ) -> None:
         self._picture, self._radius = picture, radius
         self._mean = self._box(picture)
-        products = self._box((picture[:, None] * picture[None]).flatten(0, 1))
-        spread = products.unflatten(0, (3, 3)) - self._mean[:, None] * self._mean
+        products = self._box(picture[:, None] * picture)
+        spread = products - self._mean[:, None] * self._mean
         (a, b, c), (_, d, e), (_, _, f) = (
             spread + smoothness * torch.eye(3)[..., None, None]
         )
@@ -151,18 +152,15 @@ class GuidedFilter:
     def _linear(self, values: Tensor) -> tuple[Tensor, Tensor]:
         """Return slopes (P, 3, h, w) and offsets (P, h, w), averaged over windows."""
         mean = self._box(values)
-        shared = (
-            torch.stack([self._box(self._picture * each) for each in values])
-            - mean[:, None] * self._mean
-        )
+        shared = self._box(self._picture * values[:, None])
+        shared -= mean[:, None] * self._mean
         slopes = torch.stack([(self._inverse * each).sum(1) for each in shared])
         offsets = mean - (slopes * self._mean).sum(1)
-        smooth = self._box(slopes.flatten(0, 1)).unflatten(0, slopes.shape[:2])
-        return smooth, self._box(offsets)
+        return self._box(slopes), self._box(offsets)
 
     def _box(self, values: Tensor) -> Tensor:
-        padded = functional.pad(values[None], (self._radius,) * 4, mode="replicate")
-        return functional.avg_pool2d(padded, 2 * self._radius + 1, 1)[0]
+        window = (1,) * (values.ndim - 2) + (2 * self._radius + 1,) * 2
+        return torch.from_numpy(uniform_filter(values.numpy(), window, mode="nearest"))
 
 
 def _rows(values: Tensor, places: Tensor) -> Tensor:

@@ -27,10 +27,10 @@ def threshold_by_share(map: NDArray[Any]) -> float:
     map
         (H, W). In a flat map nothing is to be found: infinity.
     """
-    values = np.sort(np.asarray(map, np.float64), axis=None)
+    values = np.sort(map, axis=None)
     if values[0] == values[-1]:
         return float("inf")
-    sums, total = np.cumsum(values), len(values)
+    sums, total = np.cumsum(values, dtype=np.float64), len(values)
     level = float(threshold_otsu(values))
     for _ in range(_ROUNDS):
         below = int(np.searchsorted(values, level))

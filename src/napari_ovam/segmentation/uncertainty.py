@@ -12,8 +12,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-DOUBTFUL = 0.8
-"""Below this uncertainty no pixel counts as doubtful."""
+DOUBTFUL = 0.5
+"""Below this uncertainty (three to one) no pixel counts as doubtful."""
 
 SHARE = 0.02
 """How many of an image's pixels are doubtful, at most: half of the wrong ones are in

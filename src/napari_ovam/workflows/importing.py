@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import posixpath
 import unicodedata
 from collections import Counter, defaultdict
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ from napari_ovam.base.ids import IGNORE
 from napari_ovam.base.names import safe_name
 from napari_ovam.base.progress import Progress, no_progress
 from napari_ovam.datasets.class_lists import add_classes
-from napari_ovam.datasets.importers import UNSURE, ImportSourceError
+from napari_ovam.datasets.importers import ImportSourceError
 from napari_ovam.segmentation.instances import Instances
 from napari_ovam.segmentation.instances.files import instances_path, save_instances
 
@@ -101,10 +101,8 @@ def import_masks(
     with project.writing():
         listed = add_classes(project.classes, source.classes)
         project.save()
-    table = np.zeros(len(source.classes) + 2, np.uint16)
-    for place, entry in enumerate(source.classes, start=1):
-        table[place] = listed.ids[entry.name]
-    table[UNSURE] = IGNORE  # the last one
+    # by place; the last one is that of `UNSURE`, -1
+    table = np.array([0, *(listed.ids[c.name] for c in source.classes), IGNORE], "u2")
     labelled: list[str] = []
     added: list[str] = []
     kept: dict[str, str] = {}
@@ -122,25 +120,20 @@ def import_masks(
         if name is not None and not overwrite and (why := _why_kept(project, name)):
             kept[name] = f"it is there already; its labels are kept ({why})"
             continue
+        wanted = names[picture.path]
         try:
-            masks = picture.read_masks()
-            new = name is None
-            about = _about(source, picture)
-            if name is None:
-                wanted = names[picture.path]
-                name = _add(project, picture, masks, wanted, about)
-                if name != wanted:
-                    notes.append(
-                        f"{picture.path} is {name!r} here: {wanted!r} is another image"
-                    )
-            problems = _label(project, name, masks, table, about)
+            masks, about = picture.read_masks(), _about(source, picture)
+            sample = name or _add(project, picture, masks, wanted, about)
+            skipped[picture.path] += _label(project, sample, masks, table, about)
         except ValueError as error:  # its own; a full disk ends the run
             failed[picture.path] = str(error)
             continue
-        labelled.append(name)
-        if new:
-            added.append(name)
-        skipped[picture.path] += problems
+        labelled.append(sample)
+        if name is None:
+            added.append(sample)
+            if sample != wanted:
+                what = f"{picture.path} is {sample!r} here"
+                notes.append(f"{what}: {wanted!r} is another image")
     progress(len(pictures), len(pictures))
     return ImportReport(
         tuple(labelled),
@@ -160,15 +153,12 @@ def sample_names(paths: Iterable[str]) -> dict[str, str]:
     else of that and a hash. No two are the same without case and Unicode form.
     """
     paths = list(dict.fromkeys(paths))
-    parents = [str(PurePosixPath(path).parent) for path in paths]
-    common = os.path.commonpath(parents) if paths else ""
+    common = posixpath.commonpath(map(posixpath.dirname, paths)) if paths else ""
     wanted: dict[str, list[str]] = {}
     for path in paths:
         digest = sha256(path.encode(errors="surrogateescape")).hexdigest()[:12]
         place = PurePosixPath(unicodedata.normalize("NFC", path))
-        within = PurePosixPath(
-            unicodedata.normalize("NFC", os.path.relpath(path, common or "."))
-        )
+        within = place.relative_to(unicodedata.normalize("NFC", common))
         stem = safe_name(place.stem)
         cut = stem.encode()[:60].decode(errors="ignore")
         whole = (safe_name(str(within.with_suffix(""))), safe_name(str(within)))

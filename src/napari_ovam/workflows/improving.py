@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from napari_ovam.attention.tokens import Token
-    from napari_ovam.datasets.classes import ProjectClass, Source
+    from napari_ovam.datasets.project_class import ProjectClass, Source
     from napari_ovam.project import Project
     from napari_ovam.project.token_library import TokenLibrary
 

@@ -24,7 +24,7 @@ from napari_ovam.workflows.sample_trace import sample_trace
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
-    from napari_ovam.datasets.classes import ProjectClass
+    from napari_ovam.datasets.project_class import ProjectClass
     from napari_ovam.project import Project
     from napari_ovam.project.index import Status
 
@@ -153,7 +153,11 @@ def propose(
     not_named: dict[str, tuple[str, ...]] = {}
     wanted: list[str] = []
     for sample in chosen:
-        reason = _why_kept(project, sample.name, settings)
+        try:
+            reason = _why_kept(project, sample.name, settings)
+        except (ValueError, OSError) as error:  # its labels cannot be read
+            failed[sample.name] = str(error)
+            continue
         if reason:
             kept[sample.name] = reason
         else:

@@ -88,9 +88,10 @@ def sample_trace(
         return trace_image(pipe, image, trace=trace, progress=progress, **how).trace
 
     key = _key(image, pipe, settings, how, trace)
-    found = cache.get_or_make(key, make)
-    if keep and not project.trace_path(name).is_file():
-        project.save_trace(name, found)
+    if not keep or project.trace_path(name).is_file():
+        return cache.get_or_make(key, make)
+    found = cache.get(key) or make()
+    project.save_trace(name, found)
     return found
 
 

@@ -7,58 +7,58 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from qtpy.QtCore import QPoint, Qt, QTimer
+from qtpy.QtCore import QPoint, Qt
 from qtpy.QtGui import QColor
 from qtpy.QtWidgets import (
     QAbstractItemView,
     QCheckBox,
     QColorDialog,
-    QComboBox,
     QFileDialog,
     QFrame,
     QHBoxLayout,
     QHeaderView,
-    QLabel,
     QLineEdit,
     QMenu,
-    QSizePolicy,
     QTableView,
-    QToolButton,
     QVBoxLayout,
 )
 
-from napari_ovam._qt.tokens.token_drop import accept_tokens
-from napari_ovam._qt.widgets.section import Section, button, listen
-from napari_ovam.datasets.classes import KEYS
+from napari_ovam._qt.widgets.section import (
+    Section,
+    button,
+    chooser,
+    debounced,
+    listen,
+    menu_button,
+    short,
+)
+from napari_ovam._qt.widgets.text import Message
+from napari_ovam._qt.widgets.token_drop import accept_tokens
+from napari_ovam.datasets.project_class import KEYS
 
-from .class_table import ID, KEY, NAME, PHRASE, THRESHOLD, TOKEN, ClassModel
+from .class_table import ID, NAME, PHRASE, ClassModel
 
 if TYPE_CHECKING:
     from qtpy.QtCore import QModelIndex
 
-    from napari_ovam._qt.session.state import ClassEntry
+    from napari_ovam._qt.session.class_changes import Removal
+    from napari_ovam._qt.session.session import Session
+    from napari_ovam.datasets.project_class import ProjectClass
 
-    from .class_changes import Removal
-
-_WIDTHS = {ID: 38, THRESHOLD: 40, TOKEN: 44, KEY: 30}
 _PRESETS = {"voc": "Pascal VOC, 20 classes", "coco": "COCO, 80 classes"}
 _IN_LEGEND = 12
-_PAUSE = 150  # ms between two looks at which classes the image holds
 
 
 class ClassSection(Section):
     """The class table of the session, with a filter and a legend."""
 
     title: ClassVar[str] = "Classes"
+    session: Session
 
     def build(self) -> None:
         """Make the widgets."""
         self._changes = self.session.class_changes
-        self.legend = QLabel()
-        self.legend.setObjectName("legend")
-        self.legend.setWordWrap(True)
-        self.legend.setTextFormat(Qt.TextFormat.RichText)
-        self.legend.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
+        self.legend = Message(self.session.viewer, "legend", lines=2)
         self.box.addWidget(self.legend)
         self._filter_row()
         self.model = ClassModel(self.session)
@@ -68,12 +68,9 @@ class ClassSection(Section):
         self._button_row()
         self.question = _Question(self)
         self.box.addWidget(self.question)
-        self._looking = QTimer(self)  # a stroke ends with several changes at once
-        self._looking.setSingleShot(True)
-        self._looking.setInterval(_PAUSE)
-        self._looking.timeout.connect(self._look)
+        soon = debounced(self, self._look)  # a stroke ends with several changes at once
         for signal in (self.session.labels_changed, self.session.current_changed):
-            listen(self, signal, self._soon)
+            listen(self, signal, soon)
         listen(self, self.session.classes_changed, self._show_legend)
         listen(self, self.session.classes_changed, self._show_selected)
         listen(self, self.session.job_changed, self._show_selected)
@@ -110,7 +107,6 @@ class ClassSection(Section):
         view.setWordWrap(False)
         view.setShowGrid(False)
         view.setTabKeyNavigation(False)
-        view.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
         view.setFixedHeight(190)
         view.setContextMenuPolicy(Qt.ContextMenuPolicy.CustomContextMenu)
         view.customContextMenuRequested.connect(self._menu_at)
@@ -119,12 +115,10 @@ class ClassSection(Section):
             rows.hide()
             rows.setSectionResizeMode(QHeaderView.ResizeMode.Fixed)
             rows.setDefaultSectionSize(22)
-            columns.setMinimumSectionSize(24)
-            columns.setSectionResizeMode(QHeaderView.ResizeMode.Fixed)
+            columns.setMinimumSectionSize(30)
+            columns.setSectionResizeMode(QHeaderView.ResizeMode.ResizeToContents)
             for column in (NAME, PHRASE):
                 columns.setSectionResizeMode(column, QHeaderView.ResizeMode.Stretch)
-            for column, width in _WIDTHS.items():
-                columns.resizeSection(column, width)
         view.doubleClicked.connect(self._double_clicked)
         view.clicked.connect(self._clicked)
         selection = view.selectionModel()
@@ -132,7 +126,8 @@ class ClassSection(Section):
             selection.selectionChanged.connect(lambda *_: self._show_selected())
         self.model.modelAboutToBeReset.connect(self._remember)
         self.model.modelReset.connect(self._restore)
-        accept_tokens(view, self.session, self.model.entry)
+        sources = self.session.sources
+        accept_tokens(view, lambda n, file: sources.give({n: file}), self.model.entry)
         return view
 
     def _add_row(self) -> None:
@@ -140,20 +135,19 @@ class ClassSection(Section):
         self.name.setObjectName("new_class")
         self.name.setPlaceholderText("new class")
         self.name.returnPressed.connect(self._add)
-        self.lists = QToolButton()
-        self.lists.setObjectName("class_lists_button")
-        self.lists.setText("Lists")
-        self.lists.setStyleSheet("padding-right: 12px;")
-        self.lists.setToolTip("Add the classes of a file or of a well-known data set")
-        self.lists.setPopupMode(QToolButton.ToolButtonPopupMode.InstantPopup)
-        menu = QMenu(self.lists)
-        menu.setObjectName("class_lists_menu")
+        self.lists = menu_button(
+            "Lists",
+            "class_lists_button",
+            self._fill_lists,
+            "Add the classes of a file or of a well-known data set",
+        )
+        add = button("Add", "add_class_button", self._add, "Add a class of this name")
+        self.row(self.name, add, self.lists)
+
+    def _fill_lists(self, menu: QMenu) -> None:
         self._entry(menu, "From a file…", self._import)
         for name, text in _PRESETS.items():
             self._entry(menu, text, partial(self._changes.import_preset, name))
-        self.lists.setMenu(menu)
-        add = button("Add", "add_class_button", self._add, "Add a class of this name")
-        self.row(self.name, add, self.lists)
 
     def _button_row(self) -> None:
         self.thing = QCheckBox("objects")
@@ -181,7 +175,7 @@ class ClassSection(Section):
 
     # -- selection -------------------------------------------------------------------
 
-    def selected(self) -> list[ClassEntry]:
+    def selected(self) -> list[ProjectClass]:
         """Return the selected classes, in their order."""
         selection = self.view.selectionModel()
         rows = [] if selection is None else selection.selectedRows()
@@ -245,12 +239,12 @@ class ClassSection(Section):
     def _double_clicked(self, index: QModelIndex) -> None:
         entry = self.model.entry(index.row())
         if entry is not None and index.column() == ID:
-            self._recolour(entry)
+            self._recolor(entry)
 
-    def _recolour(self, entry: ClassEntry) -> None:
-        colour = QColorDialog.getColor(QColor(*entry.color), self)
-        if colour.isValid():
-            rgb = (colour.red(), colour.green(), colour.blue())
+    def _recolor(self, entry: ProjectClass) -> None:
+        color = QColorDialog.getColor(QColor(*entry.color), self)
+        if color.isValid():
+            rgb = (color.red(), color.green(), color.blue())
             self._changes.change(entry.id, color=rgb)
 
     def _set_thing(self, thing: bool) -> None:
@@ -278,7 +272,7 @@ class ClassSection(Section):
             return
         chosen = [e.id for e in self.selected()] or [entry.id]
         menu = QMenu(self)
-        self._entry(menu, "Colour…", partial(self._recolour, entry))
+        self._entry(menu, "Colour…", partial(self._recolor, entry))
         keys = menu.addMenu("Key")
         if keys is not None:
             for key in ("", *KEYS):
@@ -293,9 +287,6 @@ class ClassSection(Section):
             menu.exec(viewport.mapToGlobal(place))
 
     # -- the legend ------------------------------------------------------------------
-
-    def _soon(self) -> None:
-        self._looking.start()
 
     def _look(self) -> None:
         sample = self.session.current
@@ -315,7 +306,7 @@ class ClassSection(Section):
         ]
         if len(known) > _IN_LEGEND:
             parts.append(f"and {len(known) - _IN_LEGEND} more")
-        self.legend.setText("&ensp; ".join(parts) or "No class in this image")
+        self.legend.setHtml("&ensp; ".join(parts) or "No class in this image")
         self.legend.setToolTip(
             "In this image: " + ", ".join(short(e.name, 60) for e in known[:50])
         )
@@ -330,18 +321,8 @@ class _Question(QFrame):
         self._session = section.session
         self._removal: Removal | None = None
         self._number = 0
-        self.text = QLabel()
-        self.text.setObjectName("class_question_text")
-        self.text.setWordWrap(True)
-        self.text.setSizePolicy(
-            QSizePolicy.Policy.Ignored, QSizePolicy.Policy.MinimumExpanding
-        )
-        self.into = QComboBox()
-        self.into.setObjectName("merge_into")
-        self.into.setSizeAdjustPolicy(
-            QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon
-        )
-        self.into.setMinimumContentsLength(8)
+        self.text = Message(self._session.viewer, "class_question_text", lines=3)
+        self.into = chooser("merge_into", "The class that it becomes part of")
         self.yes = button("", "class_yes_button", self._go_on)
         self.no = button("Cancel", "class_no_button", self.hide)
         row = QHBoxLayout()
@@ -356,15 +337,15 @@ class _Question(QFrame):
         listen(self, self._session.classes_changed, self._still)
         self.hide()
 
-    def choose(self, entry: ClassEntry) -> None:
+    def choose(self, entry: ProjectClass) -> None:
         """Ask which class another becomes part of."""
         self._removal, self._number = None, entry.id
         self.into.clear()
         for other in self._session.classes:
-            if other is not entry:
+            if other.id != entry.id:
                 self.into.addItem(f"{other.id}: {short(other.name, 60)}", other.id)
         self.into.show()
-        self.text.setText(f"Make {short(entry.name, 40)} part of:")
+        self.text.say(f"Make {short(entry.name, 40)} part of:")
         self.yes.setText("Merge…")
         self.show()
 
@@ -386,7 +367,7 @@ class _Question(QFrame):
         else:
             text = f"Delete {names}? {held}; the pixels become background."
             word = "Delete"
-        self.text.setText(f"{text} This cannot be undone.")
+        self.text.say(f"{text} This cannot be undone.")
         self.yes.setText(word)
         self.into.hide()
         self.show()
@@ -410,8 +391,3 @@ class _Question(QFrame):
             gone = gone or (into != 0 and into not in classes)
         if gone:
             self.hide()
-
-
-def short(text: str, length: int) -> str:
-    """Return a text that is cut to a length."""
-    return text if len(text) <= length else f"{text[: length - 1]}…"

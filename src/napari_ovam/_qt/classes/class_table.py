@@ -7,14 +7,15 @@ from typing import TYPE_CHECKING, Any
 from qtpy.QtCore import QAbstractTableModel, QModelIndex, Qt
 from qtpy.QtGui import QBrush, QColor, QFont
 
+from napari_ovam._qt.widgets.colors import text_on
 from napari_ovam._qt.widgets.section import listen
 
 if TYPE_CHECKING:
     from napari_ovam._qt.session.session import Session
-    from napari_ovam._qt.session.state import ClassEntry
+    from napari_ovam.datasets.project_class import ProjectClass
 
 ID, NAME, PHRASE, THRESHOLD, TOKEN, KEY = range(6)
-_HEADERS = ("id", "name", "phrase", "thr.", "token", "key")
+_HEADERS = ("id", "name", "phrase", "threshold", "token", "key")
 _TIPS = (
     "The value of its pixels, which never changes; double-click for another colour",
     "As exported; double-click to change it",
@@ -46,7 +47,7 @@ class ClassModel(QAbstractTableModel):
         listen(owner, session.classes_changed, self.refresh)
         self.refresh()
 
-    def entry(self, row: int) -> ClassEntry | None:
+    def entry(self, row: int) -> ProjectClass | None:
         """Return the class of a row."""
         if not 0 <= row < len(self._ids):
             return None
@@ -78,7 +79,7 @@ class ClassModel(QAbstractTableModel):
             last = self.index(len(shown) - 1, KEY)
             self.dataChanged.emit(self.index(0, 0), last)
 
-    def _matches(self, entry: ClassEntry) -> bool:
+    def _matches(self, entry: ProjectClass) -> bool:
         if self._only_present and entry.id not in self.present:
             return False
         texts = (entry.name.casefold(), entry.phrase.casefold(), str(entry.id))
@@ -120,9 +121,9 @@ class ClassModel(QAbstractTableModel):
             return None
         column = index.column()
         if role in (Qt.ItemDataRole.DisplayRole, Qt.ItemDataRole.EditRole):
-            return _text(entry, column)
+            return self._cell(entry, column)
         if role == Qt.ItemDataRole.ToolTipRole:
-            text = _text(entry, column)
+            text = self._cell(entry, column)
             tip = _tip(entry) if column == NAME else _TIPS[column]
             return f"{text}\n{tip}" if column in (NAME, PHRASE) else tip
         if role == Qt.ItemDataRole.CheckStateRole and column == PHRASE:
@@ -131,7 +132,7 @@ class ClassModel(QAbstractTableModel):
         if column == ID and role == Qt.ItemDataRole.BackgroundRole:
             return QBrush(QColor(*entry.color))
         if column == ID and role == Qt.ItemDataRole.ForegroundRole:
-            return QBrush(QColor(contrast(entry.color)))
+            return QBrush(QColor(text_on(entry.color)))
         if role == Qt.ItemDataRole.FontRole and entry.id in self.present:
             font = QFont()
             font.setBold(column == NAME)
@@ -148,7 +149,7 @@ class ClassModel(QAbstractTableModel):
             changes.look_for([entry.id], Qt.CheckState(value) == Qt.CheckState.Checked)
             return True
         text = str(value).strip()
-        if role != Qt.ItemDataRole.EditRole or text == _text(entry, column):
+        if role != Qt.ItemDataRole.EditRole or text == self._cell(entry, column):
             return False
         if column == NAME:
             return changes.change(entry.id, name=text)
@@ -160,9 +161,9 @@ class ClassModel(QAbstractTableModel):
             return self._set_threshold(entry, text)
         return False
 
-    def _set_threshold(self, entry: ClassEntry, text: str) -> bool:
+    def _set_threshold(self, entry: ProjectClass, text: str) -> bool:
         if text.casefold() in ("", AUTO):
-            return self._session.class_changes.set_threshold(entry.id, None)
+            return self._limit(entry.id, None)
         try:
             value = float(text.replace(",", "."))
         except ValueError:
@@ -170,16 +171,21 @@ class ClassModel(QAbstractTableModel):
                 f"{text!r} is no threshold: give 0 to 1, or “{AUTO}”"
             )
             return False
-        return self._session.class_changes.set_threshold(entry.id, value)
+        return self._limit(entry.id, value)
+
+    def _limit(self, number: int, value: float | None) -> bool:
+        done = self._session.class_changes.set_threshold(number, value)
+        self._session.classes_changed.emit()
+        return done
+
+    def _cell(self, entry: ProjectClass, column: int) -> str:
+        if column == TOKEN:
+            there = self._session.view(entry.id).token is not None
+            return ("on" if entry.source == "token" else "off") if there else "–"
+        return _text(entry, column)
 
 
-def contrast(color: tuple[int, int, int]) -> str:
-    """Return black or white, whichever is read better on a colour."""
-    red, green, blue = color
-    return "black" if red * 3 + green * 6 + blue > 1100 else "white"
-
-
-def _text(entry: ClassEntry, column: int) -> str:
+def _text(entry: ProjectClass, column: int) -> str:
     if column == ID:
         return str(entry.id)
     if column == NAME:
@@ -188,13 +194,9 @@ def _text(entry: ClassEntry, column: int) -> str:
         return entry.phrase
     if column == THRESHOLD:
         return AUTO if entry.threshold is None else f"{entry.threshold:.2f}"
-    if column == TOKEN:
-        return (
-            "–" if entry.token is None else "on" if entry.source == "token" else "off"
-        )
     return entry.key or ""
 
 
-def _tip(entry: ClassEntry) -> str:
+def _tip(entry: ProjectClass) -> str:
     kind = "its parts are objects" if entry.thing else "one region, not objects"
     return f"Class {entry.id}; {kind}"

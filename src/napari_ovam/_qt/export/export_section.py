@@ -8,8 +8,6 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from magicgui.widgets import LineEdit
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import (
-    QCheckBox,
-    QComboBox,
     QFileDialog,
     QLabel,
     QLineEdit,
@@ -20,16 +18,20 @@ from qtpy.QtWidgets import (
 
 from napari_ovam._qt.session.settings import preferences
 from napari_ovam._qt.widgets.section import (
-    More,
     Section,
     button,
+    chooser,
     form,
     listen,
+    more,
     small_button,
 )
+from napari_ovam._qt.widgets.text import ElidedCheckBox
+
+from .exporting import Exports
 
 if TYPE_CHECKING:
-    from napari_ovam._qt.session.state import LiveSample
+    from napari_ovam._qt.session.session import Session
 
 _SCOPES = (
     "all images",
@@ -44,26 +46,18 @@ class ExportSection(Section):
     """Format, images, folder; Export."""
 
     title: ClassVar[str] = "Export"
+    session: Session
 
     def build(self) -> None:
         """Make the widgets."""
         from napari_ovam.datasets.exporters import FORMATS
 
-        self.format = QComboBox()
-        self.format.setObjectName("format")
-        self.format.addItems(list(FORMATS))
-        self.format.setToolTip(
-            "indexed: PNGs of class ids; coco: JSON with masks; docs/export.md has all"
+        self.format = chooser(
+            "format",
+            "indexed: PNGs of class ids; coco: JSON with masks; docs/export.md has all",
+            FORMATS,
         )
-        self.scope = QComboBox()
-        self.scope.setObjectName("export_scope")
-        self.scope.addItems(_SCOPES)
-        self.scope.setToolTip("Which images to export")
-        for box in (self.format, self.scope):
-            box.setSizeAdjustPolicy(
-                QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon
-            )
-            box.setMinimumContentsLength(6)
+        self.scope = chooser("export_scope", "Which images to export", _SCOPES)
         self.row(QLabel("Format"), self.format, self.scope, stretch=1)
         self.chosen = QListWidget()
         self.chosen.setObjectName("export_samples")
@@ -72,7 +66,7 @@ class ExportSection(Section):
         self.chosen.hide()
         self.box.addWidget(self.chosen)
         self.scope.currentTextChanged.connect(self._show_chosen)
-        listen(self, self.session.projects.changed, self._fill_chosen)
+        listen(self, self.session.samples_changed, self._fill_chosen)
         self._fill_chosen()
         self.folder = QLineEdit(preferences().folder or str(_free_folder()))
         self.folder.setObjectName("folder")
@@ -81,14 +75,14 @@ class ExportSection(Section):
             "…", "folder_browse_button", self._browse, "Choose a folder"
         )
         self.row(QLabel("Folder"), self.folder, browse, stretch=1)
-        self.overwrite = QCheckBox("replace an earlier export")
-        self.overwrite.setObjectName("overwrite")
-        self.overwrite.setToolTip("Other files in the folder stay")
+        self.overwrite = ElidedCheckBox(
+            "overwrite", "replace an earlier export", "Other files in the folder stay"
+        )
         self.export_button = button(
             "Export", "export_button", self.export, "Write images and labels"
         )
         self.row(self.overwrite, self.export_button)
-        self.box.addWidget(More(self._form(), "more: split, other formats"))
+        self.box.addWidget(more(self._form(), "split, other formats"))
 
     def _form(self) -> QWidget:
         self.split = LineEdit(label="Split", name="split")
@@ -115,14 +109,10 @@ class ExportSection(Section):
             "overwrite": self.overwrite.isChecked(),
             "split": self.split.value,
         }
-        exports = self.session.exports
-        if self.session.projects.opened is not None:
-            exports.export_project(*where, self._keys(), **how)
-        else:
-            exports.export(*where, self._samples(), **how)
+        self.session.feature(Exports).export(*where, self._keys(), **how)
 
     def _keys(self) -> list[str]:
-        """Return the samples of the project that are to be exported."""
+        """Return the samples that are to be exported."""
         session, projects = self.session, self.session.projects
         scope = self.scope.currentText()
         if scope == "this image":
@@ -133,20 +123,6 @@ class ExportSection(Section):
             edited = ("edited", "accepted")
             return [key for key in projects.keys if projects.status(key) in edited]
         return self._ticked() if scope == _SCOPES[-1] else list(projects.keys)
-
-    def _samples(self) -> list[LiveSample]:
-        session = self.session
-        scope = self.scope.currentText()
-        if scope == "this image":
-            return [session.current] if session.current else []
-        if scope == "accepted images":
-            return [s for s in session.samples if s.status == "accepted"]
-        if scope == "edited images":
-            return [s for s in session.samples if s.edits and s.edits.count]
-        if scope == _SCOPES[-1]:
-            ticked = set(self._ticked())
-            return [s for s in session.samples if s.key in ticked]
-        return list(session.samples)
 
     def _show_chosen(self, scope: str) -> None:
         self.chosen.setVisible(scope == _SCOPES[-1])

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 from psygnal import Signal
 
+from napari_ovam._qt.layers.layers import SampleLayers
 from napari_ovam._qt.layers.placement import PLACEMENT
 from napari_ovam._qt.session import tasks
 from napari_ovam._qt.session.edits import Edits
-from napari_ovam._qt.session.state import LiveSample
 from napari_ovam.base.prompt_syntax import plain_prompt
 
-from .images import LOOK, SeveralPages, model_here
+from .images import LOOK, SeveralPages, Told
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -23,64 +23,12 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from napari_ovam._qt.session.session import Session
+    from napari_ovam._qt.session.state import LiveSample
     from napari_ovam._qt.session.worker import Job
-    from napari_ovam.base.generation_settings import GenerationSettings
     from napari_ovam.images.metadata import ImageMetadata
 
 
 _STAYS = "The trace of the image itself stays."
-
-
-@dataclass
-class _Told:
-    """What a file says, as far as it matters for loading it.
-
-    Attributes
-    ----------
-    settings
-        How it was made, None without a prompt.
-    model
-        What to load for the model that it names; "" where that is not here.
-    again
-        Whether it was generated again.
-    """
-
-    metadata: ImageMetadata | None
-    settings: GenerationSettings | None
-    model: str
-    again: bool = False
-
-    @classmethod
-    def of(
-        cls, metadata: ImageMetadata | None, chosen: str, *, plain: bool = False
-    ) -> _Told:
-        if metadata is None:
-            return cls(None, None, "")
-        settings = metadata.settings()
-        if plain and settings is not None:
-            settings = replace(settings, prompt=plain_prompt(settings.prompt)[0])
-        return cls(metadata, settings, model_here(metadata.model, chosen) or "")
-
-    @property
-    def ours(self) -> bool:
-        return self.metadata is not None and self.metadata.tool == "napari-ovam"
-
-    @property
-    def prompt(self) -> str:
-        return self.settings.prompt if self.settings is not None else ""
-
-    @property
-    def note(self) -> str:
-        return self.metadata.describe() if self.metadata is not None else ""
-
-    @property
-    def can_be_offered(self) -> bool:
-        """Whether the model that made it may make it again: it and the seed are known.
-
-        What was generated again already needs no offer.
-        """
-        known = self.metadata is not None and self.metadata.seed is not None
-        return known and bool(self.model) and not (self.again or self.settings is None)
 
 
 class Images:
@@ -90,9 +38,12 @@ class Images:
     reproduced = Signal(str)  # the model that did
     syntax_found = Signal(str, object)  # what is no word of a prompt; loads without it
     pages_found = Signal(object)  # SeveralPages: one of them is to be chosen
+    differs = Signal(object)  # what loads the picture in spite of other pixels
 
     def __init__(self, session: Session) -> None:
         self.session = session
+        self._layers = session.feature(SampleLayers)
+        session.actions["exact"] = self.exact
 
     def generate(
         self,
@@ -113,7 +64,8 @@ class Images:
         """
         if self.session.refused():
             return
-        wanted, labels = self.session.maps.wanted()
+        wanted = self.session.map_requests()
+        labels = self.session.automatic_labels()
         choice = self.session.choice
         size: list[tuple[int, int]] = []
 
@@ -139,18 +91,18 @@ class Images:
             if isinstance(value, tasks.Preview):
                 if self.session.job is None or self.session.job.cancelled:
                     return
-                self.session.layers.show_preview(value.picture, size[0])
+                self._layers.show_preview(value.picture, size[0])
             else:
-                self.session.layers.remove_preview()
-                made = self._add_made(value, value.generation.settings.prompt)
+                self._layers.remove_preview()
+                made = self.add_made(value, value.generation.settings.prompt)
                 made.exact = _is_exact(trace)
 
         self.session.start(
             "Generating",
             run,
-            returned=lambda _: self._after_images(),
+            returned=lambda _: self.after_images(),
             previewed=arrived,
-            ended=self.session.layers.remove_preview,
+            ended=self._layers.remove_preview,
             kept="Nothing was changed: correct the values and generate again.",
         )
 
@@ -186,81 +138,14 @@ class Images:
         placement
             Where the image lies in the world, as of `placement_of`.
         """
-        wanted, labels = self.session.maps.wanted()
-        choice = self.session.choice
-        told: list[_Told] = []
-        pages: list[SeveralPages] = []
-
-        def run(job: Job) -> bool:
-            from napari_ovam import TraceSettings
-
-            try:
-                image, metadata = read()
-            except SeveralPages as several:
-                pages.append(several)  # returned, a job would take it for its error
-                return False
-            found = _Told.of(metadata, choice.model, plain=plain)
-            told.append(found)
-            shared = TraceSettings(), wanted, labels, job
-            models = self.session.models
-            if found.settings is not None and (
-                found.ours if reproduce is None else reproduce
-            ):
-                used = replace(choice, model=found.model or choice.model)
-                settings = found.settings
-                found.again = True
-                other = tasks.reproduce_image(models, used, image, settings, *shared)
-                return other is None
-            pairs = [(image, found.prompt or prompt)]
-            tasks.trace_images(models, choice, pairs, *shared, look)
-            return True
-
-        def arrived(made: tasks.Made) -> None:
-            found = told[0]
-            about: dict[str, Any] = {}
-            if not found.again:
-                about = {"prompt": found.prompt or prompt, **(look or {})}
-            if placement:
-                about[PLACEMENT] = dict(placement)
-            if found.metadata is not None and found.metadata.raw:
-                about["source"] = found.metadata.as_source(name)
-            self._add_made(made, name, loaded=not found.again, about=about)
-
-        def done(same: bool) -> None:
-            if pages:
-                self.session.say(f"{pages[0]}.")
-                self.pages_found.emit(pages[0])
-                return
-            (found,) = told
-            if found.settings is not None:
-                self.session.settings_restored.emit(found.settings)
-            again = partial(self.load, read, name, prompt=prompt, look=look)
-            taken = plain_prompt(found.prompt)[1]
-            if same and taken and not found.again:
-                self.syntax_found.emit(
-                    ", ".join(taken)[:300], partial(again, plain=True)
-                )
-            if same:
-                if found.again and found.model:
-                    self.reproduced.emit(found.model)
-                self._after_images(found.note)
-                if reproduce is None and found.can_be_offered:
-                    self.reproducible.emit(found.model, partial(again, reproduce=True))
-                return
-            self.session.say(
-                "These settings make other pixels here (another model, device or "
-                f"version). {found.note} "
-                + ("Trace the image itself instead?" if reproduce is None else _STAYS),
-                "warning",
-            )
-            if reproduce is None:
-                self.session.reproduction_differs.emit(partial(again, reproduce=False))
-
+        load = _Load(
+            self, read, name, prompt, look or {}, reproduce, placement or {}, plain
+        )
         self.session.start(
             "Loading the image",
-            run,
-            returned=done,
-            previewed=arrived,
+            load.run,
+            returned=load.done,
+            previewed=load.arrived,
             kept="Nothing was changed.",
         )
 
@@ -275,7 +160,8 @@ class Images:
             return
         if self.session.refused():
             return
-        wanted, labels = self.session.maps.wanted()
+        wanted = self.session.map_requests()
+        labels = self.session.automatic_labels()
         branch = sample.trace.branch
         found: list[tasks.Made] = []
 
@@ -286,7 +172,8 @@ class Images:
             shared = trace, wanted, labels, job
             models, choice = self.session.models, sample.choice
             if sample.settings is None:
-                pairs = [(sample.image, sample.prompt)]
+                prompt = str(sample.about.get("prompt") or "")
+                pairs = [(sample.image, prompt)]
                 look = {k: v for k, v in sample.about.items() if k in LOOK}
                 tasks.trace_images(models, choice, pairs, *shared, look)
                 return True
@@ -308,11 +195,10 @@ class Images:
             sample.trace, sample.exact = made.generation.trace, True
             sample.seconds = made.seconds
             if made.maps is not None:
-                self.session.maps.take(sample, made.maps)
+                self.session.take_maps(sample, made.maps)
             if sample is self.session.current:
                 self.session.show(sample)
-            if sample.edits is not None:
-                self.session.labels.propose(sample)
+            self.session.maps_changed.emit(sample)
             self.session.current_changed.emit()
             self.session.say("The maps are exact now: everything was recorded.")
 
@@ -325,7 +211,7 @@ class Images:
             kept="The trace and maps are as they were.",
         )
 
-    def _add_made(
+    def add_made(
         self,
         made: tasks.Made,
         name: str,
@@ -333,29 +219,28 @@ class Images:
         loaded: bool = False,
         about: Mapping[str, Any] | None = None,
     ) -> LiveSample:
+        """Add an image that a model made, or looked at, and show it."""
         generation = made.generation
-        sample = LiveSample(
-            self._free_name(name or "image"),
+        maps = made.maps.maps if made.maps is not None else {}
+        sample = self.session.projects.add(
             generation.image,
-            made.choice,
-            trace=generation.trace,
+            self._free_name(name or "image"),
+            about=about,
             # How a loaded image was traced does not say how it was made.
             settings=None if loaded else generation.settings,
-            prompt=generation.settings.prompt if loaded else "",
+            trace=generation.trace,
+            choice=made.choice,
             seconds=made.seconds,
-            about=dict(about or {}),
+            maps=dict(maps),
+            edits=None if made.labels is None else Edits(made.labels),
         )
         if made.maps is not None:
-            self.session.maps.take(sample, made.maps)
-        if made.labels is not None:
-            sample.edits = Edits(made.labels)
-        self.session.samples.append(sample)
-        self.session.samples_changed.emit()
-        self.session.select(sample.key)
+            self.session.take_maps(sample, made.maps)
         sample.extra["notes"] = made.notes
         return sample
 
-    def _after_images(self, told: str = "") -> None:
+    def after_images(self, told: str = "") -> None:
+        """Say what can be done next, after what there is to say of the images."""
         notes = (
             self.session.current.extra.pop("notes", ()) if self.session.current else ()
         )
@@ -367,11 +252,111 @@ class Images:
             self.session.say(f"{told} {text}")
 
     def _free_name(self, name: str) -> str:
-        names = {sample.name for sample in self.session.samples}
+        projects = self.session.projects
+        names = {projects.title(key) for key in projects.keys}
         number, free = 2, name
         while free in names:
             free, number = f"{name} ({number})", number + 1
         return free
+
+
+@dataclass
+class _Load:
+    """An image that is being loaded: see `Images.load`."""
+
+    images: Images
+    read: Callable[[], tuple[NDArray[np.uint8], ImageMetadata | None]]
+    name: str
+    prompt: str
+    look: Mapping[str, Any]
+    reproduce: bool | None
+    placement: Mapping[str, Any]
+    plain: bool
+    found: Told | None = None
+    pages: SeveralPages | None = None
+
+    def __post_init__(self) -> None:
+        session = self.images.session
+        self._choice, self._models = session.choice, session.models
+        self._wanted = session.map_requests(), session.automatic_labels()
+
+    def run(self, job: Job) -> bool:
+        """Read and trace it; False where other pixels came out, or pages were found."""
+        from napari_ovam import TraceSettings
+
+        choice = self._choice
+        try:
+            image, metadata = self.read()
+        except SeveralPages as several:
+            self.pages = several  # returned, a job would take it for its error
+            return False
+        self.found = found = Told.of(metadata, choice.model, plain=self.plain)
+        shared = TraceSettings(), *self._wanted, job
+        ours = found.ours if self.reproduce is None else self.reproduce
+        if found.settings is not None and ours:
+            used = replace(choice, model=found.model or choice.model)
+            found.again = True
+            other = tasks.reproduce_image(
+                self._models, used, image, found.settings, *shared
+            )
+            return other is None
+        pairs = [(image, found.prompt or self.prompt)]
+        tasks.trace_images(self._models, choice, pairs, *shared, self.look)
+        return True
+
+    def arrived(self, made: tasks.Made) -> None:
+        """Add what was traced."""
+        found = self.found or Told(None, None, "")
+        about: dict[str, Any] = {}
+        if not found.again:
+            about = {"prompt": found.prompt or self.prompt, **self.look}
+        if self.placement:
+            about[PLACEMENT] = dict(self.placement)
+        if found.metadata is not None and found.metadata.raw:
+            about["source"] = found.metadata.as_source(self.name)
+        self.images.add_made(made, self.name, loaded=not found.again, about=about)
+
+    def done(self, same: bool) -> None:
+        """Say what came of it, and what else can be done with the file."""
+        images, session, found = self.images, self.images.session, self.found
+        if self.pages is not None:
+            session.say(f"{self.pages}.")
+            images.pages_found.emit(self.pages)
+        if found is None:
+            return
+        if found.settings is not None:
+            session.settings_restored.emit(found.settings)
+        taken = plain_prompt(found.prompt)[1]
+        if same and taken and not found.again:
+            images.syntax_found.emit(
+                ", ".join(taken)[:300], self._again_with(plain=True)
+            )
+        if same:
+            if found.again and found.model:
+                images.reproduced.emit(found.model)
+            images.after_images(found.note)
+            if self.reproduce is None and found.can_be_offered:
+                images.reproducible.emit(found.model, self._again_with(reproduce=True))
+            return
+        asks = self.reproduce is None
+        session.say(
+            "These settings make other pixels here (another model, device or "
+            f"version). {found.note} "
+            + ("Trace the image itself instead?" if asks else _STAYS),
+            "warning",
+        )
+        if asks:
+            images.differs.emit(self._again_with(reproduce=False))
+
+    def _again_with(self, **values: bool) -> Callable[[], None]:
+        known: dict[str, Any] = {
+            "prompt": self.prompt,
+            "look": self.look,
+            "reproduce": self.reproduce,
+            "placement": self.placement,
+            "plain": self.plain,
+        }
+        return partial(self.images.load, self.read, self.name, **{**known, **values})
 
 
 def _is_exact(trace: Mapping[str, Any] | None) -> bool:

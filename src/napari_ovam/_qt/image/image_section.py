@@ -13,13 +13,12 @@ from napari.layers import Image
 from qtpy.QtCore import Qt
 from qtpy.QtGui import QAction
 from qtpy.QtWidgets import (
-    QComboBox,
     QFileDialog,
+    QFormLayout,
     QInputDialog,
     QLabel,
     QLineEdit,
     QMenu,
-    QPushButton,
     QWidget,
 )
 
@@ -27,17 +26,21 @@ from napari_ovam._qt.layers.layers import role_of
 from napari_ovam._qt.layers.placement import placement_of
 from napari_ovam._qt.session.settings import preferences
 from napari_ovam._qt.session.state import ModelChoice
+from napari_ovam._qt.widgets.row import Row
 from napari_ovam._qt.widgets.section import (
-    More,
     Section,
     button,
+    chooser,
     form,
     listen,
+    menu_button,
+    more,
     small_button,
 )
 from napari_ovam.hub.recent import recent_models
 from napari_ovam.images.files import PICTURE_SUFFIXES
 
+from .generating import Images
 from .images import read_image, reader_of_layer
 
 if TYPE_CHECKING:
@@ -47,6 +50,7 @@ if TYPE_CHECKING:
     from qtpy.QtGui import QDragEnterEvent, QDropEvent
 
     from napari_ovam import GenerationSettings
+    from napari_ovam._qt.session.session import Session
     from napari_ovam.images.metadata import ImageMetadata
 
     from .images import SeveralPages
@@ -62,54 +66,67 @@ class ImageSection(Section):
     """Model, prompt and settings; Generate and Load."""
 
     title: ClassVar[str] = "Image"
+    session: Session
 
     def build(self) -> None:
         """Make the widgets."""
-        self.model = QComboBox()
-        self.model.setObjectName("model")
-        self.model.setEditable(True)
         known = ["tiny", *recent_models(), _STABLE_DIFFUSION]
-        self._picker: ModelPicker | None = None
-        self.model.addItems(list(dict.fromkeys(known)))
-        self.model.setCurrentText(self.session.choice.model)
-        self.model.setToolTip(
+        self.model = chooser(
+            "model",
             "The embedded model, a hub id (owner/name), a diffusers folder or a "
-            ".safetensors file"
+            ".safetensors file",
+            dict.fromkeys(known),
         )
-        self.model.setSizeAdjustPolicy(
-            QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon
+        self._picker: ModelPicker | None = None
+        self.model.setEditable(True)
+        self.model.setCurrentText(self.session.choice.model)
+        self.device = chooser(
+            "device",
+            "Where the model runs; auto takes the fastest there is",
+            ["auto", "cpu", "cuda", "mps"],
+            shown=4,
         )
-        self.model.setMinimumContentsLength(8)
-        self.device = QComboBox()
-        self.device.setObjectName("device")
-        self.device.addItems(["auto", "cpu", "cuda", "mps"])
         self.device.setCurrentText(self.session.choice.device)
-        self.device.setMinimumContentsLength(4)
-        self.device.setToolTip("Where the model runs; auto takes the fastest there is")
         browse = small_button(
             "…",
             "model_browse_button",
             self.pick_model,
             "Models on this computer and on the hub: size, memory, download",
         )
-        self.row(self._caption("Model"), self.model, browse, self.device, stretch=1)
         self.prompt = QLineEdit(PROMPT)
         self.prompt.setObjectName("prompt")
         self.prompt.setMaxLength(100_000)  # Qt's own would cut what a file says
         self.prompt.setToolTip("What the image shall show, or shows")
         self.prompt.returnPressed.connect(self.generate)
-        self.row(self._caption("Prompt"), self.prompt, stretch=1)
-        self.box.addWidget(More(self._form(), "more settings"))
-        self.load_button = QPushButton("Load…")
-        self.load_button.setObjectName("load_button")
-        self.load_button.setToolTip("Annotate an image from disk or from a layer")
-        self._menu = QMenu(self)
-        self._menu.aboutToShow.connect(self._fill_menu)
-        self.load_button.setMenu(self._menu)
+        first = QFormLayout()
+        first.setSpacing(4)
+        first.addRow("Model", Row(self.model, browse, self.device))
+        first.addRow("Prompt", self.prompt)
+        self.box.addLayout(first)
+        self.box.addWidget(more(self._form(), "more settings"))
+        self.load_button = menu_button(
+            "Load…",
+            "load_button",
+            self._fill_menu,
+            "Annotate an image from disk or from a layer",
+        )
         self.generate_button = button(
             "Generate", "generate_button", self.generate, "Make an image of the prompt"
         )
         self.row(self.generate_button, self.load_button)
+        self._add_offers()
+        self.setAcceptDrops(True)
+        images = self.session.feature(Images)
+        listen(self, images.reproducible, self._offer_again)
+        listen(self, images.reproduced, self._show_model)
+        listen(self, images.syntax_found, self._offer_plain)
+        listen(self, images.pages_found, self._ask_page)
+        listen(self, images.differs, self._offer_trace)
+        listen(self, self.session.settings_restored, self._restore)
+        self.at_key("generate", self.generate)
+
+    def _add_offers(self) -> None:
+        """Add buttons that show when there is a second way to load an image."""
         self.trace_anyway = button(
             "Trace the image itself", "trace_anyway_button", lambda: None
         )
@@ -118,7 +135,7 @@ class ImageSection(Section):
         self._differs: Callable[[], None] | None = None
         self.trace_anyway.clicked.connect(self._trace_anyway)
         self.make_again = button(
-            "Make it again for an exact trace", "make_again_button", self._make_again
+            "Make it again, exactly", "make_again_button", self._make_again
         )
         self.make_again.hide()
         self.box.addWidget(self.make_again)
@@ -129,20 +146,6 @@ class ImageSection(Section):
         self.plain_prompt.hide()
         self.box.addWidget(self.plain_prompt)
         self._plain: Callable[[], None] = lambda: None
-        self.setAcceptDrops(True)
-        images = self.session.images
-        listen(self, images.reproducible, self._offer_again)
-        listen(self, images.reproduced, self._show_model)
-        listen(self, images.syntax_found, self._offer_plain)
-        listen(self, images.pages_found, self._ask_page)
-        listen(self, self.session.reproduction_differs, self._offer_trace)
-        listen(self, self.session.settings_restored, self._restore)
-        self.at_key("generate", self.generate)
-
-    def _caption(self, text: str) -> QLabel:
-        label = QLabel(text)
-        label.setFixedWidth(54)
-        return label
 
     def _form(self) -> QWidget:
         self.negative = LineEditForm(label="Negative", name="negative")
@@ -162,14 +165,37 @@ class ImageSection(Section):
         self.count.tooltip = "How many, with one seed after the other"
         self.branch = ComboBox(label="Record", name="branch", choices=list(_BRANCHES))
         self.branch.tooltip = "Which half of the guidance batch the maps come from"
-        self.exact = CheckBox(
-            text="Everything in full precision", name="exact", value=False
+        self.exact = CheckBox(text="Full precision", name="exact", value=False)
+        self.exact.tooltip = (
+            "Record everything in full precision: exact maps at the price of memory "
+            "(1.4 GB at 512×512)"
         )
-        self.exact.tooltip = "Exact maps at the price of memory (1.4 GB at 512×512)"
         for field in (self.steps, self.guidance, self.width_, self.height_):
             field.tooltip = "0: the model's own"
         note = QLabel("0 stands for the model's own value.")
         loaded = QLabel("How the model looks at a loaded image:")
+        for text in (note, loaded):
+            text.setWordWrap(True)
+        dice = small_button("⚄", "dice_button", self._roll, "A seed by chance")
+        fields = form(
+            self.negative,
+            (self.seed, dice),
+            self.steps,
+            self.guidance,
+            self.width_,
+            self.height_,
+            self.count,
+            self.branch,
+            self.exact,
+            *self._looking(),
+        )
+        layout: Any = fields.layout()
+        layout.insertRow(9, loaded)
+        layout.insertRow(2, note)
+        return fields
+
+    def _looking(self) -> tuple[Any, ...]:
+        """Return the fields of how the model looks at a loaded image."""
         self.noise_level = SpinBox(
             label="Noise", name="noise_level", min=0, max=999, value=100
         )
@@ -187,26 +213,7 @@ class ImageSection(Section):
             "At most so many, where an image is larger than the model's own size; 1 "
             "looks at the whole only"
         )
-        dice = small_button("⚄", "dice_button", self._roll, "A seed by chance")
-        fields = form(
-            self.negative,
-            (self.seed, dice),
-            self.steps,
-            self.guidance,
-            self.width_,
-            self.height_,
-            self.count,
-            self.branch,
-            self.exact,
-            self.noise_level,
-            self.noise_seeds,
-            self.flip,
-            self.max_tiles,
-        )
-        layout: Any = fields.layout()
-        layout.insertRow(9, loaded)
-        layout.insertRow(2, note)
-        return fields
+        return self.noise_level, self.noise_seeds, self.flip, self.max_tiles
 
     def _roll(self) -> None:
         self.seed.value = random.randrange(2**31)  # noqa: S311 (no secret)
@@ -236,21 +243,24 @@ class ImageSection(Section):
         trace: dict[str, Any] = {"branch": _BRANCHES[self.branch.value]}
         if self.exact.value:
             trace |= {"layers": None, "calls": None, "dtype": None}
-        self.session.images.generate(values, count=int(self.count.value), trace=trace)
+        self.session.feature(Images).generate(
+            values, count=int(self.count.value), trace=trace
+        )
 
     # -- loading ---------------------------------------------------------------
 
-    def _fill_menu(self) -> None:
-        self._menu.clear()
-        self._add("From disk…", self._browse_image)
+    def _fill_menu(self, menu: QMenu) -> None:
+        self._add(menu, "From disk…", self._browse_image)
         for layer in self.session.viewer.layers:
             if isinstance(layer, Image) and not role_of(layer)[1]:
-                self._add(f"Layer {layer.name}", partial(self._load_layer, layer))
+                text = f"Layer {layer.name}"
+                self._add(menu, text, partial(self._load_layer, layer))
 
-    def _add(self, text: str, chosen: Callable[..., None]) -> None:
-        action = QAction(text, self._menu)
+    @staticmethod
+    def _add(menu: QMenu, text: str, chosen: Callable[..., None]) -> None:
+        action = QAction(text.replace("&", "&&"), menu)
         action.triggered.connect(chosen)
-        self._menu.addAction(action)
+        menu.addAction(action)
 
     def _browse_image(self, *_: Any) -> None:
         path, _filter = QFileDialog.getOpenFileName(
@@ -276,7 +286,7 @@ class ImageSection(Section):
         self.trace_anyway.hide()
         self.make_again.hide()
         self.plain_prompt.hide()
-        self.session.images.load(
+        self.session.feature(Images).load(
             read, name, prompt=prompt, look=self._look(), placement=placement
         )
 
@@ -294,19 +304,11 @@ class ImageSection(Section):
         dialog.setInputMode(QInputDialog.InputMode.IntInput)
         dialog.setIntRange(1, several.count)
         dialog.intValueSelected.connect(
-            lambda number: self._in_turn(
+            lambda number: self.session.in_turn(
                 partial(self.load_path, several.path, number - 1)
             )
         )
         dialog.show()
-
-    def _in_turn(self, load: Callable[[], None]) -> None:
-        """Load now, or after what runs."""
-        from napari_ovam._qt.io.opening import (
-            Opening,  # which imports the annotator, and that this
-        )
-
-        Opening.of(self.session.viewer).image(load)
 
     def dragEnterEvent(self, event: QDragEnterEvent | None) -> None:
         """Take image files; napari shows others, such as tokens, in its own way."""
@@ -318,7 +320,7 @@ class ImageSection(Section):
         if event is not None and (paths := _dropped(event.mimeData())):
             event.acceptProposedAction()
             for path in paths:
-                self._in_turn(partial(self.load_path, path))
+                self.session.in_turn(partial(self.load_path, path))
 
     def _load_layer(self, layer: Image, *_: Any) -> None:
         self.load_layer(layer)
@@ -330,8 +332,8 @@ class ImageSection(Section):
         except ValueError as error:
             self.session.complain(error, "Nothing was changed.")
             return
-        placement = placement_of(layer)
-        self._load(lambda: (pixels(), None), layer.name, placement=placement)
+        there = placement_of(layer)
+        self._load(lambda: (pixels(), None), layer.name, placement=there)
 
     def _restore(self, settings: GenerationSettings) -> None:
         """Show the settings that an image was made with."""

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import re
-from dataclasses import fields
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_ovam._qt.layers.placement import PLACEMENT
+from napari_ovam.base.prompt_syntax import plain_prompt
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
     from pathlib import Path
 
     from napari.layers import Image
@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 
 LOOK = ("noise_level", "noise_seeds", "flip", "max_tiles")
 """How the model looks at a loaded image: what `trace_image` takes."""
-ABOUT = ("prompt", "source", PLACEMENT, *LOOK)
-"""What a loaded sample's provenance says."""
 
 
 def reader_of_layer(layer: Image) -> Callable[[], NDArray[np.uint8]]:
@@ -168,11 +166,57 @@ def _stem(model: str) -> str:
     return re.sub(r"\.(safetensors|ckpt|pt|pth)$", "", name)
 
 
-def as_settings(found: Mapping[str, Any] | None) -> GenerationSettings | None:
-    """Return how napari-ovam made an image, of what its PNG says, if it does."""
-    if found is None:
-        return None
-    from napari_ovam.base.generation_settings import GenerationSettings
+@dataclass
+class Told:
+    """What a file says, as far as it matters for loading it.
 
-    known = {field.name for field in fields(GenerationSettings)}
-    return GenerationSettings(**{k: v for k, v in found.items() if k in known})
+    Attributes
+    ----------
+    settings
+        How it was made, None without a prompt.
+    model
+        What to load for the model that it names; "" where that is not here.
+    again
+        Whether it was generated again.
+    """
+
+    metadata: ImageMetadata | None
+    settings: GenerationSettings | None
+    model: str
+    again: bool = False
+
+    @classmethod
+    def of(
+        cls, metadata: ImageMetadata | None, chosen: str, *, plain: bool = False
+    ) -> Told:
+        """Return what metadata say; `plain` takes what is no word out of the prompt."""
+        if metadata is None:
+            return cls(None, None, "")
+        settings = metadata.settings()
+        if plain and settings is not None:
+            settings = replace(settings, prompt=plain_prompt(settings.prompt)[0])
+        return cls(metadata, settings, model_here(metadata.model, chosen) or "")
+
+    @property
+    def ours(self) -> bool:
+        """Whether this program made it."""
+        return self.metadata is not None and self.metadata.tool == "napari-ovam"
+
+    @property
+    def prompt(self) -> str:
+        """Its prompt; empty where none is said."""
+        return self.settings.prompt if self.settings is not None else ""
+
+    @property
+    def note(self) -> str:
+        """What is to be said of it."""
+        return self.metadata.describe() if self.metadata is not None else ""
+
+    @property
+    def can_be_offered(self) -> bool:
+        """Whether the model that made it may make it again: it and the seed are known.
+
+        What was generated again already needs no offer.
+        """
+        known = self.metadata is not None and self.metadata.seed is not None
+        return known and bool(self.model) and not (self.again or self.settings is None)

@@ -5,24 +5,27 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
-from qtpy.QtCore import Qt, Signal  # type: ignore[attr-defined]
+from qtpy.QtCore import Signal  # type: ignore[attr-defined]
 from qtpy.QtWidgets import (
     QComboBox,
     QGroupBox,
     QHBoxLayout,
-    QLabel,
     QLineEdit,
     QProgressBar,
     QVBoxLayout,
 )
 
-from napari_ovam._qt.session import model_jobs
-from napari_ovam._qt.widgets.section import COLOURS, button, listen
+from napari_ovam._qt.widgets.section import button, listen
+from napari_ovam._qt.widgets.text import Message
+
+from . import model_jobs
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from napari_ovam._qt.session.jobs import JobRunner
+    from napari.viewer import Viewer
+
+    from napari_ovam._qt.session.jobs import JobRunner, Kind
     from napari_ovam._qt.session.worker import Job
     from napari_ovam.hub.hub import HubModel
 
@@ -32,6 +35,8 @@ class HubBox(QGroupBox):
 
     Parameters
     ----------
+    viewer
+        Whose theme it follows.
     runner
         Runs one look-up, download or conversion at a time.
     alive
@@ -40,7 +45,9 @@ class HubBox(QGroupBox):
 
     got = Signal(str)  # what `load_pipeline` takes
 
-    def __init__(self, runner: JobRunner, alive: Callable[[], None]) -> None:
+    def __init__(
+        self, viewer: Viewer, runner: JobRunner, alive: Callable[[], None]
+    ) -> None:
         super().__init__("From the Hugging Face hub")
         self.runner, self._alive = runner, alive
         self._found: HubModel | None = None
@@ -66,10 +73,8 @@ class HubBox(QGroupBox):
             "Only tensors are read of them: no code of the files runs",
         )
         self.pickle_button.hide()
-        self.text = QLabel("A model of the hub is looked up before it is downloaded.")
-        self.text.setObjectName("hub_text")
-        self.text.setWordWrap(True)
-        self.text.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
+        self.text = Message(viewer, "hub_text", lines=3)
+        self.text.say("A model of the hub is looked up before it is downloaded.")
         self.bar = QProgressBar()
         self.bar.setObjectName("download_bar")
         self.cancel = button("Cancel", "cancel_download_button", runner.cancel)
@@ -171,11 +176,10 @@ class HubBox(QGroupBox):
             kept="What has arrived stays: press Go on.",
         )
 
-    def _say(self, text: str, kind: str) -> None:
+    def _say(self, text: str, kind: Kind) -> None:
         if text.startswith("Cancelled."):
             text = "Cancelled. What has arrived stays, and is not fetched again."
-        self.text.setStyleSheet(COLOURS[kind])
-        self.text.setText(text)
+        self.text.say(text, kind)
 
     def _show_job(self) -> None:
         busy = self.runner.busy

@@ -7,35 +7,38 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from qtpy.QtCore import Qt, Signal  # type: ignore[attr-defined]
+from qtpy.QtGui import QColor
 from qtpy.QtWidgets import (
     QDialog,
     QFileDialog,
     QGroupBox,
     QHBoxLayout,
-    QLabel,
     QTreeWidget,
     QTreeWidgetItem,
     QVBoxLayout,
     QWidget,
 )
 
-from napari_ovam._qt.session import model_jobs
 from napari_ovam._qt.session.jobs import JobRunner
 from napari_ovam._qt.session.state import ModelChoice
 from napari_ovam._qt.session.worker import Job
+from napari_ovam._qt.widgets.colors import muted
 from napari_ovam._qt.widgets.section import button, clear
+from napari_ovam._qt.widgets.text import Message
 from napari_ovam.base.progress import Cancelled
 
+from . import model_jobs
 from .model_getting import HubBox
 from .trace_cache_box import TraceCacheBox
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from napari_ovam._qt.session.model_jobs import Fit
     from napari_ovam._qt.session.session import Session
     from napari_ovam.diffusion.memory import MemoryPlan
     from napari_ovam.hub.store import LocalModel
+
+    from .model_jobs import Fit
 
 _PICKLES = (".ckpt", ".pt", ".pth", ".bin")
 _SOURCES = {"embedded": "built in", "hub": "hub", "folder": "folder", "file": "file"}
@@ -70,7 +73,7 @@ class ModelPicker(QDialog):
         self._wanted = ""  # what is selected when the list has come
         layout = QVBoxLayout(self)
         layout.addWidget(self._here(), 1)
-        self.hub = HubBox(self.getting, self._alive)
+        self.hub = HubBox(session.viewer, self.getting, self._alive)
         self.hub.got.connect(self._got)
         layout.addWidget(self.hub)
         self.traces = TraceCacheBox()
@@ -89,10 +92,8 @@ class ModelPicker(QDialog):
         self.list.itemSelectionChanged.connect(self._selected)
         self.list.itemDoubleClicked.connect(lambda *_: self.use())
         inner.addWidget(self.list, 1)
-        self.about = QLabel("Looking for models…")
-        self.about.setObjectName("model_about")
-        self.about.setWordWrap(True)
-        self.about.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
+        self.about = Message(self.session.viewer, "model_about", lines=4)
+        self.about.say("Looking for models…")
         inner.addWidget(self.about)
         self.options = QHBoxLayout()
         inner.addLayout(self.options)
@@ -148,7 +149,7 @@ class ModelPicker(QDialog):
         self._models = models
         self.list.blockSignals(True)
         self.list.clear()
-        chosen = None
+        chosen, theme = None, self.session.viewer.theme
         for place, model in enumerate(models):
             kind = model.architecture or ("not usable" if model.problem else "")
             texts = [
@@ -163,7 +164,7 @@ class ModelPicker(QDialog):
             item.setTextAlignment(1, Qt.AlignmentFlag.AlignRight)
             if model.problem:
                 for column in range(4):
-                    item.setForeground(column, self.palette().mid())
+                    item.setForeground(column, QColor(*muted(theme)))
                     item.setToolTip(column, model.problem)
             self.list.addTopLevelItem(item)
             if model.name == wanted:
@@ -204,11 +205,11 @@ class ModelPicker(QDialog):
         self.convert_button.setVisible(model is not None and _is_pickle(model))
         self._asked = None
         if model is None:
-            self.about.setText("Select a model to see what it takes.")
+            self.about.say("Select a model to see what it takes.")
         elif model.problem:
-            self.about.setText(model.problem)
+            self.about.say(model.problem)
         else:
-            self.about.setText(f"{model.name}\nEstimating its memory…")
+            self.about.say(f"{model.name}\nEstimating its memory…")
             self._estimate()
 
     # -- memory --------------------------------------------------------------------
@@ -232,7 +233,7 @@ class ModelPicker(QDialog):
             words.append("That does not fit: press what takes less.")
         elif not needed.fits:
             words.append("That may not fit; it is loaded all the same.")
-        self.about.setText("\n".join(words))
+        self.about.say("\n".join(words))
         clear(self.options)
         for option in fit.options:
             made = button(
@@ -335,7 +336,7 @@ class ModelPicker(QDialog):
 
         def errored(error: Exception) -> None:
             if not self.session.closed and job in (self._asked, self._listing):
-                self.about.setText(f"{error}")
+                self.about.say(f"{error}")
 
         job.returned.connect(returned)
         job.errored.connect(errored)

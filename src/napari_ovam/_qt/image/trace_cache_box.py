@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 from qtpy.QtWidgets import QDoubleSpinBox, QGroupBox, QHBoxLayout, QLabel
 
-from napari_ovam._qt.session import model_jobs
 from napari_ovam._qt.session.worker import Job
 from napari_ovam._qt.widgets.section import button
+
+from . import model_jobs
 
 if TYPE_CHECKING:
     from collections.abc import Callable

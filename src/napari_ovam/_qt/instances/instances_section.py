@@ -3,27 +3,30 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
-from qtpy.QtWidgets import QCheckBox, QLabel, QSizePolicy
+from qtpy.QtWidgets import QCheckBox
 
-from napari_ovam._qt.classes.class_section import short
 from napari_ovam._qt.widgets.section import Section, button, listen
+from napari_ovam._qt.widgets.text import ElidedLabel
 
-from .instancing import TOOLS, Tool
+from .instancing import TOOLS, InstanceEdits, Tool
+
+if TYPE_CHECKING:
+    from napari_ovam._qt.session.session import Session
 
 _BUTTONS: dict[Tool, str] = {"cut": "Cut", "split": "Split", "merge": "Merge"}
-_NAMED = 8  # classes whose objects are counted by name
 
 
 class InstancesSection(Section):
     """The instances of the image that is shown, and the tools for them."""
 
     title: ClassVar[str] = "Instances"
+    session: Session
 
     def build(self) -> None:
         """Make the widgets."""
-        edits = self.session.instances
+        edits = self.session.feature(InstanceEdits)
         self.shown = QCheckBox("Show instances")
         self.shown.setObjectName("show_instances")
         self.shown.setToolTip(
@@ -31,10 +34,7 @@ class InstancesSection(Section):
             "has an id of its own"
         )
         self.shown.clicked.connect(edits.show)
-        self.count = QLabel()
-        self.count.setObjectName("instances_text")
-        self.count.setWordWrap(True)
-        self.count.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Minimum)
+        self.count = ElidedLabel("instances_text")
         self.row(self.shown, self.count, stretch=1)
         self._tools = {}
         for tool, text in _BUTTONS.items():
@@ -44,29 +44,24 @@ class InstancesSection(Section):
         self.undo = button(
             "Undo", "undo_instances_button", edits.undo, "Take the last one back"
         )
-        self.row(*self._tools.values(), self.undo)
+        self.row(*self._tools.values(), self.undo, stretch=None)
         listen(self, edits.changed, self._show)
         listen(self, self.session.classes_changed, self._show)
         self._show()
 
     def _use(self, tool: Tool) -> None:
-        edits = self.session.instances
+        edits = self.session.feature(InstanceEdits)
         edits.set_tool("" if edits.tool == tool else tool)
         self._show()
 
     def _show(self) -> None:
-        edits, classes = self.session.instances, self.session.classes
+        edits, classes = self.session.feature(InstanceEdits), self.session.classes
         self.shown.setChecked(edits.shown)
         for tool, made in self._tools.items():
             made.setChecked(edits.tool == tool)
             made.setEnabled(edits.shown)
         self.undo.setEnabled(edits.shown and edits.can_undo())
         counts = {n: c for n, c in edits.counts().items() if n in classes}
-        parts = [
-            f"{short(classes[n].name, 24)}: {count}"
-            for n, count in sorted(counts.items())[:_NAMED]
-        ]
-        if len(counts) > _NAMED:
-            parts.append(f"and {len(counts) - _NAMED} classes more")
+        parts = [f"{classes[n].name}: {count}" for n, count in sorted(counts.items())]
         text = ", ".join(parts) or "No objects in this image"
         self.count.setText(text if edits.shown else "Not shown; kept with the project")

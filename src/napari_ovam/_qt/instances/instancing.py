@@ -18,8 +18,8 @@ from napari_ovam._qt.layers.instance_tools import (
     object_at,
     place_of,
 )
-from napari_ovam._qt.layers.layers import role_of
-from napari_ovam._qt.session.worker import Job
+from napari_ovam._qt.layers.layers import SampleLayers, role_of
+from napari_ovam._qt.session.jobs import Background
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -27,8 +27,10 @@ if TYPE_CHECKING:
     from napari.layers import Labels
 
     from napari_ovam._qt.session.edits import Snapshot
+    from napari_ovam._qt.session.jobs import Work
     from napari_ovam._qt.session.session import Session
     from napari_ovam._qt.session.state import LiveSample
+    from napari_ovam._qt.session.worker import Job
     from napari_ovam.segmentation.instances import Instances
 
 Tool = Literal["", "cut", "split", "merge"]
@@ -72,10 +74,9 @@ class InstanceEdits:
         self.session = session
         self.shown = False
         self.tool: Tool = ""
+        self._layers = session.feature(SampleLayers)
         self._known: dict[str, _Known] = {}  # by the sample's key
-        self._queue: list[tuple[LiveSample, Callable[[Instances], Instances] | None]]
-        self._queue = []
-        self._job: Job | None = None
+        self._background = Background(session, "Instances", self._failed)
         self._picked: tuple[int, Place] | None = None
         self._timer = QTimer()
         self._timer.setSingleShot(True)
@@ -84,19 +85,19 @@ class InstanceEdits:
         session.labels_changed.connect(self._later)
         session.current_changed.connect(self._switched)
         session.classes_changed.connect(self._show)
+        session.classes_replaced.connect(self.replace)
+        session.project_changed.connect(lambda: self._known.clear())
         session.viewer.layers.events.removed.connect(self._layer_removed)
 
     def close(self) -> None:
         """Stop what runs."""
         self._timer.stop()
-        self._queue.clear()
-        if self._job is not None:
-            self._job.quit()
+        self._background.close()
 
     @property
     def busy(self) -> bool:
         """Whether instances are being found or changed, or will be in a moment."""
-        return self._job is not None or bool(self._queue) or self._timer.isActive()
+        return self._background.busy or self._timer.isActive()
 
     # -- asking ----------------------------------------------------------------------
 
@@ -132,7 +133,7 @@ class InstanceEdits:
         if not on:
             self.set_tool("")
             for each in session.samples:
-                session.layers.remove_instances(each.key)
+                self._layers.remove_extra(each.key, "instances")
         elif sample is not None:
             self._want(sample)
         self.changed.emit()
@@ -174,22 +175,18 @@ class InstanceEdits:
         sample: LiveSample,
         change: Callable[[Instances], Instances] | None = None,
     ) -> None:
-        if change is not None or (sample, None) not in self._queue:
-            self._queue.append((sample, change))
-        self._next()
+        key = (sample, None) if change is None else object()  # every change counts
+        self._background.ask(key, partial(self._work, sample, change))
 
-    def _next(self) -> None:
+    def _work(
+        self, sample: LiveSample, change: Callable[[Instances], Instances] | None
+    ) -> Work | None:
         session = self.session
-        if self._job is not None or not self._queue or session.closed:
-            return
-        sample, change = self._queue.pop(0)
         if sample.edits is None or sample not in session.samples:
-            self._next()
-            return
+            return None
         labels = sample.edits.now
         known = self._known.get(sample.key)
-        autosave, name = session.saving.autosave, session.saving.name(sample.key)
-        folder = self._folder()
+        project, name = sample.project, sample.key
 
         def run(_: Job) -> tuple[Instances, Instances, str]:
             # scikit-image is imported here, and not when napari starts
@@ -207,9 +204,9 @@ class InstanceEdits:
                 found = known.instances
                 if known.labels is not labels:
                     found = follow_labels(found, labels.labels)
-            elif folder is not None and name is not None:
+            else:
                 try:
-                    found = load_instances(folder, name, labels.labels)
+                    found = load_instances(project.path, name, labels.labels)
                 except (PngError, InstanceError, OSError) as error:
                     note = f"{error}. They were found again from the labels."
             if found is None:
@@ -223,45 +220,29 @@ class InstanceEdits:
             old.instances, old.labels = after, labels
             if change is not None:
                 old.past = [*old.past, before][-_UNDO:]
-            if is_new and after.classes and autosave is session.saving.autosave:
+            if is_new and after.classes and project is session.project:
                 self._save(sample, after)
             if note:
                 session.say(note, "warning")
-
-        def finish(then: Callable[[], object]) -> None:
-            self._job = None
-            if session.closed:
-                return
-            then()
             self._show()
             self.changed.emit()
-            self._next()
 
-        job = Job(run, "Instances")
-        job.returned.connect(
-            lambda result: finish(lambda: session.guarded(returned, result))
-        )
-        job.errored.connect(lambda error: finish(lambda: session.complain(error)))
-        job.aborted.connect(lambda: finish(lambda: None))
-        self._job = job
-        job.start()
+        return run, returned
 
-    def _folder(self) -> Any:
-        """Return the folder of the project that is written to, or read."""
-        opened = self.session.projects.opened
-        autosave = self.session.saving.autosave
-        if opened is not None:
-            return opened.path
-        return None if autosave is None else autosave.project.path
+    def _failed(self, error: Exception) -> None:
+        self.session.complain(error)
+        self._show()
+        self.changed.emit()
 
     def _save(self, sample: LiveSample, instances: Instances) -> None:
-        saving = self.session.saving
-        name, autosave = saving.name(sample.key), saving.autosave
-        if name is not None and autosave is not None and not saving.read_only:
-            from napari_ovam.segmentation.instances.files import save_instances
+        from napari_ovam.segmentation.instances.files import save_instances
 
-            write = partial(save_instances, autosave.project.path, name, instances)
-            autosave.submit(("instances", name), write)
+        project, key = sample.project, sample.key
+
+        def write() -> None:
+            save_instances(project.path, key, instances)
+
+        self.session.saving.submit("instances", key, write)
 
     # -- following -------------------------------------------------------------------
 
@@ -279,10 +260,8 @@ class InstanceEdits:
 
     def _switched(self) -> None:
         self._picked = None
-        autosave = self.session.saving.autosave
-        if autosave is None or autosave.pending == 0:  # they can be read again
-            there = {sample.key for sample in self.session.samples}
-            self._known = {k: v for k, v in self._known.items() if k in there}
+        there = {sample.key for sample in self.session.samples}
+        self._known = {k: v for k, v in self._known.items() if k in there}
         self._catch_up()
         self._show()
         self.changed.emit()
@@ -306,8 +285,7 @@ class InstanceEdits:
             "index": [n for n, _ in names],
             "name": [n for _, n in names],
         }
-        layers = self.session.layers
-        layers.show_instances(sample, table[found.ids], features, self._drag)
+        self._layers.show_instances(sample, table[found.ids], features, self._drag)
         self._prepare()
 
     def _things(self) -> set[int]:
@@ -333,7 +311,7 @@ class InstanceEdits:
     def _layer_removed(self, event: Any) -> None:
         session = self.session
         key, role, _ = role_of(event.value)
-        by_hand = role == "instances" and not session.layers.removing
+        by_hand = role == "instances" and not self._layers.removing
         if by_hand and session.current is not None and session.current.key == key:
             self.shown, self.tool = False, ""
             self.changed.emit()

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections import deque
 from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar
-from weakref import WeakKeyDictionary
+from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
-from napari_ovam._qt.annotator import show_annotator, show_project
-from napari_ovam._qt.layers.keys import bind_keys
+from napari_ovam._qt.layers.layers import SampleLayers
 from napari_ovam._qt.session.session import Session
-from napari_ovam._qt.session.state import LiveSample, ModelChoice
+from napari_ovam._qt.session.state import ModelChoice
+from napari_ovam._qt.widgets.docks import show_dock
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from pathlib import Path
 
     import numpy as np
@@ -35,41 +32,30 @@ class Opening:
         The session of the viewer that the files were dropped on.
     """
 
-    _all: ClassVar[WeakKeyDictionary[Session, Opening]] = WeakKeyDictionary()
-
     @classmethod
     def of(cls, viewer: Any) -> Opening:
         """Return what opens files in a viewer, and dock the annotator there."""
-        show_annotator(viewer)
-        session = Session.of(viewer)
-        if session not in cls._all:
-            cls._all[session] = cls(session)
-        return cls._all[session]
+        show_dock(viewer, "OVAM annotator")
+        return cls(Session.of(viewer))
 
     def __init__(self, session: Session) -> None:
         self.session = session
-        self._waiting: deque[Callable[[], object]] = deque()
-        session.job_changed.connect(self._next)
 
     def project(self, path: Path) -> None:
         """Open a project, and dock the table of its samples."""
-        show_project(self.session.viewer)
-        self._start(partial(self.session.projects.open, path))
-
-    def image(self, load: Callable[[], object]) -> None:
-        """Load an image when its turn comes."""
-        self._start(load)
+        show_dock(self.session.viewer, "OVAM project")
+        self.session.in_turn(partial(self.session.projects.open, path))
 
     def token(self, path: Path, name: str) -> None:
         """Load a token for the class of its name, which is added where it is new."""
+        session = self.session
 
         def load() -> None:
-            classes = self.session.classes
-            entry = classes.find(name) or classes.add(name)
-            self.session.classes_changed.emit()
-            self.session.tokens.load_token(entry.id, str(path))
+            entry = session.classes.find(name) or session.class_changes.add(name)
+            if entry is not None:
+                session.sources.give({entry.id: path.absolute()})
 
-        self._start(load)
+        session.in_turn(load)
 
     def trace(
         self,
@@ -84,7 +70,7 @@ class Opening:
         Parameters
         ----------
         key
-            Of the sample; the image's layer has it already.
+            What the image's layer is marked with.
         path
             The trace file.
         name
@@ -94,7 +80,8 @@ class Opening:
         model
             The model that recorded it; the one that is chosen where it is not known.
         """
-        self.session.layers.expect(key)
+        layers = self.session.feature(SampleLayers)
+        layers.expect(key)
         chosen = self.session.choice
         choice = ModelChoice(model or chosen.model, chosen.device)
 
@@ -105,18 +92,16 @@ class Opening:
 
         def done(trace: Trace) -> None:
             session = self.session
-            session.samples.append(LiveSample(name, image, choice, trace, key=key))
-            session.samples_changed.emit()
-            session.select(key)
-            bind_keys(session, session.layers.find(key, "image"))
+            session.layers.forget(key)  # the sample has a layer of its own
+            session.projects.add(image, name, trace=trace, choice=choice)
             session.hint()
 
         def failed() -> None:
             layer = self.session.layers.find(key, "image")
             if layer is not None:  # from now on an image like any other
-                self.session.layers.release(layer)
+                layers.release(layer)
 
-        self._start(
+        self.session.in_turn(
             partial(
                 self.session.start,
                 "Loading the trace",
@@ -126,14 +111,6 @@ class Opening:
                 kept="Its image stays as a layer.",
             )
         )
-
-    def _start(self, load: Callable[[], object]) -> None:
-        self._waiting.append(load)
-        self._next()
-
-    def _next(self) -> None:
-        if self._waiting and not self.session.busy and not self.session.closed:
-            self._waiting.popleft()()
 
 
 def model_of_image(path: Path | None) -> str | None:

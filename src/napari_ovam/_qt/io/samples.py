@@ -5,10 +5,10 @@ from __future__ import annotations
 from importlib.resources import as_file, files
 from typing import TYPE_CHECKING
 
-from .io import trace_layer
+from .readers import trace_layer
 
 if TYPE_CHECKING:
-    from .io import LayerTuple
+    from .readers import LayerTuple
 
 
 def cat_and_hat() -> list[LayerTuple]:

@@ -8,45 +8,51 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from qtpy.QtCore import QTimer
 
-from napari_ovam._qt.layers.layers import role_of
+from napari_ovam._qt.layers.layers import SampleLayers, role_of
 from napari_ovam._qt.session import tasks
 from napari_ovam._qt.session.edits import Edits, as_labels
-from napari_ovam._qt.session.state import DECIDED, UNSURE, ClassEntry, LiveSample
-from napari_ovam._qt.session.worker import Job
+from napari_ovam._qt.session.jobs import Background
+from napari_ovam._qt.session.state import DECIDED
+from napari_ovam.project.files import replace_ids
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Iterable
 
     from napari.layers import Labels, Layer
     from numpy.typing import NDArray
 
     from napari_ovam._qt.layers.strokes import Masks
+    from napari_ovam._qt.session.jobs import Work
     from napari_ovam._qt.session.session import Session
+    from napari_ovam._qt.session.state import LiveSample
+    from napari_ovam._qt.session.worker import Job
 
 _PAUSE = 100  # ms between looks whether a stroke has ended
 _PATIENCE = 100  # such looks
 
 
 class Labelling:
-    """Proposes labels and keeps strokes.
-
-    Attributes
-    ----------
-    automatic
-        Whether new samples get labels by themselves: once a person asked for some.
-    options
-        Further fields of `napari_ovam.LabelSettings`.
-    job
-        What computes a proposal now.
-    """
+    """Proposes labels and keeps strokes."""
 
     def __init__(self, session: Session) -> None:
         self.session = session
-        self.automatic = False
-        self.options: dict[str, Any] = {}
-        self.job: Job | None = None
-        self._queue: list[LiveSample] = []
+        self._layers = session.feature(SampleLayers)
+        self._layers.listener = self
         self._labeller = tasks.Labeller()
+        self._background = Background(session, "Labels")
+        session.edits_wanted.connect(self.take_edits)
+        session.maps_changed.connect(self._maps_changed)
+        session.rules_changed.connect(self._propose_shown)
+        session.actions["labels"] = self.labels_from_maps
+
+    @property
+    def job(self) -> Job | None:
+        """What computes a proposal now."""
+        return self._background.job
+
+    def close(self) -> None:
+        """Stop what runs."""
+        self._background.close()
 
     def labels_from_maps(self) -> None:
         """Propose labels for the sample that is shown."""
@@ -64,12 +70,12 @@ class Labelling:
                 "work on them again"
             )
             return
-        self.automatic = True
+        self.session.label_rules.automatic = True
         self.propose(sample)
 
     def _bring_back(self, sample: LiveSample) -> bool:
         """Show a sample again whose layers somebody took away; else return False."""
-        layers = self.session.layers
+        layers = self._layers
         gone = layers.find(sample.key, "image") is None or (
             sample.edits is not None and layers.labels(sample.key) is None
         )
@@ -83,24 +89,23 @@ class Labelling:
         A sample that was never mapped, such as one that came back from the disk,
         keeps the labels that it has, and so does one that was accepted or rejected.
         """
-        if sample.maps and sample not in self._queue and sample.status not in DECIDED:
-            self._queue.append(sample)
-        self._next_job()
+        self._background.ask(sample, partial(self._prepare, sample))
 
-    def _next_job(self) -> None:
-        if self.job is not None or not self._queue or self.session.closed:
-            return
-        sample = self._queue.pop(0)
-        request = self.request(sample)
+    def _maps_changed(self, sample: LiveSample) -> None:
+        if sample.edits is not None and sample.status != "new":
+            self.propose(sample)
+
+    def _propose_shown(self) -> None:
+        sample = self.session.current
+        if sample is not None and sample.edits is not None:
+            self.propose(sample)
+
+    def _prepare(self, sample: LiveSample) -> Work | None:
+        if not sample.maps or sample.status in DECIDED:
+            return None
+        request = self.session.label_request(sample)
         active = {entry.id for entry in self.session.classes.active}
         maps = {i: values for i, values in sample.maps.items() if i in active}
-
-        def finish(then: Callable[[], object]) -> None:
-            if self.session.closed:
-                return
-            self.job = None
-            then()
-            self._next_job()
 
         def make(_: Job) -> NDArray[Any]:
             labels, sample.probabilities = self._labeller.labels(
@@ -108,21 +113,12 @@ class Labelling:
             )
             return labels
 
-        job = Job(make, "Labels")
-        job.returned.connect(
-            lambda labels: finish(
-                lambda: self.session.guarded(partial(self._proposed, sample), labels)
-            )
-        )
-        job.errored.connect(lambda error: finish(lambda: self.session.complain(error)))
-        job.aborted.connect(lambda: finish(lambda: None))
-        self.job = job
-        job.start()
+        return make, partial(self._proposed, sample)
 
     def _proposed(
         self, sample: LiveSample, labels: NDArray[Any], patience: int = _PATIENCE
     ) -> None:
-        layers = self.session.layers
+        layers = self._layers
         layer = layers.labels(sample.key)
         if patience and layer is not None and layers.watches[layer].dragging:
             # The brush goes first, but may never come up as far as napari knows.
@@ -131,73 +127,39 @@ class Labelling:
             return
         if sample.status in DECIDED:  # in the meantime
             return
+        labels = replace_ids(labels, self.session.classes.replaced())
         first = sample.status == "new"
         if sample.edits is None:
             sample.edits = Edits(labels)
         else:
             self.take_edits(sample)
             sample.edits.propose(labels)
-        shown = self.show(sample)
+        shown = self.session.show_labels(sample)
         if first and shown is not None and sample is self.session.current:
             self.session.viewer.layers.selection.active = shown
             # The labels are what is looked at and painted on from here on.
             for entry in self.session.classes.active:
-                self.session.maps.show_map(entry.id, False)
+                self.session.show_map(entry.id, False)
             self.session.classes_changed.emit()
         if first and not self.session.busy:
             self.session.hint()
         self.session.labels_changed.emit()
 
-    def show(self, sample: LiveSample) -> Labels | None:
-        """Show what the labels of a sample are now, where it has a layer or is shown.
-
-        A layer that was left as it is would be taken for what a person wants.
-        """
-        layers = self.session.layers
-        if sample is self.session.current or layers.labels(sample.key) is not None:
-            return layers.show_labels(sample, self.session.classes)
-        return None
-
-    def close(self) -> None:
-        """Stop what runs."""
-        self._queue.clear()
-        if self.job is not None:
-            self.job.quit()
-
-    def request(self, sample: LiveSample | None = None) -> tasks.LabelRequest:
-        return tasks.LabelRequest(
-            {e.id: e.threshold for e in self.session.classes.active},
-            frozenset(sample.absent if sample else ()),
-            dict(self.options),
-        )
-
-    def set_threshold(
-        self, number: int, value: float | None, *, live: bool = True
-    ) -> None:
-        """Set a class's threshold for the source in use, 0 to 1; None: 0.5."""
-        entry = self.session.classes[number]
-        entry.thresholds[entry.source] = value
-        if (
-            live
-            and self.session.current is not None
-            and self.session.current.edits is not None
-        ):
-            self.propose(self.session.current)
-
     def set_options(self, **options: Any) -> None:
         """Set further fields of `LabelSettings` and propose labels anew."""
-        self.options = options
-        if self.session.current is not None and self.session.current.edits is not None:
-            self.propose(self.session.current)
+        self.session.label_rules.options = options
+        self._propose_shown()
 
     def set_absent(self, number: int, absent: bool) -> None:
         """Say that a class is not in the image that is shown."""
-        sample = self.session.current
+        session, sample = self.session, self.session.current
         if sample is None:
             return
-        (sample.absent.add if absent else sample.absent.discard)(number)
-        if sample.edits is not None:
-            self.propose(sample)
+        gone = sample.absent | {number} if absent else sample.absent - {number}
+        session.project.change_sample(sample.key, absent=gone, write=False)
+        session.saving.save_index()
+        session.sample_changed.emit(sample.key)
+        self._propose_shown()
 
     def discard_edits(self) -> None:
         """Forget the strokes on the sample that is shown."""
@@ -212,59 +174,13 @@ class Labelling:
         self.session.labels_changed.emit()
         self.session.say(f"{count} painted pixels were given back to the maps.")
 
-    def unknown_ids(self, sample: LiveSample | None = None) -> list[int]:
-        """Return painted ids that have no class."""
-        sample = sample or self.session.current
-        if sample is None or sample.edits is None:
-            return []
-        ids = sorted(sample.edits.now.ids - {0, UNSURE})
-        return [i for i in ids if i not in self.session.classes]
-
-    def add_class(self, name: str, number: int | None = None) -> ClassEntry:
-        """Add a class that can be painted."""
-        entry = self.session.classes.add(name, number)
-        entry.active = False
-        self.session.layers.show_classes(self.session.classes)
-        self.session.classes_changed.emit()
-        self.session.labels_changed.emit()
-        return entry
-
-    def change_class(
-        self,
-        number: int,
-        *,
-        name: str | None = None,
-        color: tuple[int, int, int] | None = None,
-    ) -> None:
-        """Rename or recolour a class; its id stays."""
-        entry = self.session.classes[number]
-        if name is not None:
-            if not name.strip():
-                self.session.complain("A class needs a name")
-                return
-            name = name.strip()
-            if any(e.name == name and e is not entry for e in self.session.classes):
-                self.session.complain(f"Another class is named {name!r} already")
-                self.session.classes_changed.emit()  # the field goes back
-                return
-            entry.name = name
-        if color is not None:
-            entry.color = color
-        self.session.layers.show_classes(self.session.classes)
-        self.session.classes_changed.emit()
-
     # -- strokes -----------------------------------------------------------------
-
-    def take_all(self) -> None:
-        """Notice what is on the layers of all samples."""
-        for sample in self.session.samples:
-            self.take_edits(sample)
 
     def take_edits(self, sample: LiveSample, layer: Layer | None = None) -> None:
         """Notice what is on the labels of a sample now, whoever put it there."""
-        layer = layer or self.session.layers.labels(sample.key)
+        layer = layer or self._layers.labels(sample.key)
         if layer is not None and sample.edits is not None:
-            self.session.layers.watches[layer].look_now()
+            self._layers.watches[layer].look_now()
             self._take(sample, layer, None, undone=True)
 
     def edited(self, layer: Labels, tiles: Iterable[int], *, undone: bool) -> None:
@@ -297,7 +213,7 @@ class Labelling:
     def _sample_of(self, layer: Labels) -> LiveSample | None:
         """Return the sample whose labels a layer in the viewer is."""
         key = role_of(layer)[0]
-        shown = self.session.layers.labels(key) is layer
+        shown = self._layers.labels(key) is layer
         return self.session.sample(key) if shown else None
 
     def _take(
@@ -313,7 +229,7 @@ class Labelling:
         try:
             if layer.data.dtype != np.uint16 or not isinstance(layer.data, np.ndarray):
                 labels = as_labels(np.asarray(layer.data))
-                self.session.layers.watches[layer].write(labels)
+                self._layers.watches[layer].write(labels)
                 tiles = None
             changed = sample.edits.take(layer.data, tiles, undone=undone)
         except ValueError as error:
@@ -322,7 +238,7 @@ class Labelling:
             return
         if changed:
             self.session.labels_changed.emit()
-            if unknown := self.unknown_ids(sample):
+            if unknown := self.session.unknown_ids(sample):
                 self.session.say(
                     f"Label {unknown[0]} has no class: create it under Labels.",
                     "warning",

@@ -7,13 +7,10 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from magicgui.widgets import CheckBox, FloatSpinBox, SpinBox
 from qtpy.QtCore import QSignalBlocker, Qt
-from qtpy.QtGui import QColor
 from qtpy.QtWidgets import (
     QCheckBox,
-    QColorDialog,
     QGridLayout,
     QLabel,
-    QLineEdit,
     QSizePolicy,
     QSlider,
     QToolButton,
@@ -21,11 +18,17 @@ from qtpy.QtWidgets import (
 )
 
 from napari_ovam._qt.layers.keys import described
-from napari_ovam._qt.widgets.section import More, Section, button, clear, form, listen
-from napari_ovam.segmentation.class_maps import THRESHOLD
+from napari_ovam._qt.widgets.colors import text_on
+from napari_ovam._qt.widgets.section import Section, button, clear, form, listen, more
+from napari_ovam._qt.widgets.text import ElidedLabel
+from napari_ovam.segmentation import THRESHOLD
+
+from .labelling import Labelling
+from .uncertainty import UncertainPlaces
 
 if TYPE_CHECKING:
-    from napari_ovam._qt.session.state import ClassEntry
+    from napari_ovam._qt.session.session import Session
+    from napari_ovam.datasets.project_class import ProjectClass
 
 
 MANY = 30  # classes: more have no row each, which would stop the window
@@ -35,18 +38,22 @@ class LabelsSection(Section):
     """One row a class, and what to do with the labels."""
 
     title: ClassVar[str] = "Labels"
+    session: Session
 
     def build(self) -> None:
         """Make the widgets."""
+        self._labels = self.session.feature(Labelling)
+        self._uncertain = self.session.feature(UncertainPlaces)
         self._rows = QGridLayout()
         self._rows.setHorizontalSpacing(4)
         self._rows.setVerticalSpacing(2)
-        self._rows.setColumnStretch(3, 1)
+        self._rows.setColumnStretch(1, 2)
+        self._rows.setColumnStretch(3, 3)
         self.box.addLayout(self._rows)
         self.labels_button = button(
             "Labels from maps",
             "labels_button",
-            self.session.labels.labels_from_maps,
+            self._labels.labels_from_maps,
             "Propose labels; what you painted stays",
         )
         self.live = QCheckBox("live preview")
@@ -54,30 +61,31 @@ class LabelsSection(Section):
         self.live.setChecked(True)
         self.live.setToolTip("Change the labels while a threshold is moved")
         self.row(self.labels_button, self.live)
-        self.edits = QLabel()
-        self.edits.setObjectName("edits_text")
+        self.edits = ElidedLabel("edits_text")
         self.discard_button = button(
             "Discard my edits",
             "discard_button",
-            self.session.labels.discard_edits,
+            self._labels.discard_edits,
             "Give every painted pixel of this image back to the maps",
         )
         self.row(self.edits, self.discard_button)
-        self.doubt = QCheckBox("show doubt")
-        self.doubt.setObjectName("doubt")
-        self.doubt.setToolTip("A layer that is bright where the labels may be wrong")
-        self.doubt.toggled.connect(self.session.doubts.show)
-        self.doubt_button = button(
-            "Next doubtful place",
-            "doubt_button",
-            self.session.doubts.next,
+        self.uncertain = QCheckBox("show uncertainty")
+        self.uncertain.setObjectName("uncertainty")
+        self.uncertain.setToolTip(
+            "A layer that is bright where the labels may be wrong"
+        )
+        self.uncertain.toggled.connect(self._uncertain.show)
+        self.uncertain_button = button(
+            "Next uncertain place",
+            "uncertain_button",
+            self._uncertain.next,
             "Go to where the labels are least sure; what is painted counts as settled",
         )
-        self.row(self.doubt_button, self.doubt)
+        self.row(self.uncertain_button, self.uncertain)
         self.create_button = button("", "create_class_button", self._create)
         self.create_button.hide()
         self.box.addWidget(self.create_button)
-        self.box.addWidget(More(self._form()))
+        self.box.addWidget(more(self._form()))
         self._thresholds: dict[int, tuple[QSlider, QToolButton]] = {}
         listen(self, self.session.classes_changed, self._fill)
         listen(self, self.session.current_changed, self._fill)
@@ -105,12 +113,13 @@ class LabelsSection(Section):
         for field in changing:
             field.changed.connect(self._options_changed)
         keys = QLabel("\n".join(["Keys on the layers:", described("\n")]))
+        keys.setWordWrap(True)
         fields.layout().addRow(keys)
         made: QWidget = fields
         return made
 
     def _options_changed(self) -> None:
-        self.session.labels.set_options(
+        self._labels.set_options(
             smoothing=float(self.smoothing.value),
             min_size=int(self.smallest.value),
             fill_holes=bool(self.holes.value),
@@ -128,60 +137,52 @@ class LabelsSection(Section):
                 self._rows.addWidget(widget, index, column)
         self._show_edits()
 
-    def _row(self, entry: ClassEntry) -> list[QWidget]:
-        colour = QToolButton()
-        colour.setObjectName(f"colour_{entry.id}")
-        colour.setText(str(entry.id))
-        colour.setToolTip("Class id; click to choose its colour")
-        red, green, blue = entry.color
-        text = "black" if red * 3 + green * 6 + blue > 1100 else "white"
-        colour.setStyleSheet(
-            f"background-color: rgb({red}, {green}, {blue}); color: {text};"
+    def _row(self, entry: ProjectClass) -> list[QWidget]:
+        number = entry.id
+        color = QLabel(str(number))
+        color.setObjectName(f"color_{number}")
+        color.setToolTip("The value of its pixels; double-click it under Classes")
+        color.setAlignment(Qt.AlignmentFlag.AlignCenter)
+        color.setStyleSheet(
+            f"background-color: rgb{entry.color}; color: {text_on(entry.color)};"
             "min-width: 22px;"
         )
-        colour.clicked.connect(lambda *_: self._recolour(entry))
-        name = QLineEdit(entry.name)
-        name.setObjectName(f"class_name_{entry.id}")
-        name.setToolTip("The name of the class, as exported")
-        name.setMaximumWidth(80)
-        name.editingFinished.connect(lambda: self._rename(entry, name))
+        tip = "Change its name under Classes"
+        name = ElidedLabel(f"class_name_{number}", entry.name, tip)
         value = QToolButton()
         value.setObjectName(f"automatic_{entry.id}")
         value.setFixedWidth(38)
-        value.clicked.connect(lambda: self._automatic(entry))
+        value.clicked.connect(partial(self._set, number, None))
         slider = QSlider(Qt.Orientation.Horizontal)
         slider.setObjectName(f"threshold_{entry.id}")
         slider.setRange(1, 100)
         slider.setToolTip("Pixels at least this likely become the class")
         slider.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
-        slider.setMinimumWidth(50)
+        slider.setMinimumWidth(40)
         self._thresholds[entry.id] = slider, value
         self._show_threshold(entry)
-        slider.valueChanged.connect(partial(self._threshold, entry))
-        slider.sliderReleased.connect(
-            lambda: self.session.labels.set_threshold(entry.id, slider.value() / 100)
-        )
+        slider.valueChanged.connect(partial(self._threshold, number))
+        slider.sliderReleased.connect(lambda: self._set(number, slider.value() / 100))
         absent = QCheckBox("absent")
         absent.setObjectName(f"absent_{entry.id}")
         absent.setToolTip("This class is not in this image")
         current = self.session.current
         absent.setChecked(current is not None and entry.id in current.absent)
-        absent.toggled.connect(partial(self.session.labels.set_absent, entry.id))
+        absent.toggled.connect(partial(self._labels.set_absent, number))
         for widget in (slider, value):
             widget.setEnabled(entry.active)
-        return [colour, name, value, slider, absent]
+        return [color, name, value, slider, absent]
 
-    def _threshold(self, entry: ClassEntry, value: int) -> None:
-        self.session.labels.set_threshold(
-            entry.id, value / 100, live=self.live.isChecked()
-        )
-        self._show_threshold(entry)
+    def _threshold(self, number: int, value: int) -> None:
+        self._set(number, value / 100, live=self.live.isChecked())
 
-    def _automatic(self, entry: ClassEntry) -> None:
-        self.session.labels.set_threshold(entry.id, None)
-        self._show_threshold(entry)
+    def _set(
+        self, number: int, value: float | None, *_: Any, live: bool = True
+    ) -> None:
+        self.session.class_changes.set_threshold(number, value, live=live)
+        self._show_threshold(self.session.classes[number])
 
-    def _show_threshold(self, entry: ClassEntry) -> None:
+    def _show_threshold(self, entry: ProjectClass) -> None:
         """Show a class's threshold."""
         slider, value = self._thresholds[entry.id]
         level = entry.threshold
@@ -196,17 +197,6 @@ class LabelsSection(Section):
         if not slider.isSliderDown():
             with QSignalBlocker(slider):
                 slider.setValue(round(min(level, 1.0) * 100))
-
-    def _rename(self, entry: ClassEntry, field: QLineEdit) -> None:
-        if field.text() != entry.name:
-            self.session.labels.change_class(entry.id, name=field.text())
-            field.setText(entry.name)
-
-    def _recolour(self, entry: ClassEntry) -> None:
-        colour = QColorDialog.getColor(QColor(*entry.color), self)
-        if colour.isValid():
-            rgb = (colour.red(), colour.green(), colour.blue())
-            self.session.labels.change_class(entry.id, color=rgb)
 
     def _show_labels(self) -> None:
         for entry in self.session.classes:
@@ -224,15 +214,12 @@ class LabelsSection(Section):
         else:
             self.edits.setText(f"{edits.count} pixels painted")
         self.discard_button.setEnabled(bool(edits and edits.count))
-        unknown = self.session.labels.unknown_ids()
+        unknown = self.session.unknown_ids(self.session.current)
         self.create_button.setVisible(bool(unknown))
         if unknown:
             self.create_button.setText(f"Create a class for label {unknown[0]}")
 
     def _create(self) -> None:
-        unknown = self.session.labels.unknown_ids()
+        unknown = self.session.unknown_ids(self.session.current)
         if unknown:
-            self.session.guarded(self._create_class, unknown[0])
-
-    def _create_class(self, number: int) -> None:
-        self.session.labels.add_class(f"class {number}", number)
+            self.session.class_changes.add(f"class {unknown[0]}", unknown[0])

@@ -12,7 +12,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from napari_ovam._qt.session.state import ClassEntry, ClassTable
+    from napari_ovam.datasets.classes import ClassTable
+    from napari_ovam.datasets.project_class import ProjectClass
 
 _UNSURE_COLOUR = (0.62, 0.62, 0.62, 1.0)
 _UNKNOWN_COLOUR = (1.0, 0.0, 1.0, 1.0)
@@ -24,7 +25,7 @@ def map_limits(values: NDArray[np.float32]) -> tuple[float, float]:
     return (low, 1.0) if low < 1 else (0.0, 1.0)
 
 
-def map_colormap(entry: ClassEntry) -> Colormap:
+def map_colormap(entry: ProjectClass) -> Colormap:
     """Return black to the class's colour."""
     colour = [c / 255 for c in entry.color]
     return Colormap([[0, 0, 0, 1], [*colour, 1]], name=f"ovam {entry.id}")

@@ -11,7 +11,7 @@ from napari.layers import Labels
 
 from napari_ovam._qt.session.settings import preferred_keys
 from napari_ovam._qt.session.state import UNSURE
-from napari_ovam.datasets.classes import KEYS
+from napari_ovam.datasets.project_class import KEYS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -44,7 +44,7 @@ ACTIONS = (
     Action("previous_class", "paint the previous class", "Shift-C", labels_only=True),
     Action("unsure", "paint “unsure”", "U", labels_only=True),
     Action("toggle_maps", "show or hide the maps", "H"),
-    Action("doubt", "next doubtful place", "D"),
+    Action("uncertain", "next uncertain place", "D"),
     Action("generate", "generate", "Shift-G"),
     Action("map", "map", "Shift-M"),
     Action("labels", "labels from maps", "Shift-L"),
@@ -86,6 +86,15 @@ def _plain(text: str) -> str:
     return "" if binding.part0.is_modifier_key() else str(binding).replace("+", "-")
 
 
+def add_actions(session: Session) -> None:
+    """Let keys and buttons choose what is painted."""
+    session.actions |= {
+        "next_class": partial(_step_class, session, 1),
+        "previous_class": partial(_step_class, session, -1),
+        "unsure": partial(_paint, session, UNSURE),
+    }
+
+
 def bind_keys(session: Session, layer: Layer | None) -> None:
     """Bind the keys on a layer of a sample."""
     if layer is None:
@@ -96,7 +105,7 @@ def bind_keys(session: Session, layer: Layer | None) -> None:
             continue
         if not chosen[action.name]:
             continue
-        call = action_of(session, action.name)
+        call = partial(session.do, action.name)
         layer.bind_key(chosen[action.name], _ignoring_layer(call), overwrite=True)
     if isinstance(layer, Labels):
         _bind_class_keys(session, layer)
@@ -126,36 +135,6 @@ def _ignoring_layer(call: Callable[[], Any]) -> Callable[[Any], None]:
         call()
 
     return pressed
-
-
-def action_of(session: Session, name: str) -> Callable[[], Any]:
-    """Return what an action does."""
-    review = session.review
-    actions: dict[str, Callable[[], Any]] = {
-        "next": partial(review.step, 1),
-        "previous": partial(review.step, -1),
-        "next_open": partial(review.step, 1, open_only=True),
-        "accept": review.accept,
-        "reject": review.reject,
-        "next_class": partial(_step_class, session, 1),
-        "previous_class": partial(_step_class, session, -1),
-        "unsure": partial(_paint, session, UNSURE),
-        "toggle_maps": partial(_toggle_maps, session),
-        "doubt": session.doubts.next,
-        "generate": partial(session.asked.emit, "generate"),
-        "map": partial(session.asked.emit, "map"),
-        "labels": session.labels.labels_from_maps,
-        "optimize": partial(session.asked.emit, "optimize"),
-    }
-    return actions[name]
-
-
-def _toggle_maps(session: Session) -> None:
-    active = session.classes.active
-    shown = not any(entry.shown for entry in active)
-    for entry in active:
-        session.maps.show_map(entry.id, shown)
-    session.classes_changed.emit()
 
 
 def _labels(session: Session) -> Labels | None:

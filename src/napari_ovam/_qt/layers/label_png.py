@@ -8,6 +8,7 @@ it into labels where a class table is beside it.
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,20 +17,67 @@ from napari.layers import Image as ImageLayer
 from napari.layers import Labels
 from napari.utils.colormaps import DirectLabelColormap
 from PIL import Image
+from qtpy.QtCore import QTimer
 
 from napari_ovam._qt.session.edits import as_labels
 from napari_ovam._qt.session.state import UNSURE
 
-from .layers import role_of
+from .layers import SampleLayers, role_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from napari.layers import Layer
 
+    from napari_ovam._qt.session.session import Session
     from napari_ovam.datasets.exporters import LabelClass
 
 CLASS_TABLE = "classes.json"
+
+
+class LayerWatch:
+    """Shows label PNGs as labels, and keeps labels whose layer a person removed."""
+
+    def __init__(self, session: Session) -> None:
+        self.session = session
+        self._layers = session.feature(SampleLayers)
+        events = session.viewer.layers.events
+        events.inserted.connect(self._inserted)
+        events.removed.connect(self._removed)
+
+    def _inserted(self, event: Any) -> None:
+        if not self.session.closed and label_png(event.value) is not None:
+            # napari is not done with the layer yet
+            call = partial(self.session.guarded, self._as_labels, event.value)
+            QTimer.singleShot(0, call)
+
+    def _as_labels(self, layer: Layer) -> None:
+        """Show a label PNG that napari opened as a picture as the labels that it is."""
+        found, layers = label_png(layer), self.session.viewer.layers
+        if self.session.closed or found is None or layer not in layers:
+            return
+        labels = read_label_png(*found)
+        index = layers.index(layer)
+        layers.remove(layer)
+        layers.insert(index, labels)
+        self.session.say(
+            f"{found[0].name} is shown as labels, with the classes beside it."
+        )
+
+    def _removed(self, event: Any) -> None:
+        key, role, _ = role_of(event.value)
+        session, sample = self.session, self.session.sample(key)
+        if sample is None or session.closed or self._layers.removing:
+            return
+        if role == "labels":
+            session.guarded(partial(session.take_edits, sample), event.value)
+        if role in ("labels", "image"):
+            are, them = ("are", "them") if role == "labels" else ("is", "it")
+            session.say(
+                f"The {role} of {sample.name} {are} kept: Labels from maps shows "
+                f"{them} again.",
+                "warning",
+            )
 
 
 def label_png(layer: Layer) -> tuple[Path, Path] | None:
@@ -96,8 +144,8 @@ def read_classes(path: Path) -> list[LabelClass]:
     ValueError
         If it is none, or its classes do not fit together.
     """
-    from napari_ovam.datasets.classes import PALETTE
     from napari_ovam.datasets.exporters.dataset import check_classes
+    from napari_ovam.datasets.project_class import PALETTE
 
     try:
         content = json.loads(path.read_text(encoding="utf-8"))

@@ -6,6 +6,7 @@ Only for the GUI thread.
 from __future__ import annotations
 
 from contextlib import nullcontext
+from functools import partial
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
@@ -13,25 +14,30 @@ import numpy as np
 from napari.layers import Image, Labels, Layer
 
 from .colors import label_colormap, label_features, map_colormap, map_limits
+from .keys import add_actions, bind_keys
 from .placement import placed
 from .strokes import LabelsWatch
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
-    from napari.viewer import Viewer
     from numpy.typing import NDArray
 
-    from napari_ovam._qt.session.state import ClassEntry, ClassTable, LiveSample
+    from napari_ovam._qt.session.session import Session
+    from napari_ovam._qt.session.state import LiveSample
+    from napari_ovam.datasets.classes import ClassTable
 
     from .strokes import Listener
 
 KEY = "napari_ovam"
 """Under it the metadata of a layer from a reader name the sample that it is for."""
-# Roles of maps of no class: of the special tokens, of what is typed, and doubt.
-_EXTRA = ("special", "typed", "doubt")
+# Roles of maps of no class: of the special tokens, of what is typed, and uncertainty.
+_EXTRA = ("special", "typed", "uncertainty")
 _INSTANCES = "instances"
-_ORDER = ("image", "special", "map", "typed", "labels", _INSTANCES, "doubt", "preview")
+_ORDER = (
+    *("image", "special", "map", "typed", "labels", _INSTANCES, "uncertainty"),
+    "preview",
+)
 
 _Mark = tuple[str, str, int]  # sample key, role, class id
 # Of each layer object: what napari copies into another layer would make it ours too.
@@ -48,30 +54,30 @@ class SampleLayers:
 
     Parameters
     ----------
-    viewer
-        The napari viewer.
-    listener
-        Told of what happens to Labels layers.
-    bind
-        Called with each new layer, to bind keys.
+    session
+        Whose samples they are.
 
     Attributes
     ----------
+    listener
+        Told of what happens to Labels layers.
     watches
         What watches each Labels layer of a sample.
     """
 
-    def __init__(
-        self, viewer: Viewer, listener: Listener, bind: Callable[[Layer], None]
-    ) -> None:
-        self.viewer = viewer
-        self._listener = listener
-        self._bind = bind
+    listener: Listener
+
+    def __init__(self, session: Session) -> None:
+        self.session = session
+        self.viewer = viewer = session.viewer
+        session.layers = self
+        add_actions(session)
+        self._bind = partial(bind_keys, session)
         self.watches: dict[Layer, LabelsWatch] = {}
         self._hidden: dict[str, dict[Layer, bool]] = {}
         self._history: dict[str, tuple[Any, Any]] = {}  # labels, what can be undone
         self._expected: set[str] = set()
-        self._colours: dict[Layer, Any] = {}  # that labels are shown in
+        self._colors: dict[Layer, Any] = {}  # that labels are shown in
         self.removing = False  # and no person does
         viewer.layers.events.removing.connect(self._use_canvas_context)
         viewer.layers.events.inserted.connect(self._inserted)
@@ -106,7 +112,7 @@ class SampleLayers:
     def release(self, layer: Layer) -> None:
         """Leave a layer to the person: it is none of ours any more."""
         _marks.pop(layer, None)
-        self._colours.pop(layer, None)
+        self._colors.pop(layer, None)
         if watch := self.watches.pop(layer, None):
             watch.close()
 
@@ -140,8 +146,10 @@ class SampleLayers:
         and given up where its labels changed meanwhile. Removing a layer takes napari
         0.9 up to half a second (it collects garbage): so they are used again.
         """
+        moved = placed(new) if placed(new) != placed(old) else {}
         for layer in self.of_sample(old.key):
             role, watch = role_of(layer)[1], self.watches.get(layer)
+            _marks[layer] = (new.key, role, 0)
             if role == "image":
                 layer.data = new.image
                 layer.name = new.name
@@ -155,9 +163,8 @@ class SampleLayers:
             else:
                 self._remove(layer)
                 continue
-            for name, value in placed(new).items():
+            for name, value in moved.items():
                 setattr(layer, name, value)
-            _marks[layer] = (new.key, role, 0)
 
     def forget_history(self) -> None:
         """Empty what can be undone: it may hold ids of classes that are gone."""
@@ -188,12 +195,10 @@ class SampleLayers:
             self._insert(layer, (sample.key, "image", 0))
         return layer
 
-    def show_map(
-        self, sample: LiveSample, entry: ClassEntry, opacity: float
-    ) -> Layer | None:
+    def show_map(self, sample: LiveSample, number: int) -> Layer | None:
         """Make or update the map layer of a class, in place."""
-        values = sample.maps.get(entry.id)
-        if values is None:
+        values, entry = sample.maps.get(number), self.session.classes.get(number)
+        if values is None or entry is None:
             return None
         return self._show_values(
             sample,
@@ -202,8 +207,8 @@ class SampleLayers:
             entry.phrase,
             map_limits(values),
             colormap=map_colormap(entry),
-            opacity=opacity,
-            visible=entry.shown,
+            opacity=self.session.map_opacity,
+            visible=self.session.view(number).shown,
         )
 
     def show_extra(
@@ -289,7 +294,7 @@ class SampleLayers:
         for removed in [la for la in self.watches if role_of(la) == mark]:
             self.release(removed)
         self._insert(layer, mark)
-        self.watches[layer] = LabelsWatch(layer, self._listener)
+        self.watches[layer] = LabelsWatch(layer, self.listener)
         return layer
 
     def show_instances(
@@ -320,13 +325,9 @@ class SampleLayers:
             layer.data = ids
             layer.features = names
 
-    def remove_instances(self, sample: str) -> None:
-        """Take the layer of a sample's instances away."""
-        self.remove_extra(sample, _INSTANCES)
-
     def show_classes(self, classes: ClassTable) -> None:
         """Give every Labels and map layer the names and colours of the table."""
-        colours = tuple((entry.id, entry.color) for entry in classes)
+        colors = tuple((entry.id, entry.color) for entry in classes)
         for layer in self.viewer.layers:
             _, role, number = role_of(layer)
             if role == "labels":
@@ -334,9 +335,9 @@ class SampleLayers:
                 watch = self.watches.get(layer)
                 with watch.silent() if watch else nullcontext():
                     # With 1,000 classes a colour map takes napari a tenth of a second.
-                    if self._colours.get(layer) != colours:
+                    if self._colors.get(layer) != colors:
                         layer.colormap = label_colormap(classes)
-                        self._colours[layer] = colours
+                        self._colors[layer] = colors
                     layer.features = label_features(classes)
             elif role == "map" and number in classes:
                 layer.colormap = map_colormap(classes[number])

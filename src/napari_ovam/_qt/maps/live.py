@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 from qtpy.QtCore import QTimer
 
+from napari_ovam._qt.layers.layers import SampleLayers
+from napari_ovam._qt.session.jobs import Background
 from napari_ovam._qt.session.state import split_phrases
-from napari_ovam._qt.session.worker import Job
 from napari_ovam.segmentation.class_maps import class_map
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from napari_ovam._qt.session.jobs import Work
     from napari_ovam._qt.session.session import Session
     from napari_ovam._qt.session.state import LiveSample
+    from napari_ovam._qt.session.worker import Job
 
 PAUSE = 250
 """Without a key for so long, in milliseconds, what is typed is looked for."""
@@ -38,7 +42,8 @@ class LiveMaps:
         self.on = True
         self._text = ""
         self._shown = ""  # the key of the sample that has the layer
-        self._job: Job | None = None
+        self._layers = session.feature(SampleLayers)
+        self._background = Background(session, "Typing", self._failed)
         self._timer = QTimer()
         self._timer.setSingleShot(True)
         self._timer.setInterval(PAUSE)
@@ -63,51 +68,49 @@ class LiveMaps:
     def close(self) -> None:
         """Stop what runs."""
         self._timer.stop()
+        self._background.close()
 
     def _look(self) -> None:
+        self._background.ask("typed", self._prepare)
+
+    def _prepare(self) -> Work | None:
         sample = self.session.current
         if self.session.closed or sample is None or self._timer.isActive():
-            return
-        if self._job is not None or self.session.busy:
-            return  # it comes back when that has ended
+            return None
+        if self.session.busy:
+            return None  # it comes back when that has ended
         phrase = self._new_phrase()
         if not phrase or self._shown != sample.key:
             self._remove()
-        models, trace, layers = self.session.models, sample.trace, self.session.maps
+        models, trace = self.session.models, sample.trace
+        layers = self.session.map_layers
         if not phrase or trace is None or not models.has(sample.choice):
-            return
+            return None
 
         def make(job: Job) -> NDArray[np.float32]:
             token = models.encode(sample.choice, phrase, job)
-            return class_map(trace, token, layers.layers)
+            return class_map(trace, token, layers)
 
-        def ended(values: NDArray[np.float32] | None = None) -> None:
-            self._job = None
-            if not self.session.closed:
-                self._ended(sample, phrase, values)
+        return make, partial(self._ended, sample, phrase)
 
-        job = self._job = Job(make, "Typing")
-        job.returned.connect(ended)
-        job.errored.connect(lambda _: ended())
-        job.aborted.connect(ended)
-        job.start()
+    def _failed(self, _: Exception) -> None:
+        """Say nothing; what is shown is of an older text."""
+        self._remove()
 
     def _ended(
-        self, sample: LiveSample, phrase: str, values: NDArray[np.float32] | None
+        self, sample: LiveSample, phrase: str, values: NDArray[np.float32]
     ) -> None:
         """Show a map if it is still what is typed; else look for that."""
         if sample is not self.session.current or self._new_phrase() != phrase:
             self._look()
-        elif values is None:  # what is shown is of an older text
-            self._remove()
         else:
             name = f"typing: {phrase}"
             self._shown = sample.key
-            self.session.layers.show_extra(sample, "typed", {name: values}, "inferno")
+            self._layers.show_extra(sample, "typed", {name: values}, "inferno")
 
     def _remove(self) -> None:
         if self._shown:
-            self.session.layers.remove_extra(self._shown, "typed")
+            self._layers.remove_extra(self._shown, "typed")
             self._shown = ""
 
     def _new_phrase(self) -> str:

@@ -3,32 +3,32 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from magicgui.widgets import CheckBox, ComboBox, FloatSlider
 from qtpy.QtCore import Qt, Signal  # type: ignore[attr-defined]
-from qtpy.QtWidgets import (
-    QCheckBox,
-    QComboBox,
-    QGridLayout,
-    QLabel,
-    QPlainTextEdit,
-    QSizePolicy,
-    QWidget,
-)
+from qtpy.QtWidgets import QComboBox, QGridLayout, QLabel, QPlainTextEdit, QWidget
 
-from napari_ovam._qt.session.state import ClassEntry, split_phrases
+from napari_ovam._qt.session.state import split_phrases
 from napari_ovam._qt.widgets.section import (
-    More,
     Section,
     button,
     clear,
     duration,
     form,
     listen,
+    more,
     small_button,
 )
+from napari_ovam._qt.widgets.text import ElidedCheckBox, ElidedLabel
 from napari_ovam.segmentation.class_maps import LAYERS
+
+from .live import LiveMaps
+from .mapping import Maps
+
+if TYPE_CHECKING:
+    from napari_ovam._qt.session.session import Session
+    from napari_ovam.datasets.project_class import ProjectClass
 
 PHRASES = "cat, hat"
 
@@ -69,9 +69,11 @@ class MapsSection(Section):
     """Phrases, their pieces, and what makes each map."""
 
     title: ClassVar[str] = "Maps"
+    session: Session
 
     def build(self) -> None:
         """Make the widgets."""
+        maps = self.session.feature(Maps)
         self.phrases = PhraseEdit(PHRASES)
         self.phrases.setObjectName("phrases")
         self.phrases.setToolTip(
@@ -79,7 +81,7 @@ class MapsSection(Section):
         )
         self.phrases.returnPressed.connect(self.map)
         self.phrases.textChanged.connect(
-            lambda: self.session.live.typed(self.phrases.text())
+            lambda: self.session.feature(LiveMaps).typed(self.phrases.text())
         )
         self.map_button = button(
             "Map", "map_button", self.map, "Show where the model sees each phrase"
@@ -88,13 +90,14 @@ class MapsSection(Section):
         self._rows = QGridLayout()
         self._rows.setHorizontalSpacing(4)
         self._rows.setVerticalSpacing(2)
+        self._rows.setColumnStretch(0, 2)
         self._rows.setColumnStretch(1, 1)
         self.box.addLayout(self._rows)
         self.opacity = FloatSlider(
             label="Opacity", name="opacity", min=0, max=1, value=0.6
         )
-        self.opacity.value = self.session.maps.opacity
-        self.opacity.changed.connect(self.session.maps.set_opacity)
+        self.opacity.value = self.session.map_opacity
+        self.opacity.changed.connect(maps.set_opacity)
         self.layers = ComboBox(
             label="Layers", name="layers", choices=list(LAYERS), value=LAYERS[0]
         )
@@ -102,23 +105,25 @@ class MapsSection(Section):
             "fine: the up blocks with 16 cells a side or more, which are what is "
             "recorded by default; all: whatever was recorded"
         )
-        self.layers.changed.connect(self.session.maps.set_layers)
+        self.layers.changed.connect(maps.set_layers)
         self.live = CheckBox(text="Follow typing", name="live", value=True)
         self.live.tooltip = "Show a map of what is typed, before it is a class"
-        self.live.changed.connect(self.session.live.set_on)
+        self.live.changed.connect(self.session.feature(LiveMaps).set_on)
         content: Any = form(self.opacity, self.layers, self.live)
         special = button(
-            "Map the special tokens",
+            "Map special tokens",
             "special_button",
-            lambda: self.session.maps.map_special(self.phrases.text()),
+            lambda: maps.map_special(self.phrases.text()),
             "Where the start and end tokens look, which surround every phrase",
         )
         content.layout().addRow(special)
-        self.exact_button = button("", "exact_button", self.session.images.exact)
+        self.exact_button = button(
+            "", "exact_button", partial(self.session.do, "exact")
+        )
         content.layout().addRow(self.exact_button)
         listen(self, self.session.current_changed, self._show_exact)
         self._show_exact()
-        self.box.addWidget(More(content))
+        self.box.addWidget(more(content))
         listen(self, self.session.classes_changed, self._fill)
         listen(self, self.session.phrases_restored, self._restore)
         self.at_key("map", self.map)
@@ -129,44 +134,50 @@ class MapsSection(Section):
 
     def _show_exact(self) -> None:
         sample = self.session.current
-        text = "Run again for exact maps"
-        if sample is not None and sample.exact:
-            text = "These maps are exact"
-        elif sample is not None and sample.seconds >= 1:
-            text += f" (about {duration(sample.seconds)})"
-        self.exact_button.setText(text)
-        self.exact_button.setToolTip(
-            "Records everything in full precision; the same image, more memory"
+        exact = sample is not None and sample.exact
+        self.exact_button.setText(
+            "These maps are exact" if exact else "Make exact maps"
         )
+        tip = (
+            "Runs again and records everything in full precision; the same image, "
+            "more memory"
+        )
+        if sample is not None and sample.seconds >= 1:
+            tip += f"; about {duration(sample.seconds)}"
+        self.exact_button.setToolTip(tip)
         able = sample is not None and sample.trace is not None and not sample.exact
         self.exact_button.setEnabled(able)
 
     def map(self) -> None:
         """Map the typed phrases."""
-        self.session.maps.map_phrases(self.phrases.text())
+        self.session.feature(Maps).map_phrases(self.phrases.text())
 
     def _fill(self) -> None:
         clear(self._rows)
         for index, entry in enumerate(self.session.classes.active):
-            for column, widget in enumerate(self._row(entry)):
+            shown, *others = self._row(entry)
+            self._rows.addWidget(shown, index, 0)
+            for column, widget in enumerate(others, start=1):
                 self._rows.addWidget(widget, index, column)
+            if not self._pieces(entry):  # the phrase has the room of both
+                self._rows.addWidget(shown, index, 0, 1, 2)
 
-    def _row(self, entry: ClassEntry) -> list[QWidget]:
-        shown = QCheckBox(entry.phrase)
-        shown.setObjectName(f"show_map_{entry.id}")
-        shown.setToolTip("Show this map")
-        shown.setChecked(entry.shown)
-        shown.toggled.connect(partial(self.session.maps.show_map, entry.id))
-        pieces = QLabel(_pieces(entry))
-        pieces.setObjectName(f"pieces_{entry.id}")
-        pieces.setToolTip("The pieces that the model's tokenizer makes of the phrase")
-        pieces.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Preferred)
+    def _row(self, entry: ProjectClass) -> list[QWidget]:
+        view = self.session.view(entry.id)
+        shown = ElidedCheckBox(f"show_map_{entry.id}", entry.phrase, "Show this map")
+        shown.setChecked(view.shown)
+        shown.toggled.connect(partial(self.session.show_map, entry.id))
+        pieces = ElidedLabel(
+            f"pieces_{entry.id}",
+            self._pieces(entry),
+            "The pieces that the model's tokenizer makes of the phrase",
+        )
         source = QComboBox()
         source.setObjectName(f"source_{entry.id}")
         source.addItems(["phrase", "token"])
         source.setCurrentText(entry.source)
         source.setToolTip("Map the phrase, or the token that was optimized for it")
-        source.setEnabled(entry.token is not None)
+        source.setEnabled(view.token is not None)
         source.textActivated.connect(partial(self._use, entry.id))
         remove = small_button(
             "×", f"remove_map_{entry.id}", partial(self._remove, entry), "Remove"
@@ -174,20 +185,20 @@ class MapsSection(Section):
         return [shown, pieces, source, remove]
 
     def _use(self, number: int, source: str) -> None:
-        self.session.tokens.use(number, "token" if source == "token" else "phrase")
+        self.session.sources.use(number, "token" if source == "token" else "phrase")
 
-    def _remove(self, entry: ClassEntry) -> None:
+    def _remove(self, entry: ProjectClass) -> None:
         rest = [
             phrase
             for phrase in split_phrases(self.phrases.text())
             if phrase.casefold() != entry.phrase.casefold()
         ]
         self.phrases.setText(", ".join(rest))
-        self.session.maps.drop_phrase(entry.id)
+        self.session.feature(Maps).drop_phrase(entry.id)
 
-
-def _pieces(entry: ClassEntry) -> str:
-    """Say what the tokenizer made of a phrase, where that is not its words."""
-    if not entry.pieces or list(entry.pieces) == entry.phrase.split():
-        return ""
-    return f"{len(entry.pieces)} pieces: {' · '.join(entry.pieces)}"
+    def _pieces(self, entry: ProjectClass) -> str:
+        """Say what the tokenizer made of a phrase, where that is not its words."""
+        pieces = self.session.view(entry.id).pieces
+        if not pieces or list(pieces) == entry.phrase.split():
+            return ""
+        return f"{len(pieces)} pieces: {' · '.join(pieces)}"

@@ -12,33 +12,37 @@ from qtpy.QtWidgets import (
     QAbstractItemView,
     QComboBox,
     QFileDialog,
-    QHBoxLayout,
     QHeaderView,
     QLabel,
     QLineEdit,
-    QMainWindow,
     QMenu,
-    QSizePolicy,
     QTableView,
-    QToolButton,
     QVBoxLayout,
     QWidget,
 )
 
-from napari_ovam._qt.layers.keys import ACTIONS, action_of, keys
-from napari_ovam._qt.session.session import Session
-from napari_ovam._qt.widgets.compact import compact
-from napari_ovam._qt.widgets.said import SaidLine
-from napari_ovam._qt.widgets.section import dock_of, listen
+from napari_ovam._qt.layers.keys import ACTIONS, keys
+from napari_ovam._qt.widgets.docks import place_below
+from napari_ovam._qt.widgets.row import Row
+from napari_ovam._qt.widgets.section import (
+    SaidLine,
+    button,
+    debounced,
+    listen,
+    menu_button,
+)
+from napari_ovam._qt.widgets.text import ElidedLabel
+from napari_ovam._qt.widgets.thumbnails import SIZE
 from napari_ovam.project.index import Status
 
 from .project_table import SampleTable, dot
 from .proposing_row import ProposingRow
-from .thumbnails import SIZE
+from .review import Review
 
 if TYPE_CHECKING:
-    from napari.viewer import Viewer
     from qtpy.QtGui import QKeyEvent, QShowEvent
+
+    from napari_ovam._qt.session.session import Session
 
 _BUTTONS = (
     ("previous", "<"),
@@ -54,29 +58,31 @@ class ProjectWidget(QWidget):
 
     Parameters
     ----------
-    napari_viewer
-        The viewer to annotate in.
+    session
+        Whose project it is.
     """
 
-    def __init__(self, napari_viewer: Viewer) -> None:
+    def __init__(self, session: Session) -> None:
         super().__init__()
         self.setObjectName("ovam_project")
-        self.session = session = Session.of(napari_viewer)
+        self.session = session
+        self._reviewing = session.feature(Review)
         self._placed = False
         layout = QVBoxLayout(self)
         layout.setContentsMargins(4, 2, 4, 2)
         layout.setSpacing(3)
-        layout.addLayout(self._project_row())
-        layout.addLayout(self._filter_row())
+        layout.addWidget(self._project_row())
+        layout.addWidget(self._filter_row())
         self.table = SampleTable(session)
         self.view = self._view()
         layout.addWidget(self.view, 1)
-        layout.addLayout(self._review_row())
+        layout.addWidget(self._review_row())
         layout.addWidget(ProposingRow(session, self.selected))
         layout.addWidget(SaidLine(session))
-        listen(self, session.projects.changed, self._show_project)
-        listen(self, session.review.filter_changed, self._show_count)
-        listen(self, session.projects.status_changed, lambda _: self._show_count())
+        for changed in (session.project_changed, session.samples_changed):
+            listen(self, changed, self._show_project)
+        listen(self, self._reviewing.filter_changed, self._show_count)
+        listen(self, session.sample_changed, lambda _: self._show_count())
         listen(self, session.current_changed, self._show_current)
         listen(self, session.job_changed, self._show_busy)
         self.destroyed.connect(self.table.thumbnails.close)
@@ -85,73 +91,64 @@ class ProjectWidget(QWidget):
 
     # -- making ------------------------------------------------------------------
 
-    def _project_row(self) -> QHBoxLayout:
-        self.name = QLabel()
-        self.name.setObjectName("project_name")
-        self.name.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
-        make = compact
-        self.open_button = make("Open…", "open_project_button", self._open)
-        self.open_button.setToolTip("Open a project folder")
-        self.new_button = make("New…", "new_project_button", self._new)
-        self.new_button.setToolTip("Make a project in an empty folder")
-        self.save_button = make("Save as…", "save_project_button", self._save_as)
-        self.save_button.setToolTip("Put the work of this window into a project folder")
-        self.close_button = make("Close", "close_project_button", self._close)
-        self.close_button.setToolTip("Close the project; everything in it is saved")
-        row = QHBoxLayout()
-        row.addWidget(self.name, 1)
-        for each in (
+    def _project_row(self) -> Row:
+        self.name = ElidedLabel("project_name")
+        self.open_button = button(
+            "Open…", "open_project_button", self._open, "Open a project folder"
+        )
+        self.new_button = button(
+            "New…", "new_project_button", self._new, "Make a project in an empty folder"
+        )
+        self.save_button = button(
+            "Save as…",
+            "save_project_button",
+            self._save_as,
+            "Put the work of this window into a project folder",
+        )
+        self.close_button = button(
+            "Close",
+            "close_project_button",
+            self._close,
+            "Close the project; everything in it is saved",
+        )
+        return Row(
+            self.name,
             self.open_button,
             self.new_button,
             self.save_button,
             self.close_button,
-        ):
-            row.addWidget(each)
-        return row
+        )
 
-    def _filter_row(self) -> QHBoxLayout:
+    def _filter_row(self) -> Row:
         self.status = QComboBox()
         self.status.setObjectName("status_filter")
         self.status.addItem("all", "")
         for status in get_args(Status):
             self.status.addItem(dot(status), status, status)
         self.status.activated.connect(
-            lambda index: self.session.review.set_filter(
-                status=self.status.itemData(index)
-            )
+            lambda index: self._reviewing.set_filter(status=self.status.itemData(index))
         )
         self.text = QLineEdit()
         self.text.setObjectName("text_filter")
         self.text.setPlaceholderText("name or prompt")
         self.text.setClearButtonEnabled(True)
-        self._typing = QTimer(self)  # a letter alone would look through 1,000 rows
-        self._typing.setSingleShot(True)
-        self._typing.setInterval(150)
-        self._typing.timeout.connect(
-            lambda: self.session.review.set_filter(text=self.text.text())
+        # a letter alone would look through 1,000 rows
+        self.text.textEdited.connect(
+            debounced(self, lambda: self._reviewing.set_filter(text=self.text.text()))
         )
-        self.text.textEdited.connect(lambda _: self._typing.start())
         self.count = QLabel()
         self.count.setObjectName("project_count")
-        self.keys_button = QToolButton()
-        self.keys_button.setObjectName("keys_button")
-        self.keys_button.setText("Keys")
-        self.keys_button.setStyleSheet("padding-right: 12px;")
-        self.keys_button.setToolTip(
+        self.keys_button = menu_button(
+            "Keys",
+            "keys_button",
+            self._fill_keys,
             "What keys do on the image and in this table; change them under File > "
-            "Preferences > OVAM"
+            "Preferences > OVAM",
         )
-        self.keys_button.setPopupMode(QToolButton.ToolButtonPopupMode.InstantPopup)
-        menu = QMenu(self.keys_button)
-        menu.aboutToShow.connect(partial(self._fill_keys, menu))
-        self.keys_button.setMenu(menu)
-        row = QHBoxLayout()
-        row.addWidget(QLabel("Show"))
-        row.addWidget(self.status)
-        row.addWidget(self.text, 1)
-        row.addWidget(self.count)
-        row.addWidget(self.keys_button)
-        return row
+        show = QLabel("Show")
+        return Row(
+            show, self.status, self.text, self.count, self.keys_button, stretch=2
+        )
 
     def _view(self) -> QTableView:
         view = _Table(self.session)
@@ -179,15 +176,13 @@ class ProjectWidget(QWidget):
         view.doubleClicked.connect(self._row_chosen)
         return view
 
-    def _review_row(self) -> QHBoxLayout:
-        row = QHBoxLayout()
-        self._review = {}
-        for name, text in _BUTTONS:
-            call = action_of(self.session, name)
-            made = compact(text, f"{name}_button", call)
-            self._review[name] = made
-            row.addWidget(made)
-        return row
+    def _review_row(self) -> Row:
+        do = self.session.do
+        self._review = {
+            name: button(text, f"{name}_button", partial(do, name))
+            for name, text in _BUTTONS
+        }
+        return Row(*self._review.values(), stretch=None)
 
     def _show_keys(self) -> None:
         chosen = keys()
@@ -199,12 +194,11 @@ class ProjectWidget(QWidget):
                 made.setToolTip(f"{text} ({key})" if key else text)
 
     def _fill_keys(self, menu: QMenu) -> None:
-        menu.clear()
         chosen = keys()
         for action in ACTIONS:
             entry = menu.addAction(f"{action.text}\t{chosen[action.name]}")
             if entry is not None:
-                call = action_of(self.session, action.name)
+                call = partial(self.session.do, action.name)
                 entry.triggered.connect(lambda *_, call=call: call())
 
     # -- showing -----------------------------------------------------------------
@@ -219,19 +213,18 @@ class ProjectWidget(QWidget):
     def _show_project(self) -> None:
         projects = self.session.projects
         opened = projects.opened
-        if opened is not None:
-            name = opened.path.name + " (read only)" * opened.read_only
-            self.name.setText(f"<b>{_escaped(name)}</b>")
+        if opened.chosen:
+            self.name.setText(opened.path.name + " (read only)" * opened.read_only)
             self.name.setToolTip(str(opened.path))
         else:
             self.name.setText("Not in a project yet" if projects.keys else "No project")
             self.name.setToolTip("Work is kept safe, and offered at the next start")
-        self.save_button.setVisible(opened is None)
-        self.close_button.setVisible(opened is not None)
+        self.save_button.setVisible(not opened.chosen)
+        self.close_button.setVisible(opened.chosen)
         self.status.setCurrentIndex(
-            max(0, self.status.findData(self.session.review.status))
+            max(0, self.status.findData(self._reviewing.status))
         )
-        self.text.setText(self.session.review.text)
+        self.text.setText(self._reviewing.text)
         self._show_count()
         self._show_busy()
         self._show_current()
@@ -276,13 +269,13 @@ class ProjectWidget(QWidget):
         key = self.table.key(index.row())
         current = self.session.current
         if key and (current is None or key != current.key):
-            self.session.review.show(key)
+            self._reviewing.show(key)
 
     # -- folders -----------------------------------------------------------------
 
     def _ask(self, text: str) -> Path | None:
         opened = self.session.projects.opened
-        start = Path.home() if opened is None else opened.path.parent
+        start = opened.path.parent if opened.chosen else Path.home()
         folder = QFileDialog.getExistingDirectory(self, text, str(start))
         return Path(folder) if folder else None
 
@@ -314,7 +307,7 @@ class _Table(QTableView):
         pressed = "" if event is None else _written(event)
         for name, key in keys().items():
             if key and key == pressed:
-                action_of(self._session, name)()
+                self._session.do(name)
                 return
         super().keyPressEvent(event)
 
@@ -333,22 +326,3 @@ def _written(event: QKeyEvent) -> str:
         if event.modifiers() & modifier
     ]
     return "-".join([*parts, QKeySequence(event.key()).toString()])
-
-
-def place_below(widget: QWidget) -> None:
-    """Dock a widget below the image, where it leaves the panel its height."""
-    dock = dock_of(widget)
-    window = None if dock is None or dock.isFloating() else dock.parent()
-    if dock is None or not isinstance(window, QMainWindow):
-        return
-    for corner, area in (
-        (Qt.Corner.BottomRightCorner, Qt.DockWidgetArea.RightDockWidgetArea),
-        (Qt.Corner.BottomLeftCorner, Qt.DockWidgetArea.LeftDockWidgetArea),
-    ):
-        window.setCorner(corner, area)
-    window.addDockWidget(Qt.DockWidgetArea.BottomDockWidgetArea, dock)
-    window.resizeDocks([dock], [window.height() // 3], Qt.Orientation.Vertical)
-
-
-def _escaped(text: str) -> str:
-    return text.replace("&", "&amp;").replace("<", "&lt;")

@@ -8,14 +8,16 @@ from typing import TYPE_CHECKING, Any
 from qtpy.QtCore import QAbstractTableModel, QModelIndex, Qt
 from qtpy.QtGui import QColor, QIcon, QPainter, QPixmap
 
+from napari_ovam._qt.session.loading import Loader
 from napari_ovam._qt.widgets.section import listen
+from napari_ovam._qt.widgets.thumbnails import SIZE, Thumbnails
 
-from .thumbnails import SIZE, Thumbnails
+from .review import Review
 
 if TYPE_CHECKING:
     from napari_ovam._qt.session.session import Session
 
-STATUS_COLOURS = {
+STATUS_COLORS = {
     "new": "#8a8f99",
     "proposed": "#4f9dde",
     "edited": "#e0a526",
@@ -31,7 +33,7 @@ def dot(status: str) -> QIcon:
     picture.fill(Qt.GlobalColor.transparent)
     painter = QPainter(picture)
     painter.setRenderHint(QPainter.RenderHint.Antialiasing)
-    painter.setBrush(QColor(STATUS_COLOURS[status]))
+    painter.setBrush(QColor(STATUS_COLORS[status]))
     painter.setPen(Qt.PenStyle.NoPen)
     painter.drawEllipse(SIZE // 4, SIZE // 4, SIZE // 2, SIZE // 2)
     painter.end()
@@ -49,16 +51,17 @@ class SampleTable(QAbstractTableModel):
 
     def __init__(self, session: Session) -> None:
         super().__init__()
-        self._projects, self._review = session.projects, session.review
+        self._projects = session.projects
+        self._review = session.feature(Review)
         self._keys: list[str] = []
         self._rows: dict[str, int] = {}
-        self.thumbnails = Thumbnails(self._projects.image)
+        self.thumbnails = Thumbnails(Loader(), self._projects.image)
         self.thumbnails.made.connect(self._row_changed)
-        projects: Any = session.projects
         owner: Any = self
-        listen(owner, projects.changed, self._fill)
-        listen(owner, session.review.filter_changed, self._fill)
-        listen(owner, projects.status_changed, self._status_changed)
+        listen(owner, session.project_changed, self.thumbnails.clear)
+        listen(owner, session.samples_changed, self._fill)
+        listen(owner, self._review.filter_changed, self._fill)
+        listen(owner, session.sample_changed, self._status_changed)
         self._fill()
 
     def key(self, row: int) -> str:

@@ -1,4 +1,4 @@
-"""Proposals and improved tokens of the project that is open in a session."""
+"""Proposals and improved tokens of the project of a session."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from napari_ovam.base.progress import Cancelled
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from napari_ovam._qt.session.opened import Opened
     from napari_ovam._qt.session.session import Session
     from napari_ovam._qt.session.worker import Job
     from napari_ovam.workflows.improving import Improvement, ImproveReport
@@ -54,11 +53,10 @@ class Proposing:
         redo
             Whether those that are "proposed" are done anew.
         """
-        opened = self._ready("Labels are proposed")
-        if opened is None:
+        if not self._ready():
             return
-        session = self.session
-        names = [n for n in map(session.projects.name, keys) if n is not None]
+        session, project = self.session, self.session.project
+        names = list(keys)
         if not names:
             session.complain("There is no image to propose labels for: select some")
             return
@@ -67,8 +65,8 @@ class Proposing:
                 "There is no class to look for: type phrases under Maps and press Map"
             )
             return
-        choice, layers = session.choice, session.maps.layers
-        options = dict(session.labels.options)
+        choice, layers = session.choice, session.map_layers
+        options = dict(session.label_rules.options)
 
         def run(job: Job) -> _Run:
             from napari_ovam.workflows.proposals import ProposalSettings, propose
@@ -82,7 +80,7 @@ class Proposing:
             try:
                 session.saving.flush()
                 report: ProposalReport = propose(
-                    opened.project,
+                    project,
                     session.models.get(choice, job),
                     names,
                     settings=ProposalSettings(redo=redo, layers=layers, labels=options),
@@ -133,10 +131,9 @@ class Proposing:
 
         Nothing is changed before `use`.
         """
-        opened = self._ready("Tokens are improved")
-        if opened is None:
+        if not self._ready():
             return
-        session = self.session
+        session, project = self.session, self.session.project
         if not len(session.classes):
             session.complain(
                 "There is no class yet: type a phrase under Maps and press Map"
@@ -149,7 +146,7 @@ class Proposing:
                 "tokens can learn from them"
             )
             return
-        choice, layers = session.choice, session.maps.layers
+        choice, layers = session.choice, session.map_layers
 
         def run(job: Job) -> ImproveReport:
             from napari_ovam.workflows.improving import ImproveSettings, improve_tokens
@@ -158,7 +155,7 @@ class Proposing:
             pipe = session.models.get(choice, job)
             settings = ImproveSettings(store="never", layers=layers)
             return improve_tokens(
-                opened.project, pipe, settings=settings, progress=job.progress
+                project, pipe, settings=settings, progress=job.progress
             )
 
         session.start(
@@ -190,26 +187,20 @@ class Proposing:
             self.session.say("The tokens in use are as they were.")
             return
         scores = {each.id: (each.before, each.after) for each in results}
-        self.session.library.give(tokens, scores)
+        self.session.sources.give(tokens, scores)
 
     # -- inside --------------------------------------------------------------------
 
-    def _ready(self, what: str) -> Opened | None:
-        """Return the project, or None and a word about what keeps work from it."""
-        session, opened = self.session, self.session.projects.opened
-        if opened is None:
-            session.complain(
-                f"{what} in a project: open one, or put this work into one with Save as"
-            )
-            return None
-        if opened.read_only:
-            session.complain(f"{opened.path} can only be read")
-            return None
+    def _ready(self) -> bool:
+        """Whether the project can be worked on now; else say what keeps it from it."""
+        session = self.session
+        if session.opened.read_only:
+            session.complain(f"{session.opened.path} can only be read")
+            return False
         if session.refused():
-            return None
-        if session.current is not None:
-            session.labels.take_edits(session.current)
-        return opened
+            return False
+        session.take_edits(session.current)
+        return True
 
 
 def _counting(job: Job) -> Any:

@@ -9,7 +9,6 @@ from qtpy.QtCore import Qt
 from qtpy.QtWidgets import (
     QDialog,
     QDialogButtonBox,
-    QHBoxLayout,
     QHeaderView,
     QLabel,
     QMenu,
@@ -20,8 +19,11 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from napari_ovam._qt.widgets.compact import compact, menu_button
-from napari_ovam._qt.widgets.section import button, listen
+from napari_ovam._qt.widgets.row import Row
+from napari_ovam._qt.widgets.section import button, listen, menu_button
+
+from .proposing import Proposing
+from .review import Review
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -30,7 +32,7 @@ if TYPE_CHECKING:
     from napari_ovam.workflows.improving import Improvement, ImproveReport
 
 
-class ProposingRow(QWidget):
+class ProposingRow(Row):
     """Proposes labels and improves tokens; shows how far a job is, and Cancel.
 
     Parameters
@@ -42,35 +44,29 @@ class ProposingRow(QWidget):
     """
 
     def __init__(self, session: Session, selected: Callable[[], list[str]]) -> None:
-        super().__init__()
         self._session, self._selected = session, selected
-        self.propose = menu_button("Propose labels", "propose_button", self._fill)
-        self.propose.setToolTip(
+        self._proposing = session.feature(Proposing)
+        self.propose = menu_button(
+            "Propose labels",
+            "propose_button",
+            self._fill,
             "Look for the phrases and tokens of all classes. Images that you edited, "
-            "accepted or rejected are never touched"
+            "accepted or rejected are never touched",
         )
-        self.improve = compact(
+        self.improve = button(
             "Improve tokens…",
             "improve_button",
-            session.proposing.improve,
-        )
-        self.improve.setToolTip(
+            self._proposing.improve,
             "Optimize a token for each class on the accepted images, and compare it "
-            "with what the class has on images left out"
+            "with what the class has on images left out",
         )
         self.bar = QProgressBar()
         self.bar.setObjectName("project_progress")
         self.cancel = button("Cancel", "project_cancel_button", session.cancel)
-        row = QHBoxLayout(self)
-        row.setContentsMargins(0, 0, 0, 0)
-        for each in (self.propose, self.improve):
-            row.addWidget(each)
-        row.addWidget(self.bar, 1)
-        row.addWidget(self.cancel)
-        row.addStretch(0)
+        super().__init__(self.propose, self.improve, self.bar, self.cancel, stretch=2)
         listen(self, session.job_changed, self._show_job)
         listen(self, session.progressed, self._show_progress)
-        listen(self, session.proposing.improved, self._show_report)
+        listen(self, self._proposing.improved, self._show_report)
         self._show_job()
 
     def scopes(self) -> list[tuple[str, list[str], bool]]:
@@ -78,7 +74,7 @@ class ProposingRow(QWidget):
         session = self._session
         current = [session.current.key] if session.current is not None else []
         chosen, every = self._selected(), session.projects.keys
-        listed = session.review.shown()
+        listed = session.feature(Review).shown()
         found = [
             ("This image, also anew", current, True),
             (f"Selected images ({len(chosen)})", chosen, False),
@@ -90,14 +86,13 @@ class ProposingRow(QWidget):
         return found
 
     def _fill(self, menu: QMenu) -> None:
-        menu.clear()
         menu.setToolTipsVisible(True)
         for text, keys, redo in self.scopes():
             entry: Any = menu.addAction(text)
             entry.setEnabled(bool(keys))
             if redo:
                 entry.setToolTip("Labels that were proposed before are made anew")
-            call = partial(self._session.proposing.propose, keys, redo=redo)
+            call = partial(self._proposing.propose, keys, redo=redo)
             entry.triggered.connect(lambda *_, call=call: call())
 
     def _show_job(self) -> None:
@@ -117,7 +112,12 @@ class ProposingRow(QWidget):
             text = f"image {min(done + 1, total)} of {total}"
         else:
             text = f"{title} %p%" if total else title
-        self.bar.setFormat(text)
+        self.bar.setToolTip(title)
+        self.bar.setFormat(
+            self.bar.fontMetrics().elidedText(
+                text, Qt.TextElideMode.ElideMiddle, self.bar.width()
+            )
+        )
 
     def _show_report(self, report: ImproveReport) -> None:
         ImprovedTokens(self._session, report, self.window()).show()
@@ -180,7 +180,7 @@ class ImprovedTokens(QDialog):
         """Use the chosen tokens; stay open while a job keeps them from being used."""
         if self._session.refused():
             return
-        self._session.proposing.use(self.chosen)
+        self._session.feature(Proposing).use(self.chosen)
         super().accept()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 from psygnal import Signal
@@ -31,6 +32,19 @@ class Review:
         self._projects = session.projects
         self.status = ""
         self.text = ""
+        session.project_changed.connect(self.clear_filter)
+        session.projects.selected.connect(self._look_ahead)
+        session.actions |= {
+            "next": partial(self.step, 1),
+            "previous": partial(self.step, -1),
+            "next_open": partial(self.step, 1, open_only=True),
+            "accept": self.accept,
+            "reject": self.reject,
+        }
+
+    def _look_ahead(self, key: str) -> None:
+        """Have what is likely to be shown next read."""
+        self._projects.near = (self.neighbour(1, of=key), self.neighbour(-1, of=key))
 
     def matches(self, key: str) -> bool:
         """Whether a sample is among those that are gone through."""
@@ -55,7 +69,7 @@ class Review:
         """Go through all samples."""
         self.set_filter(status="", text="")
 
-    def neighbour(self, by: int, *, open_only: bool = False) -> str:
+    def neighbour(self, by: int, *, open_only: bool = False, of: str = "") -> str:
         """Return the next (1) or previous (-1) sample; empty where there is none.
 
         Parameters
@@ -63,9 +77,12 @@ class Review:
         open_only
             Only one that was neither accepted nor rejected; after the last comes the
             first.
+        of
+            Of which; by default of the one that is shown, or will be in a moment.
         """
         projects, shown = self._projects, self.session.current
-        keys, current = projects.keys, projects.wanted or (shown.key if shown else "")
+        keys = projects.keys
+        current = of or projects.wanted or (shown.key if shown else "")
         if current not in keys:
             return next(iter(self.shown()), "")
         at = keys.index(current)
@@ -104,27 +121,27 @@ class Review:
         if sample is None:
             session.complain("There is no image to decide on")
             return
-        opened = self._projects.opened
-        if opened is not None and opened.read_only:
+        opened = session.opened
+        if opened.read_only:
             session.complain(f"{opened.path} can only be read")
             return
-        session.labels.take_edits(sample)
+        session.take_edits(sample)
         if status == "accepted":
             if sample.edits is None:
                 session.complain(
                     f"{sample.name} has no labels yet: make some, or reject it"
                 )
                 return
-            if unknown := session.labels.unknown_ids(sample):
+            if unknown := session.unknown_ids(sample):
                 session.complain(
                     f"Label {unknown[0]} has no class: create it under Labels, or "
                     "erase it, before you accept"
                 )
                 return
         following = self.neighbour(1)
-        sample.status = status
-        session.saving.save_status(sample)
-        self._projects.status_changed.emit(sample.key)
+        session.set_status(sample, status)
+        session.saving.write_labels(sample)
+        session.saving.save_index()
         if following:
             session.select(following)
         last = "" if following else " It was the last one of the list."

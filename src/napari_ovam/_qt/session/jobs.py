@@ -1,7 +1,8 @@
-"""Runs one long task at a time and says what happens."""
+"""Runs one long task at a time, small ones beside it, and says what happens."""
 
 from __future__ import annotations
 
+from collections import deque
 from typing import TYPE_CHECKING, Any, Literal
 
 from psygnal import Signal
@@ -12,6 +13,8 @@ from .worker import Job
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    Work = tuple[Callable[[Job], Any], Callable[[Any], object]]
 
 Kind = Literal["info", "warning", "error"]
 # Hooks report many times a step; each report that is shown costs a drawing.
@@ -27,6 +30,8 @@ class JobRunner:
         The long task that runs now.
     message
         What the status line shows, and its kind.
+    trouble
+        What every message ends with until it is over; empty if all is well.
     """
 
     said = Signal(str, str)  # text, kind
@@ -37,6 +42,9 @@ class JobRunner:
         self.job: Job | None = None
         self.closed = False
         self.message: tuple[str, Kind] = ("", "info")
+        self.trouble = ""
+        self._turns: deque[Callable[[], object]] = deque()
+        self.job_changed.connect(self._next_turn)
         self._progress: tuple[int, int] | None = None  # not shown yet
         self._timer = QTimer()
         self._timer.setInterval(_PERIOD)
@@ -44,19 +52,23 @@ class JobRunner:
 
     def say(self, text: str, kind: Kind = "info") -> None:
         """Show a sentence in the status line."""
+        if self.trouble:
+            text, kind = f"{text} {self.trouble}".strip(), "error"
         self.message = (text, kind)
         self.said.emit(text, kind)
 
     def complain(self, error: Exception | str, kept: str = "") -> None:
         """Show an error: what happened, what was kept, what to do."""
-        text = str(error) or type(error).__name__
-        if isinstance(error, OSError) and error.strerror:
-            text = ": ".join(filter(None, (error.strerror, str(error.filename or ""))))
-        if text.split()[0].isalpha():  # a file's name stays as it is
-            text = text[0].upper() + text[1:]
-        if text[-1] not in ".!?":
-            text += "."
-        self.say(f"{text} {kept}".strip(), "error")
+        self.say(f"{as_sentence(error)} {kept}".strip(), "error")
+
+    def in_turn(self, call: Callable[[], object]) -> None:
+        """Call something that starts a long task, after those that run or wait."""
+        self._turns.append(call)
+        self._next_turn()
+
+    def _next_turn(self) -> None:
+        if self._turns and not self.busy and not self.closed:
+            self._turns.popleft()()
 
     @property
     def busy(self) -> bool:
@@ -196,6 +208,93 @@ class JobRunner:
             self.complain(error)
             return error
         return None
+
+
+class Background:
+    """Runs tasks one at a time, beside the long task that a person started.
+
+    Of the requests for one thing that wait, the newest wins.
+
+    Parameters
+    ----------
+    runner
+        Shows errors; nothing is handed over once it is closed.
+    title
+        Of the jobs.
+    failed
+        Called with what a task raised, in place of showing it.
+
+    Attributes
+    ----------
+    job
+        What runs now.
+    """
+
+    def __init__(
+        self,
+        runner: JobRunner,
+        title: str,
+        failed: Callable[[Exception], object] | None = None,
+    ) -> None:
+        self.job: Job | None = None
+        self._runner, self._title = runner, title
+        self._failed = failed or runner.complain
+        self._waiting: dict[object, Callable[[], Work | None]] = {}
+
+    @property
+    def busy(self) -> bool:
+        """Whether something runs or waits."""
+        return self.job is not None or bool(self._waiting)
+
+    def ask(self, key: object, prepare: Callable[[], Work | None]) -> None:
+        """Do something as soon as what was asked for before is done.
+
+        Parameters
+        ----------
+        key
+            What is asked for: an earlier request for it that still waits is dropped.
+        prepare
+            Called in the GUI thread when its turn comes. Returns the task, and what
+            is called in the GUI thread with its result; None where it is not wanted
+            any more.
+        """
+        self._waiting[key] = prepare
+        self._next()
+
+    def close(self) -> None:
+        """Drop what waits, and stop what runs."""
+        self._waiting.clear()
+        if self.job is not None:
+            self.job.quit()
+
+    def _next(self) -> None:
+        while self.job is None and self._waiting and not self._runner.closed:
+            work = self._waiting.pop(next(iter(self._waiting)))()
+            if work is not None:
+                self._start(*work)
+
+    def _start(self, task: Callable[[Job], Any], done: Callable[[Any], object]) -> None:
+        def end(then: Callable[[Any], object], value: Any = None) -> None:
+            self.job = None
+            if not self._runner.closed:
+                self._runner.guarded(then, value)
+                self._next()
+
+        job = self.job = Job(task, self._title)
+        job.returned.connect(lambda value: end(done, value))
+        job.errored.connect(lambda error: end(self._failed, error))
+        job.aborted.connect(lambda: end(lambda _: None))
+        job.start()
+
+
+def as_sentence(error: Exception | str) -> str:
+    """Return what an error says, as a sentence."""
+    text = str(error) or type(error).__name__
+    if isinstance(error, OSError) and error.strerror:
+        text = ": ".join(filter(None, (error.strerror, str(error.filename or ""))))
+    if text.split()[0].isalpha():  # a file's name stays as it is
+        text = text[0].upper() + text[1:]
+    return text if text[-1] in ".!?" else f"{text}."
 
 
 def _show_wait(job: Job) -> None:

@@ -1,66 +1,116 @@
-"""Reads samples, classes and tokens of a project, in a job's or the loader's thread."""
+"""Opens projects and reads their samples, in a job's or the loader's thread."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_ovam._qt.image.images import ABOUT, as_settings
+from napari_ovam.base.folder_lock import describe_holder, lock_folder
 from napari_ovam.project import Project, ProjectError
+from napari_ovam.project.index import BACKUP, INDEX
+from napari_ovam.project.scratch import Scratch, is_scratch
 
-from .edits import Edits
+from .edits import Edits, Snapshot
 from .state import LiveSample, ModelChoice
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     from numpy.typing import NDArray
 
     from napari_ovam import Token
-    from napari_ovam.datasets.classes import ProjectClass
+    from napari_ovam.base.folder_lock import FolderLock
+    from napari_ovam.base.generation_settings import GenerationSettings
     from napari_ovam.project.index import Sample
 
-    from .worker import Job
+
+@dataclass(eq=False)
+class Opened:
+    """A project that this window works in.
+
+    Attributes
+    ----------
+    lock
+        Held as long as it is open, where one can be had.
+    read_only
+        Whether nothing can be written to it.
+    scratch
+        Where no folder was chosen yet: what makes and holds its own.
+    tokens
+        Of its classes, by their ids.
+    notes
+        What a person should know of it.
+    """
+
+    project: Project
+    lock: FolderLock | None = None
+    read_only: bool = False
+    scratch: Scratch | None = None
+    tokens: dict[int, Token] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def path(self) -> Path:
+        """The folder."""
+        return self.project.path
+
+    @property
+    def chosen(self) -> bool:
+        """Whether a person chose its folder."""
+        return self.scratch is None
+
+    def close(self) -> None:
+        """Let others open it."""
+        if self.scratch is not None:
+            self.scratch.close()
+        elif self.lock is not None:
+            self.lock.close()
 
 
-@dataclass(frozen=True, eq=False)
-class Recovered:
-    """What an unfinished scratch project holds."""
-
-    path: Path
-    classes: list[ProjectClass]
-    tokens: dict[int, Token]
-    samples: list[LiveSample]
-    notes: list[str]
+def new_scratch() -> Opened:
+    """Return a scratch project, of which nothing is on the disk yet."""
+    scratch = Scratch()
+    return Opened(scratch.project, scratch=scratch)
 
 
-def read_all(path: Path, choice: ModelChoice, job: Job) -> Recovered:
-    """Read a project with all its images and traces."""
-    from napari_ovam import load_trace
-
-    project = Project.open(path)
-    samples, notes = [], list(project.notes)
-    entries = project.samples
-    for done, entry in enumerate(entries):
-        job.progress(done, len(entries))
-        try:
-            sample = read_sample(project, entry.name, choice)
-        except ValueError as error:
-            notes.append(f"{error}.")
-            continue
-        sample.settings = as_settings(project.settings(entry.name))
-        try:
-            sample.trace = load_trace(project.trace_path(entry.name))
-        except (OSError, ValueError):
-            notes.append(f"{sample.name} has no trace: load it again to map phrases.")
-        samples.append(sample)
-    tokens, wrong = read_tokens(project)
-    return Recovered(path, list(project.classes), tokens, samples, notes + wrong)
+def is_project(path: Path) -> bool:
+    """Whether a folder, or the index in it, is a project."""
+    folder = path.parent if path.name == INDEX else path
+    return (folder / INDEX).is_file() or (folder / BACKUP).is_file()
 
 
-def read_tokens(project: Project) -> tuple[dict[int, Token], list[str]]:
+def open_project(path: Path) -> Opened:
+    """Hold and read a project; in a job's thread."""
+    folder = path.parent if path.name == INDEX else path
+    if not is_project(folder):
+        raise ProjectError(f"{folder} is no project: there is no {INDEX} in it")
+    lock: FolderLock | None = None
+    with suppress(OSError):  # where nothing can be written, it is opened to be read
+        lock = lock_folder(folder)
+        if lock is None:
+            raise ProjectError(
+                f"{folder} is open in another window{describe_holder(folder)}: close "
+                "it there first"
+            )
+    try:
+        project = Project.open(folder)
+        tokens, wrong = _read_tokens(project)
+    except BaseException:
+        if lock is not None:
+            lock.close()
+        raise
+    scratch = None
+    if lock is not None and is_scratch(folder):
+        scratch = Scratch(project, lock)
+    notes = [*project.notes, *wrong, *([lock.note] if lock and lock.note else [])]
+    return Opened(project, lock, lock is None, scratch, tokens, notes)
+
+
+def _read_tokens(project: Project) -> tuple[dict[int, Token], list[str]]:
     """Return the tokens of a project's classes by id, and what cannot be read."""
     tokens, notes = {}, []
     for each in project.classes:
@@ -77,7 +127,12 @@ def read_tokens(project: Project) -> tuple[dict[int, Token], list[str]]:
 
 
 def read_sample(
-    project: Project, name: str, choice: ModelChoice, **fields: Any
+    project: Project,
+    name: str,
+    choice: ModelChoice,
+    *,
+    to_edit: bool = True,
+    **known: Any,
 ) -> LiveSample:
     """Read image and labels of a sample; not its trace, nor its settings.
 
@@ -87,7 +142,9 @@ def read_sample(
         Where it is.
     choice
         The model of an image that does not say which made it.
-    fields
+    to_edit
+        As for `Project.load_labels`.
+    known
         Further fields of `LiveSample`.
 
     Raises
@@ -97,7 +154,8 @@ def read_sample(
     """
     entry = project.sample(name)
     try:
-        image, ids = project.load_image(name), project.load_labels(name)
+        image = project.load_image(name)
+        ids = project.load_labels(name, to_edit=to_edit)
         painted = project.load_painted(name)
     except OSError as error:
         raise ProjectError(f"{name} cannot be read: {error}") from error
@@ -108,26 +166,24 @@ def read_sample(
         )
     made_by = str(entry.provenance.get("model") or choice.model)
     sample = LiveSample(
-        title(entry),
-        image,
-        ModelChoice(made_by, choice.device),
-        absent=set(entry.absent),
-        status=entry.status,
-        prompt=str(entry.provenance.get("prompt", "")),
-        about={k: v for k, v in entry.provenance.items() if k in ABOUT},
-        **fields,
+        project, name, image, ModelChoice(made_by, choice.device), **known
     )
     if ids is not None:
-        sample.edits = _edits(ids, painted, entry)
+        sample.edits = edits_of(ids, painted, entry)
     return sample
 
 
-def title(entry: Sample) -> str:
-    """Return what a person calls a sample: its prompt, or its file's name."""
-    return str(entry.provenance.get("title") or entry.name)
+def as_settings(found: Mapping[str, Any] | None) -> GenerationSettings | None:
+    """Return how napari-ovam made an image, of what its PNG says, if it does."""
+    if found is None:
+        return None
+    from napari_ovam.base.generation_settings import GenerationSettings
+
+    known = {field.name for field in fields(GenerationSettings)}
+    return GenerationSettings(**{k: v for k, v in found.items() if k in known})
 
 
-def _edits(
+def edits_of(
     ids: NDArray[Any], painted: NDArray[np.bool_] | None, entry: Sample
 ) -> Edits:
     """Return labels with what a person decided.
@@ -140,3 +196,10 @@ def _edits(
             return Edits(ids)
         painted = np.ones(ids.shape, bool)
     return Edits(np.where(painted, 0, ids), ids, painted)
+
+
+def mark_seen(sample: LiveSample, shown: Snapshot | None) -> None:
+    """Let labels on the disk be replaced, as long as they are those in the window."""
+    found = sample.project.load_labels(sample.key, to_edit=False)
+    if found is not None and shown is not None and np.array_equal(found, shown.labels):
+        sample.project.load_labels(sample.key)

@@ -1,36 +1,34 @@
-"""Keeps the work of a session safe in a project, and brings unfinished work back."""
+"""Keeps the work of a session safe: its project follows it within seconds."""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from qtpy.QtCore import QObject, Signal  # type: ignore[attr-defined]
 
-from napari_ovam.datasets.classes import ClassTable as ProjectClasses
-from napari_ovam.datasets.classes import ProjectClass
 from napari_ovam.project.autosave import Autosave
-from napari_ovam.project.scratch import Scratch, clean, mark_done, unfinished
+from napari_ovam.project.class_tokens import give_token
+from napari_ovam.project.index import ConflictError
 
-from .merging import as_project_class, merged, renumbered
-from .reading import read_all
+from .edits import Edits
+from .jobs import as_sentence
 from .state import DECIDED
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
-    from pathlib import Path
+    from collections.abc import Callable, Mapping
 
     from napari_ovam import Token
     from napari_ovam.attention.trace import Trace
-    from napari_ovam.project import Project
+    from napari_ovam.base.generation_settings import GenerationSettings
+    from napari_ovam.datasets.project_class import ProjectClass
     from napari_ovam.project.index import Status
 
-    from .edits import Edits, Snapshot
-    from .reading import Recovered
-    from .session import Session
+    from .edits import Snapshot
     from .state import LiveSample
-    from .worker import Job
+    from .workspace import Workspace
 
 _LARGEST_TRACE = 200_000_000  # bytes; a larger one is made anew from the settings
 _CLOSING = 10.0  # seconds that closing waits for a slow disk at most
@@ -39,62 +37,47 @@ _CLOSING = 10.0  # seconds that closing waits for a slow disk at most
 class Saving:
     """Writes samples, labels, classes and tokens soon after they change.
 
-    Everything that takes time happens in the thread of an `Autosave`. It writes to the
-    project that is open, else to a scratch project, which is made with the first
-    sample.
+    Everything that takes time happens in the thread of an `Autosave`. A scratch
+    project is made with the first sample. What cannot be written is tried again until
+    it is, and `trouble` says so as long.
 
     Attributes
     ----------
     autosave
-        None until then.
-    read_only
-        Nothing can be written to the project that is open.
+        None where there is nothing to write to yet, or nothing can be written.
+    trouble
+        Why something is not written; empty if all is.
     """
 
-    def __init__(self, session: Session) -> None:
+    def __init__(self, session: Workspace) -> None:
         self.session = session
         self.autosave: Autosave | None = None
-        self.read_only = False
-        self._scratch: Scratch | None = None
-        self._names: dict[str, str] = {}  # in the project, by the sample's key
-        self._saved: dict[str, _Saved] = {}  # by the sample's key
-        self._waiting: set[str] = set()  # keys of samples that may not be written yet
+        self.trouble = ""
         self._classes: list[ProjectClass] = []
-        self._tokens: dict[int, Token] = {}
         self._voice = _Voice()
         self._voice.failed.connect(self._failed)
-        session.samples_changed.connect(self._save_samples)
-        session.labels_changed.connect(self._save_labels)
-        session.labels_changed.connect(self._save_classes)  # thresholds
+        self._voice.merged.connect(self._merged)
+        session.labels_changed.connect(self.save_labels)
         session.classes_changed.connect(self._save_classes)
 
     def close(self) -> None:
         """Write what is left."""
         if self.autosave is not None:
             self.autosave.close(_CLOSING)
-        if self._scratch is not None:
-            self._scratch.close()
-        self.autosave = self._scratch = None
+        self.autosave = None
+        self.session.trouble = self.trouble = ""
 
-    def name(self, key: str) -> str | None:
-        """Return the name in the project of a sample, by its key."""
-        return self._names.get(key)
-
-    def known(self, sample: LiveSample, name: str) -> None:
-        """Take a sample for one of the project that is on the disk as it is."""
-        self._names[sample.key] = name
-        if sample.edits is not None:
-            self._saved[sample.key] = _Saved.of(sample, sample.edits)
-
-    def forget(self, key: str) -> None:
-        """Let go of what was remembered of a sample that is no longer in memory."""
-        self._saved.pop(key, None)
+    @property
+    def read_only(self) -> bool:
+        """Whether nothing can be written to the project that is open."""
+        return self.session.opened.read_only
 
     def written(self, key: str) -> bool:
         """Whether a sample is on the disk as it is."""
-        if self.autosave is None or self.autosave.pending == 0:
-            self._waiting.clear()
-        return key not in self._waiting
+        sample = self.session.sample(key)
+        if sample is not None and sample.unsaved and not self.read_only:
+            return False
+        return self.autosave is None or not self.autosave.waits(key)
 
     def flush(self) -> None:
         """Write everything now; not in the GUI thread.
@@ -106,108 +89,109 @@ class Saving:
         """
         if self.autosave is not None and not self.autosave.flush():
             raise OSError(
-                f"not all work is written to {self.autosave.project.path} yet: free "
-                "some space there and try again"
+                f"not all work is written to {self.session.project.path} yet"
+                f"{f' ({self.trouble})' if self.trouble else ''}: it is tried again "
+                "every 5 seconds"
             )
 
-    @property
-    def scratch(self) -> Path | None:
-        """The folder of the scratch project with the work of this window."""
-        return None if self._scratch is None else self._scratch.path
+    def begin(self) -> None:
+        """Write to the session's project from now on."""
+        opened = self.session.opened
+        if self.autosave is None and not opened.read_only:
+            self._classes = list(opened.project.classes)
+            self.autosave = Autosave(opened.project, failed=self._voice.failed.emit)
+            if opened.scratch is not None:
+                self.submit("start", None, opened.scratch.start)
 
-    def change_to(
-        self, project: Project | None, names: Mapping[str, str], *, read_only: bool
-    ) -> None:
-        """Write to another project from now on; the old one should be flushed.
+    def submit(self, kind: str, name: object, write: Callable[[], object]) -> None:
+        """Call `write` soon in the thread, and again until it succeeds."""
+        if self.autosave is not None:
+            self.autosave.submit((kind, name), write)
 
-        Parameters
-        ----------
-        project
-            None for a new scratch project, once there is work.
-        names
-            Names of samples that are in it, by their keys.
-        read_only
-            Nothing can be written to it.
-        """
-        self.close()
-        self.read_only = read_only
-        self._names, self._saved = dict(names), {}
-        self._waiting.clear()
-        self._tokens = {
-            entry.id: entry.token for entry in self.session.classes if entry.token
-        }
-        self._classes = [as_project_class(entry) for entry in self.session.classes]
-        if project is not None and not read_only:
-            self.autosave = Autosave(project, failed=self._voice.failed.emit)
+    # -- what is written -----------------------------------------------------------
 
-    def _started(self) -> Autosave:
+    def add(
+        self,
+        image: Any,
+        title: str,
+        about: Mapping[str, Any],
+        settings: GenerationSettings | None,
+        trace: Trace | None,
+    ) -> str:
+        """Add an image, (H, W, 3) uint8, to the project; return its name there."""
+        self.begin()
+        project = self.session.project
         if self.autosave is None:
-            scratch = self._scratch = Scratch()
-            self.autosave = Autosave(scratch.project, failed=self._voice.failed.emit)
-            self.autosave.submit(("start", None), scratch.start)
-            self._save_classes()
-        return self.autosave
-
-    def _failed(self, error: Exception) -> None:
-        again = "; it is tried again every 5 seconds" * isinstance(error, OSError)
-        self.session.complain(error, f"This could not be autosaved{again}.")
-
-    def _save_samples(self) -> None:
-        if self.read_only:
-            if any(sample.key not in self._names for sample in self.session.samples):
-                self.session.say(
-                    "The open project can only be read: the new image is only in "
-                    "this window.",
-                    "warning",
-                )
-            return
-        for sample in self.session.samples:
-            if sample.key in self._names:
-                continue
-            autosave = self._started()
-            self._names[sample.key] = name = autosave.add_sample(
-                sample.image,
-                _settings(sample),
-                sample.name,
-                provenance={
-                    **sample.about,
-                    "title": sample.name,
-                    "model": sample.choice.model,
-                },
+            self.session.say(
+                "The open project can only be read: the new image is only in this "
+                "window.",
+                "warning",
             )
-            self._waiting.add(sample.key)
-            if sample.trace is not None and _size(sample.trace) <= _LARGEST_TRACE:
-                autosave.submit(
-                    ("trace", name),
-                    partial(autosave.project.save_trace, name, sample.trace),
-                )
-        self._save_labels()
+            return project.announce(title, about).name
+        made = None
+        if settings is not None:
+            made = {"model": about["model"], **asdict(settings)}
+        name = self.autosave.add_sample(image, made, title, provenance=about)
+        if trace is not None and _size(trace) <= _LARGEST_TRACE:
+            self.submit("trace", name, partial(project.save_trace, name, trace))
+        self.save_index()
+        return name
 
-    def _save_labels(self) -> None:
+    def save_labels(self) -> None:
+        """Write the labels in memory that were changed."""
         for sample in self.session.samples:
-            edits, name = sample.edits, self._names.get(sample.key)
-            if edits is None or name is None:
+            edits, saved = sample.edits, sample.saved
+            if edits is None or edits.now is saved:
                 continue
-            old = self._saved.get(sample.key)
-            if (
-                old is not None
-                and old.labels is edits.now
-                and (sample is not self.session.current)
-            ):
+            if saved is not None and saved.same(edits.now):
+                sample.saved = edits.now
                 continue
-            new = _Saved.of(sample, edits)
-            known = None if old is None else old.labels
-            if not known.same(edits.now) if known else sample.status == "new":
+            if saved is not None or sample.status == "new":
                 self._follow(sample, "edited" if edits.count else "proposed")
-                new = replace(new, status=sample.status)
-            if old is not None and old.same(new):
-                continue
-            self._saved[sample.key] = new
-            if not self.read_only:
-                self._waiting.add(sample.key)
-                autosave = self._started()
-                write = partial(_write_labels, autosave.project, name, new)
-                autosave.submit(("labels", name), write)
+            self.write_labels(sample)
+
+    def write_labels(self, sample: LiveSample) -> None:
+        """Write the labels of a sample as they are, with its status."""
+        if sample.edits is None:
+            return
+        now = sample.saved = sample.edits.now
+        write = partial(_write_labels, sample, now, self._voice.merged.emit)
+        self.submit("labels", sample.key, write)
+
+    def _merged(
+        self, sample: LiveSample, now: Snapshot, theirs: Any, mask: Any, clashes: int
+    ) -> None:
+        """Show what another program changed in labels that were changed here, too."""
+        session = self.session
+        if sample not in session.samples or sample.edits is None:
+            return
+        session.take_edits(sample)
+        labels = sample.edits.labels
+        mask = mask & (labels == now.labels)  # and not changed again since
+        labels[mask] = theirs[mask]
+        sample.edits.take(labels)
+        session.show_labels(sample)
+        session.labels_changed.emit()
+        text = f"Another program changed the labels of {sample.name}: "
+        if clashes:
+            text += (
+                f"{clashes} pixels that were changed here as well stay as they are "
+                f"here, and its labels are kept in {session.project.path / 'replaced'}."
+            )
+        else:
+            text += "its changes and yours are both in them now."
+        session.say(text, "warning")
+
+    def save_index(self) -> None:
+        """Write the class table and what is known of the samples."""
+        if self.autosave is not None:
+            self.autosave.save_index()
+
+    def save_token(self, number: int, token: Token) -> None:
+        """Write the token of a class; the one that it had goes into the library."""
+        self.begin()
+        give = partial(give_token, self.session.project, number, token, source=None)
+        self.submit("token", number, give)
 
     def _follow(self, sample: LiveSample, status: Status) -> None:
         """Set the status that the work on the labels gives."""
@@ -217,172 +201,74 @@ class Saving:
                 f"{status} again.",
                 "warning",
             )
-        if sample.status != status:
-            sample.status = status
-            self.session.projects.status_changed.emit(sample.key)
-
-    def save_status(self, sample: LiveSample) -> None:
-        """Write the status of a sample soon, with its labels."""
-        name = self._names.get(sample.key)
-        if sample.edits is not None:
-            self._save_labels()
-        elif name is not None and not self.read_only:
-            autosave = self._started()
-            write = partial(autosave.project.change_sample, name, status=sample.status)
-            self._waiting.add(sample.key)
-            autosave.submit(("status", name), write)
+        self.session.set_status(sample, status)
 
     def _save_classes(self) -> None:
-        autosave = self.autosave
-        if autosave is None:
-            return
-        entries = [as_project_class(entry) for entry in self.session.classes]
+        entries = list(self.session.classes)
         if entries != self._classes:
             self._classes = entries
-            table = self.session.classes
-            write = partial(
-                _write_classes, autosave.project, entries, table.last_id, table.retired
-            )
-            autosave.submit(("classes", None), write)
-        for entry in self.session.classes:
-            token = entry.token
-            if token is not None and self._tokens.get(entry.id) is not token:
-                self._tokens[entry.id] = token
-                autosave.save_token(entry.id, token)
+            self.save_index()
 
-    # -- recovery ----------------------------------------------------------------
-
-    def recover(self, path: Path) -> None:
-        """Open an unfinished scratch project beside what is there already."""
-        if self.read_only:
-            self.session.complain("The open project can only be read: close it first")
-            return
-
-        def run(job: Job) -> Recovered:
-            return read_all(path, self.session.choice, job)
-
-        self.session.start(
-            "Opening the unsaved work",
-            run,
-            returned=self._recovered,
-            kept=f"It is still in {path}.",
-        )
-
-    def _recovered(self, found: Recovered) -> None:
+    def _failed(self, error: Exception | None) -> None:
         session = self.session
-        ids, kept = merged(session.classes, found)
-        for sample in found.samples:
-            if sample.edits is not None:
-                sample.edits = renumbered(sample.edits, ids)
-            sample.absent = {ids.get(i, i) for i in sample.absent}
-            session.samples.append(sample)
-        session.samples_changed.emit()
-        session.classes_changed.emit()
-        session.layers.show_classes(session.classes)
-        phrases = ", ".join(entry.phrase for entry in session.classes.active)
-        if phrases:
-            session.phrases_restored.emit(phrases)
-        if found.samples:
-            session.select(found.samples[-1].key)
-        autosave = self._started()
-        names = [self._names[sample.key] for sample in found.samples]
-        done = partial(_finish, found.path, autosave.project, names, set(ids.values()))
-        autosave.submit(("done", found.path), done)
-        count = len(found.samples)
-        session.labels_changed.emit()
-        notes = " ".join([*found.notes, *kept])
-        session.say(
-            f"{count} image{'s' * (count != 1)} of the unsaved work are here again. "
-            f"{notes}".strip()
-        )
-
-
-@dataclass(frozen=True, eq=False)
-class _Saved:
-    """What is written of a sample's labels, or will be in a moment."""
-
-    labels: Snapshot
-    absent: frozenset[int]
-    status: Status
-
-    @classmethod
-    def of(cls, sample: LiveSample, edits: Edits) -> _Saved:
-        return cls(edits.now, frozenset(sample.absent), sample.status)
-
-    def same(self, other: _Saved) -> bool:
-        about = (self.absent, self.status) == (other.absent, other.status)
-        return about and self.labels.same(other.labels)
+        if error is None:
+            session.trouble = self.trouble = ""
+            session.say(f"Everything is saved in {session.project.path} again.")
+            return
+        why = as_sentence(error).rstrip(".")
+        if why != self.trouble:
+            self.trouble = why
+            session.trouble = (
+                f"Not saved yet: {why}. It could not be autosaved, is kept in this "
+                "window, and is tried again every 5 seconds."
+            )
+            session.say("", "error")
 
 
 class _Voice(QObject):
     """Carries errors from the autosave's thread to the GUI's."""
 
     failed = Signal(object)
+    merged = Signal(object, object, object, object, int)
 
 
-def find_unfinished() -> list[tuple[Path, int]]:
-    """Return unfinished scratch projects and how many images they have.
+def _write_labels(
+    sample: LiveSample, now: Snapshot, merged: Callable[..., object]
+) -> None:
+    """Write labels; where another program wrote some meanwhile, those of both.
 
-    Those that were finished a month ago are deleted, as nothing else would do so.
+    What only one of them changed since the labels were the same counts. Where both
+    did, this one's count, and the other's are kept beside them.
     """
-    clean()
-    return [
-        (path, sum(1 for _ in path.joinpath("images").glob("*.png")))
-        for path in unfinished()
-    ]
-
-
-def _write_labels(project: Project, name: str, saved: _Saved) -> None:
-    project.save_labels(
-        name,
-        saved.labels.labels,
-        saved.status,
-        painted=saved.labels.painted,
-        absent=saved.absent,
-    )
-
-
-def _settings(sample: LiveSample) -> dict[str, Any] | None:
-    if sample.settings is None:
-        return None
-    return {"model": sample.choice.model, **asdict(sample.settings)}
+    project, key, mine, known = sample.project, sample.key, now.labels, sample.on_disk
+    save = partial(project.save_labels, key, status=None, painted=now.painted)
+    try:
+        save(mine)
+    except ConflictError:
+        try:
+            theirs = project.load_labels(key, to_edit=False)
+        except ValueError:  # no labels
+            theirs = None
+        if theirs is None or known is None or theirs.shape != mine.shape:
+            save(mine, keep_others=True)
+            sample.on_disk = now
+            return
+        base = known.labels
+        new, ours = theirs != base, mine != base
+        clashes = int((new & ours & (theirs != mine)).sum())
+        mask = new & ~ours
+        both = np.where(mask, theirs, mine)
+        if not clashes:
+            project.load_labels(key)  # all of them are in what is written now
+        project.save_labels(
+            key, both, None, painted=now.painted | mask, keep_others=bool(clashes)
+        )
+        merged(sample, now, theirs, mask, clashes)
+        now = Edits(both).now
+    sample.on_disk = now
 
 
 def _size(trace: Trace) -> int:
     tensors = [layer.queries for layer in trace.layers]
     tensors += [t for each in trace.self_layers for t in (each.queries, each.keys)]
     return sum(t.numel() * t.element_size() for t in tensors)
-
-
-def _write_classes(
-    project: Project,
-    entries: Iterable[ProjectClass],
-    last_id: int,
-    retired: Mapping[int, int | None],
-) -> None:
-    """Take over the session's classes; what the session does not hold stays."""
-    old = project.classes
-    tokens = {e.id: e.token for e in old}
-    # A class may have been removed since this was submitted: it does not come back.
-    project.classes = ProjectClasses.of(
-        (
-            replace(entry, token=tokens.get(entry.id))
-            for entry in entries
-            if entry.id not in old.retired
-        ),
-        max(old.last_id, last_id),
-        {**retired, **old.retired},
-    )
-    project.save()
-
-
-def _finish(
-    path: Path, project: Project, names: Iterable[str], classes: Iterable[int]
-) -> None:
-    """Do not offer a project again whose samples and classes are safe in another."""
-    known = {sample.name for sample in project.samples}
-    if not known.issuperset(names):
-        raise OSError(f"{project.path} does not hold all recovered images yet")
-    if not {entry.id for entry in project.classes}.issuperset(classes):
-        raise OSError(f"{project.path} does not hold all recovered classes yet")
-    mark_done(path)

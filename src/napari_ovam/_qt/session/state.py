@@ -1,23 +1,15 @@
-"""What the session knows: classes and samples, without Qt and without napari."""
+"""What the session holds in memory beside its project: what is only seen."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
-from uuid import uuid4
 
 from napari_ovam.base.ids import IGNORE
 from napari_ovam.base.words import read_phrases
-from napari_ovam.datasets.classes import (
-    PALETTE,
-    ClassError,
-    Colour,
-    Source,
-    default_thresholds,
-)
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
 
     import numpy as np
     from numpy.typing import NDArray
@@ -25,9 +17,9 @@ if TYPE_CHECKING:
     from napari_ovam.attention.tokens import Token
     from napari_ovam.attention.trace import Trace
     from napari_ovam.base.generation_settings import GenerationSettings
-    from napari_ovam.project.index import Status
+    from napari_ovam.project import Project, Sample, Status
 
-    from .edits import Edits
+    from .edits import Edits, Snapshot
 
 UNSURE = IGNORE
 DECIDED = ("accepted", "rejected")  # what maps and thresholds do not change any more
@@ -42,152 +34,41 @@ class ModelChoice:
 
 
 @dataclass(eq=False)
-class ClassEntry:
-    """One row of the class table.
+class ClassView:
+    """What this window knows of a class beside the class table.
 
     Attributes
     ----------
-    id, name, color
-        As exported; the id never changes.
-    phrase
-        What is looked for in the image.
-    source
-        Whether the phrase or the optimized token makes the maps.
-    thresholds
-        From 0 to 1, one for each source; None is each map's own.
-    active
-        Whether the phrase is among those typed now.
-    thing, key
-        As in `napari_ovam.datasets.classes.ProjectClass`.
+    token
+        Its optimized token, as read or made last.
+    scores
+        IoU before and after the last optimization.
     shown
         Whether its maps are shown.
     pieces
         The text encoder's pieces of the phrase, once it was encoded.
-    scores
-        IoU before and after the last optimization.
     """
 
-    id: int
-    name: str
-    color: Colour
-    phrase: str
-    source: Source = "phrase"
-    thresholds: dict[Source, float | None] = field(default_factory=default_thresholds)
     token: Token | None = None
-    active: bool = True
-    thing: bool = True
-    key: str | None = None
+    scores: tuple[float, float] | None = None
     shown: bool = True
     pieces: tuple[str, ...] = ()
-    scores: tuple[float, float] | None = None
-
-    @property
-    def threshold(self) -> float | None:
-        """The threshold of the source in use, None for each map's own."""
-        return self.thresholds[self.source]
-
-    @property
-    def token_in_use(self) -> Token | None:
-        """The optimized token, if that is the source in use."""
-        return self.token if self.source == "token" else None
 
 
-class ClassTable:
-    """The classes in order of their ids.
+@dataclass
+class LabelRules:
+    """How labels are made from maps in this window.
 
-    Parameters
+    Attributes
     ----------
-    last_id, retired
-        As in `napari_ovam.datasets.classes.ClassTable`: what no new class gets.
+    automatic
+        Whether new samples get labels by themselves: once a person asked for some.
+    options
+        Further fields of `napari_ovam.LabelSettings`.
     """
 
-    def __init__(
-        self, last_id: int = 0, retired: Mapping[int, int | None] | None = None
-    ) -> None:
-        self._entries: dict[int, ClassEntry] = {}
-        self._last = last_id
-        self._retired = dict(retired or {})
-
-    def __iter__(self) -> Iterator[ClassEntry]:
-        return iter(sorted(self._entries.values(), key=lambda e: e.id))
-
-    def __len__(self) -> int:
-        return len(self._entries)
-
-    def __getitem__(self, number: int) -> ClassEntry:
-        return self._entries[number]
-
-    def __contains__(self, number: int) -> bool:
-        return number in self._entries
-
-    def get(self, number: int) -> ClassEntry | None:
-        """Return the class with an id, if there is one."""
-        return self._entries.get(number)
-
-    def knows(self, number: int) -> bool:
-        """Whether an id belongs to a class, or belonged to one that was removed."""
-        return number in self._entries or number in self._retired
-
-    @property
-    def last_id(self) -> int:
-        """The largest id that was ever given."""
-        return max([self._last, *self._entries, *self._retired])
-
-    @property
-    def retired(self) -> dict[int, int | None]:
-        """Ids of removed classes: what their pixels turned into, None if they stay."""
-        return dict(self._retired)
-
-    @property
-    def active(self) -> list[ClassEntry]:
-        """The classes whose phrases are typed now."""
-        return [entry for entry in self if entry.active]
-
-    def find(self, phrase: str) -> ClassEntry | None:
-        """Return the class of a phrase, or of that name."""
-        wanted = phrase.casefold()
-        for get in (lambda e: e.phrase, lambda e: e.name):
-            for entry in self:
-                if get(entry).casefold() == wanted:
-                    return entry
-        return None
-
-    def add(self, name: str, number: int | None = None) -> ClassEntry:
-        """Add a class under the id `number`, or the next that was never used."""
-        if number is None:
-            number = self.last_id + 1
-            number += number == UNSURE
-        if number in self._retired:
-            raise ClassError(
-                f"the id {number} belonged to a class that was removed: paint over it "
-                "with another class"
-            )
-        color = PALETTE[(number - 1) % len(PALETTE)]
-        entry = ClassEntry(number, name, color, phrase=name)
-        self._entries[number] = entry
-        return entry
-
-    def remove(self, number: int, becomes: int | None) -> None:
-        """Remove a class whose pixels become 0 or another's; nobody gets its id."""
-        del self._entries[number]
-        self._retired[number] = becomes
-
-    def use_phrases(self, phrases: list[str]) -> list[ClassEntry]:
-        """Make exactly these phrases the active ones; classes are never removed."""
-        for entry in self:
-            entry.active = False
-        for phrase in phrases:
-            entry = self.find(phrase) or self.add(phrase)
-            entry.active = True
-        return self.active
-
-    def use_again(self, known: Mapping[int, bool]) -> None:
-        """Make the classes active that were; others, if never used, go again."""
-        for entry in self:
-            if entry.id in known:
-                entry.active = known[entry.id]
-            elif entry.active:
-                del self._entries[entry.id]
+    automatic: bool = False
+    options: dict[str, Any] = field(default_factory=dict)
 
 
 def split_phrases(text: str) -> list[str]:
@@ -197,55 +78,87 @@ def split_phrases(text: str) -> list[str]:
 
 @dataclass(eq=False)
 class LiveSample:
-    """An image with everything that belongs to it.
+    """A sample of the project in memory, with what is seen of it.
 
     Attributes
     ----------
+    project, key
+        Whose sample it is, and its name there.
     image
         (H, W, 3) uint8.
+    choice
+        The model that made it, or looks at it.
     trace
-        What the model saw; None for labels without a model run.
+        What the model saw; None until it is needed.
     settings
-        How it was generated; None for a loaded image.
+        How it was generated; None for a loaded image, and until it is needed.
     maps
         (H, W) float32 from 0 to 1 by class id.
     edits
         The labels; None until there are some.
-    absent
-        Classes that are said not to be in this image.
-    prompt
-        What a loaded image was traced with.
     seconds
         How long the model ran for it; 0 where that is not known.
     exact
         Whether everything was recorded in full precision.
     probabilities
         Of the classes by id, (H, W) float32, as labels were made of them last.
-    status
-        How far its labels are.
-    about
-        What else its provenance says, as JSON: the words of the file that it was
-        loaded from, and how the model looked at it.
+    saved
+        The labels that are written or will be in a moment.
+    on_disk
+        The labels on the disk, as they were read or written last.
     """
 
-    name: str
+    project: Project
+    key: str
     image: NDArray[np.uint8]
     choice: ModelChoice
     trace: Trace | None = None
     settings: GenerationSettings | None = None
     maps: dict[int, NDArray[np.float32]] = field(default_factory=dict)
     edits: Edits | None = None
-    absent: set[int] = field(default_factory=set)
-    prompt: str = ""
     seconds: float = 0
     exact: bool = False
     probabilities: dict[int, NDArray[np.float32]] = field(default_factory=dict)
-    status: Status = "new"
-    key: str = field(default_factory=lambda: uuid4().hex)
-    about: dict[str, Any] = field(default_factory=dict)
+    saved: Snapshot | None = None
+    on_disk: Snapshot | None = None
     extra: dict[str, Any] = field(default_factory=dict)
 
     @property
     def shape(self) -> tuple[int, int]:
         """Height and width in pixels."""
         return self.image.shape[0], self.image.shape[1]
+
+    @property
+    def record(self) -> Sample:
+        """What the project knows of it."""
+        return self.project.sample(self.key)
+
+    @property
+    def name(self) -> str:
+        """What a person calls it."""
+        return title(self.record)
+
+    @property
+    def status(self) -> Status:
+        """How far its labels are."""
+        return self.record.status
+
+    @property
+    def absent(self) -> frozenset[int]:
+        """Classes that are said not to be in this image."""
+        return frozenset(self.record.absent)
+
+    @property
+    def about(self) -> Mapping[str, Any]:
+        """How it came to be, as JSON: its prompt, its file's words, how it is seen."""
+        return self.record.provenance
+
+    @property
+    def unsaved(self) -> bool:
+        """Whether its labels were changed since they were saved."""
+        return self.edits is not None and self.edits.now is not self.saved
+
+
+def title(record: Sample) -> str:
+    """Return what a person calls a sample: its prompt, or its file's name."""
+    return str(record.provenance.get("title") or record.name)

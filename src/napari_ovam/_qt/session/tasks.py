@@ -5,14 +5,12 @@ torch and diffusers are imported inside, so that napari starts without them.
 
 from __future__ import annotations
 
-import threading
 import time
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_ovam.hub.recent import remember_model
 from napari_ovam.segmentation.class_maps import (
     class_iou,
     class_map,
@@ -21,8 +19,6 @@ from napari_ovam.segmentation.class_maps import (
     label_settings,
     seen,
 )
-
-from .model_jobs import load_model
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -40,9 +36,9 @@ if TYPE_CHECKING:
         Token,
     )
     from napari_ovam.attention.trace import Trace, TraceSettings
-    from napari_ovam.diffusion.memory import MemoryPlan
     from napari_ovam.segmentation.labels import LabelMaker
 
+    from .models import Models
     from .state import ModelChoice
     from .worker import Job
 
@@ -115,60 +111,6 @@ class Optimized:
     token: Token
     before: float
     after: float
-
-
-class Models:
-    """Holds the pipeline used last and the phrases that were encoded.
-
-    Only one long job runs at a time; what is typed may be encoded beside it.
-
-    Attributes
-    ----------
-    plans
-        How a person wants models to be loaded, to take less memory.
-    """
-
-    def __init__(self) -> None:
-        self.plans: dict[ModelChoice, MemoryPlan] = {}
-        self._loaded: tuple[tuple[ModelChoice, MemoryPlan | None], Any] | None = None
-        self._encoded: dict[tuple[str, str], Token] = {}
-        self._lock = threading.RLock()
-
-    def has(self, choice: ModelChoice) -> bool:
-        """Tell whether a model is loaded."""
-        return self._loaded is not None and self._loaded[0][0] == choice
-
-    def loaded(self, choice: ModelChoice) -> Any:
-        """Return the pipeline of a choice if it is loaded, else None."""
-        known = self._loaded
-        return known[1] if known is not None and known[0][0] == choice else None
-
-    def get(self, choice: ModelChoice, job: Job) -> Any:
-        """Return the pipeline of a choice, loading it as planned where needed."""
-        wanted = choice, self.plans.get(choice)
-        with self._lock:
-            return self._get(wanted, job)
-
-    def _get(self, wanted: tuple[ModelChoice, MemoryPlan | None], job: Job) -> Any:
-        choice, _ = wanted
-        if self._loaded is None or self._loaded[0] != wanted:
-            title = job.title
-            job.describe(f"Loading the model {choice.model}", holds=True)
-            self._loaded = None  # two models may not fit into memory
-            self._loaded = wanted, load_model(*wanted)
-            remember_model(choice.model)
-            job.describe(title)
-        return self._loaded[1]
-
-    def encode(self, choice: ModelChoice, phrase: str, job: Job) -> Token:
-        """Return a phrase as a token, from memory where it was encoded before."""
-        key = (choice.model, phrase)
-        with self._lock:
-            if key not in self._encoded:
-                from napari_ovam import encode_phrase
-
-                self._encoded[key] = encode_phrase(self.get(choice, job), phrase)
-            return self._encoded[key]
 
 
 def make_maps(

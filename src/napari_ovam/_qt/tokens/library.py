@@ -1,40 +1,27 @@
-"""The token library of a session: tokens listed, given to classes, kept, compared."""
+"""The token library of a session: tokens listed, kept, imported."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from psygnal import Signal
 
-from napari_ovam._qt.image.loading import Loader
-from napari_ovam._qt.session import tasks
-from napari_ovam._qt.session.library_tasks import (
-    Compared,
-    check_all,
-    compared,
-    keep,
-    picture_of,
-    read_entries,
-)
+from napari_ovam._qt.session.loading import Loader
 from napari_ovam.project.token_library import TokenLibrary, TokenLibraryError
 
+from .library_tasks import picture_of, read_entries
+
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
+    from pathlib import Path
 
-    from qtpy.QtCore import QMimeData
-
-    from napari_ovam import Token
     from napari_ovam._qt.session.session import Session
     from napari_ovam._qt.session.state import LiveSample
     from napari_ovam._qt.session.worker import Job
     from napari_ovam.attention.trace import Trace
     from napari_ovam.project.token_library.entry import TokenEntry
-
-MIME = "application/x-napari-ovam-token"
-"""What is dragged out of the library: the path of a token's file."""
 
 
 class Library:
@@ -52,7 +39,6 @@ class Library:
     """
 
     changed = Signal()
-    compared = Signal(object)  # Compared
 
     def __init__(self, session: Session) -> None:
         self.session = session
@@ -99,109 +85,6 @@ class Library:
             return "belongs to another model"
         return ""
 
-    # -- classes -------------------------------------------------------------------
-
-    def use(self, number: int, token: Token | Path | str) -> None:
-        """Use a token for a class from now on.
-
-        Parameters
-        ----------
-        number
-            Id of the class.
-        token
-            A token, or a file of the library.
-        """
-        if number not in self.session.classes:
-            self.session.complain(f"There is no class {number} to use a token for")
-            return
-        self.give({number: token})
-
-    def give(
-        self,
-        tokens: Mapping[int, Token | Path | str],
-        scores: Mapping[int, tuple[float, float]] | None = None,
-    ) -> None:
-        """Give classes tokens and use them; the library keeps the ones they had."""
-        session = self.session
-        if session.refused():
-            return
-        if session.saving.read_only:
-            session.complain("The open project can only be read")
-            return
-        entries = {number: session.classes[number] for number in tokens}
-        old = {e.name: e.token for e in entries.values() if e.token is not None}
-        samples = [s for s in session.samples if s.trace is not None]
-        layers, choice = session.maps.layers, session.choice
-
-        def run(job: Job) -> tuple[dict[int, Token], list[tasks.Maps]]:
-            library = TokenLibrary()
-            found = {
-                i: library.load(t) if isinstance(t, str | Path) else t
-                for i, t in tokens.items()
-            }
-            check_all(found, session.models.get(choice, job))
-            wanted = [
-                tasks.MapRequest(i, entries[i].phrase, token, layers)
-                for i, token in found.items()
-            ]
-            maps = [
-                tasks.make_maps(session.models, s.choice, s.trace, wanted, job)
-                for s in samples
-                if s.trace is not None
-            ]
-            for name, token in old.items():
-                if not any(token is new for new in found.values()):
-                    keep(library, replace(token, name=name))
-            return found, maps
-
-        def done(result: tuple[dict[int, Token], list[tasks.Maps]]) -> None:
-            found, maps = result
-            given = []
-            for number, token in found.items():
-                entry = session.classes.get(number)
-                if entry is None:
-                    continue  # removed meanwhile
-                given.append(entry.name)
-                entry.token, entry.source = token, "token"
-                entry.thresholds["token"] = None
-                entry.scores = (scores or {}).get(number)
-            self._show(samples, maps, list(found))
-            session.classes_changed.emit()
-            names = ", ".join(given)
-            session.say(
-                f"Tokens are used for {names}."
-                if len(given) > 1
-                else f"The token is used for {names}."
-            )
-            if old:
-                self.reload()
-
-        session.start(
-            "Using the token",
-            run,
-            returned=done,
-            kept="The tokens in use are as they were.",
-        )
-
-    def _show(
-        self,
-        samples: Sequence[LiveSample],
-        maps: Sequence[tasks.Maps],
-        numbers: Sequence[int],
-    ) -> None:
-        """Show maps that were made anew, and labels of them."""
-        session = self.session
-        for sample, made in zip(samples, maps, strict=True):
-            for number in numbers:
-                entry = session.classes.get(number)
-                if entry is None:
-                    continue
-                sample.maps[number] = made.maps[number]
-                if sample is session.current and entry.active:
-                    session.layers.show_map(sample, entry, session.maps.opacity)
-            if sample.edits is not None:
-                session.labels.propose(sample)
-
     # -- library -------------------------------------------------------------------
 
     def save(self, number: int) -> None:
@@ -211,11 +94,13 @@ class Library:
         """
         session = self.session
         entry = session.classes.get(number)
-        if entry is None or entry.token is None:
+        token = session.view(number).token
+        if entry is None or token is None:
             session.complain("There is no token to save: optimize one first")
             return
-        token, sample = replace(entry.token, name=entry.name), session.current
-        iou = None if entry.scores is None else entry.scores[1]
+        token, sample = replace(token, name=entry.name), session.current
+        scores = session.view(number).scores
+        iou = None if scores is None else scores[1]
 
         def run(job: Job) -> TokenEntry:
             picture = None
@@ -300,29 +185,7 @@ class Library:
             returned=lambda made: self.session.say(f"Saved to {made}."),
         )
 
-    def compare(self, first: Path, second: Path) -> None:
-        """Compare two tokens, on the image that is shown where there is one."""
-        session, sample = self.session, self.session.current
-        if sample is not None:
-            session.labels.take_edits(sample)
-        labels = None if sample is None or sample.edits is None else sample.edits.labels
-        classes = [(e.id, e.name, e.phrase) for e in session.classes]
-
-        def run(job: Job) -> Compared:
-            return compared(
-                first, second, sample, labels, classes, partial(self._trace, job=job)
-            )
-
-        session.start("Comparing", run, returned=self.compared.emit)
-
     def _trace(self, sample: LiveSample, job: Job) -> Trace | None:
-        if sample.trace is None and self.session.projects.opened is not None:
-            sample.trace = self.session.projects.trace(sample, job)
+        if sample.trace is None:
+            sample.trace = self.session.models.trace(sample, job)
         return sample.trace
-
-
-def dragged_token(mime: QMimeData | None) -> Path | None:
-    """Return the file of a token that is dragged, if one is; for drop targets."""
-    if mime is None or not mime.hasFormat(MIME):
-        return None
-    return Path(bytes(mime.data(MIME).data()).decode())

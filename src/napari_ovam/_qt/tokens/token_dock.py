@@ -7,13 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from qtpy.QtCore import QSize, Qt, QTimer
-from qtpy.QtGui import QImage, QPixmap
 from qtpy.QtWidgets import (
     QAbstractItemView,
     QComboBox,
-    QDialog,
     QFileDialog,
-    QHBoxLayout,
     QLabel,
     QLineEdit,
     QListView,
@@ -24,23 +21,28 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from napari_ovam._qt.project.project_dock import ProjectWidget, place_below
-from napari_ovam._qt.session.session import Session
-from napari_ovam._qt.widgets.compact import compact, menu_button
-from napari_ovam._qt.widgets.said import SaidLine
-from napari_ovam._qt.widgets.section import dock_of, listen
+from napari_ovam._qt.widgets.docks import NAMES, dock_of, place_below
+from napari_ovam._qt.widgets.row import Row
+from napari_ovam._qt.widgets.section import (
+    SaidLine,
+    button,
+    debounced,
+    listen,
+    menu_button,
+)
 
+from .library import Library
 from .token_table import PREVIEW, TokenTable
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from napari.viewer import Viewer
     from qtpy.QtGui import QShowEvent
 
-    from napari_ovam._qt.session.library_tasks import Compared
-    from napari_ovam._qt.session.state import ClassEntry
+    from napari_ovam._qt.session.session import Session
+    from napari_ovam.datasets.project_class import ProjectClass
     from napari_ovam.project.token_library.entry import TokenEntry
+
 
 _SORTS = ("name", "iou", "date", "images", "phrase", "model")
 
@@ -50,56 +52,48 @@ class TokenLibraryWidget(QWidget):
 
     Parameters
     ----------
-    napari_viewer
-        The viewer to annotate in.
+    session
+        Gives classes their tokens.
     """
 
-    def __init__(self, napari_viewer: Viewer) -> None:
+    def __init__(self, session: Session) -> None:
         super().__init__()
         self.setObjectName("ovam_tokens")
-        self.session = session = Session.of(napari_viewer)
+        self.session = session
+        self._library = session.feature(Library)
         self._placed = False
         layout = QVBoxLayout(self)
         layout.setContentsMargins(4, 2, 4, 2)
         layout.setSpacing(3)
-        layout.addLayout(self._filter_row())
+        layout.addWidget(self._filter_row())
         self.table = TokenTable(session)
         self.view = self._view()
         layout.addWidget(self.view, 1)
-        layout.addLayout(self._use_row())
-        layout.addLayout(self._file_row())
+        layout.addWidget(self._use_row())
+        layout.addWidget(self._file_row())
         layout.addWidget(SaidLine(session))
-        listen(self, session.library.changed, self._show)
-        listen(self, session.library.compared, self._show_compared)
+        listen(self, self._library.changed, self._show)
         listen(self, session.classes_changed, self._show)
         listen(self, session.job_changed, self._job_changed)
         self.destroyed.connect(self.table.thumbnails.close)
         self._show()
-        session.library.reload()
+        self._library.reload()
 
     # -- making ------------------------------------------------------------------
 
-    def _filter_row(self) -> QHBoxLayout:
+    def _filter_row(self) -> Row:
         self.text = QLineEdit()
         self.text.setObjectName("token_filter")
         self.text.setPlaceholderText("name or phrase")
         self.text.setClearButtonEnabled(True)
-        self._typing = QTimer(self)
-        self._typing.setSingleShot(True)
-        self._typing.setInterval(150)
-        self._typing.timeout.connect(self._filter)
-        self.text.textEdited.connect(lambda _: self._typing.start())
+        self.text.textEdited.connect(debounced(self, self._filter))
         self.sort = QComboBox()
         self.sort.setObjectName("token_sort")
         self.sort.setToolTip("What the tokens are sorted by")
         for name in _SORTS:
             self.sort.addItem("IoU" if name == "iou" else name, name)
         self.sort.activated.connect(lambda _: self._filter())
-        row = QHBoxLayout()
-        row.addWidget(self.text, 1)
-        row.addWidget(QLabel("by"))
-        row.addWidget(self.sort)
-        return row
+        return Row(self.text, QLabel("by"), self.sort)
 
     def _view(self) -> QListView:
         view = QListView()
@@ -120,55 +114,64 @@ class TokenLibraryWidget(QWidget):
             selection.selectionChanged.connect(lambda *_: self._show())
         return view
 
-    def _use_row(self) -> QHBoxLayout:
-        make = menu_button
-        self.use_button = make("Use for", "use_token_for_button", self._fill_use)
-        self.compare_button = compact("Compare", "compare_button", self._compare)
-        self.compare_button.setToolTip("Compare two tokens, on the image that is shown")
-        self.save_button = make("Add", "add_token_button", self._fill_save)
-        self.save_button.setToolTip("Put the token of a class into the library")
-        row = QHBoxLayout()
-        for each in (self.use_button, self.compare_button, self.save_button):
-            row.addWidget(each)
-        row.addStretch(1)
-        return row
+    def _use_row(self) -> Row:
+        self.use_button = menu_button("Use for", "use_token_for_button", self._fill_use)
+        self.save_button = menu_button(
+            "Add",
+            "add_token_button",
+            self._fill_save,
+            "Put the token of a class into the library",
+        )
+        return Row(self.use_button, self.save_button, stretch=None)
 
-    def _file_row(self) -> QHBoxLayout:
-        self.import_button = compact("Import…", "import_token_button", self._import)
-        self.import_button.setToolTip(
-            "Tokens of .safetensors files, and the reference's .npy and dictionary"
+    def _file_row(self) -> Row:
+        self.import_button = button(
+            "Import…",
+            "import_token_button",
+            self._import,
+            "Tokens of .safetensors files, and the reference's .npy and dictionary",
         )
-        self.export_button = compact("Export…", "export_token_button", self._export)
-        self.export_button.setToolTip("As .safetensors, or the reference's .npy")
-        self.remove_button = compact("Remove…", "remove_token_button", self._remove)
-        self.restore_button = compact(
-            "Put back", "restore_token_button", self.session.library.restore
+        self.export_button = button(
+            "Export…",
+            "export_token_button",
+            self._export,
+            "As .safetensors, or the reference's .npy",
         )
-        self.restore_button.setToolTip("Put back every token that was removed")
-        row = QHBoxLayout()
-        for each in (
+        self.remove_button = button(
+            "Remove…",
+            "remove_token_button",
+            self._remove,
+            "Classes that use a token keep it, and Put back brings it back",
+        )
+        self.restore_button = button(
+            "Put back",
+            "restore_token_button",
+            self._library.restore,
+            "Put back every token that was removed",
+        )
+        return Row(
             self.import_button,
             self.export_button,
             self.remove_button,
             self.restore_button,
-        ):
-            row.addWidget(each)
-        row.addStretch(1)
-        return row
+            stretch=None,
+        )
 
     # -- showing -----------------------------------------------------------------
 
     def showEvent(self, event: QShowEvent | None) -> None:
         """Go below the image, and list what other programs added."""
         super().showEvent(event)
-        self.session.library.reload()
+        self._library.reload()
         if not self._placed:
             self._placed = True
             QTimer.singleShot(0, self._place)
 
     def _place(self) -> None:
         dock, window = dock_of(self), self.window()
-        project = None if window is None else window.findChild(ProjectWidget)
+        project = (
+            None if window is None else window.findChild(QWidget, NAMES["OVAM project"])
+        )
         other = None if project is None else dock_of(project)
         place_below(self)
         if dock is None or other is None or not isinstance(window, QMainWindow):
@@ -185,19 +188,19 @@ class TokenLibraryWidget(QWidget):
 
     def _filter(self) -> None:
         sort = self.sort.currentData()
-        self.session.library.set_filter(
+        self._library.set_filter(
             self.text.text().strip(), sort, descending=sort in ("iou", "date", "images")
         )
 
     def _job_changed(self) -> None:
         self._show()
-        if not self.session.busy and not self.session.library.model:
-            self.session.library.reload()  # a model may have been loaded
+        if not self.session.busy and not self._library.model:
+            self._library.reload()  # a model may have been loaded
 
     def _show(self) -> None:
         session, chosen = self.session, self.selected()
         free = not session.busy
-        why = session.library.why_not(chosen[0]) if len(chosen) == 1 else ""
+        why = self._library.why_not(chosen[0]) if len(chosen) == 1 else ""
         one = free and len(chosen) == 1
         self.use_button.setEnabled(one and not why and len(session.classes) > 0)
         self.use_button.setToolTip(
@@ -205,45 +208,35 @@ class TokenLibraryWidget(QWidget):
             if why
             else "Use the selected token for a class; or drag it onto the class"
         )
-        two = free and len(chosen) == 2
-        self.compare_button.setEnabled(two and not any(e.damaged for e in chosen))
         self.save_button.setEnabled(free and bool(self._with_token()))
         self.import_button.setEnabled(free)
         self.export_button.setEnabled(one and not chosen[0].damaged)
         self.remove_button.setEnabled(free and bool(chosen))
         self.restore_button.setEnabled(free)
 
-    def _with_token(self) -> list[ClassEntry]:
-        return [entry for entry in self.session.classes if entry.token is not None]
-
-    def _show_compared(self, found: Compared) -> None:
-        ComparedTokens(found, self.window()).show()
+    def _with_token(self) -> list[ProjectClass]:
+        session = self.session
+        return [e for e in session.classes if session.view(e.id).token is not None]
 
     # -- doing -------------------------------------------------------------------
 
     def _fill_use(self, menu: QMenu) -> None:
         chosen = self.selected()
-        menu.clear()
         for entry in self.session.classes if len(chosen) == 1 else ():
-            call = partial(self.session.use_token, entry.id, chosen[0].path)
+            call = partial(self.session.sources.give, {entry.id: chosen[0].path})
             _add(menu, entry.name, call)
 
     def _fill_save(self, menu: QMenu) -> None:
-        menu.clear()
         for entry in self._with_token():
-            call = partial(self.session.library.save, entry.id)
+            call = partial(self._library.save, entry.id)
             _add(menu, f"The token of {entry.name}", call)
-
-    def _compare(self) -> None:
-        first, second = self.selected()
-        self.session.library.compare(first.path, second.path)
 
     def _import(self) -> None:
         path, _ = QFileDialog.getOpenFileName(
             self, "Import tokens", "", "Tokens (*.safetensors *.npy)"
         )
         if path:
-            self.session.library.import_file(Path(path))
+            self._library.import_file(Path(path))
 
     def _export(self) -> None:
         (entry,) = self.selected()
@@ -257,7 +250,7 @@ class TokenLibraryWidget(QWidget):
         if path:
             if not Path(path).suffix:
                 path += ".npy" if "npy" in kind else ".safetensors"
-            self.session.library.export(entry.path, Path(path))
+            self._library.export(entry.path, Path(path))
 
     def _remove(self) -> None:
         chosen = self.selected()
@@ -269,64 +262,7 @@ class TokenLibraryWidget(QWidget):
             "it back.",
         )
         if answer == QMessageBox.StandardButton.Yes:
-            self.session.library.remove([entry.path for entry in chosen])
-
-
-class ComparedTokens(QDialog):
-    """Two tokens beside one another: figures, and their maps on the image.
-
-    Parameters
-    ----------
-    found
-        What to show.
-    parent
-        The window that it belongs to.
-    """
-
-    def __init__(self, found: Compared, parent: QWidget | None = None) -> None:
-        super().__init__(parent)
-        self.setObjectName("compared_tokens")
-        self.setWindowTitle("Two tokens")
-        self.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
-        layout = QVBoxLayout(self)
-        pictures = QHBoxLayout()
-        layout.addLayout(pictures)
-        for place, picture in enumerate(found.pictures):
-            column = QVBoxLayout()
-            shown = QLabel()
-            height, width = picture.shape[:2]
-            data = QImage(
-                picture.tobytes(), width, height, 3 * width, QImage.Format.Format_RGB888
-            )
-            shown.setPixmap(QPixmap.fromImage(data))
-            column.addWidget(shown)
-            column.addWidget(QLabel(found.names[place]))
-            pictures.addLayout(column)
-        text = QLabel(summary(found))
-        text.setObjectName("compared_text")
-        text.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
-        layout.addWidget(text)
-
-
-def summary(found: Compared) -> str:
-    """Return the figures of a comparison, a line each."""
-    result, (one, two) = found.result, found.names
-    lines = [f"{one} and {two}", f"cosine similarity {result.cosine:.3f}"]
-    if result.direction is not None:
-        lines.append(f"of class minus background {result.direction:.3f}")
-    if result.correlation is not None:
-        lines.append(
-            f"correlation of their maps on {found.title} {result.correlation:.3f}"
-        )
-    if result.iou is not None:
-        first, second = result.iou
-        lines.append(
-            f"IoU with the labels of {found.label}, each at its best threshold: "
-            f"{first:.2f} and {second:.2f}"
-        )
-    elif result.maps is None:
-        lines.append("show an image to compare their maps on it")
-    return "\n".join(lines)
+            self._library.remove([entry.path for entry in chosen])
 
 
 def _add(menu: QMenu, text: str, call: Callable[[], Any]) -> None:

@@ -2,38 +2,38 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from magicgui.widgets import ComboBox, SpinBox
-from qtpy.QtWidgets import QComboBox, QFileDialog, QHBoxLayout, QLabel, QWidget
+from qtpy.QtWidgets import QFileDialog, QWidget
 
 from napari_ovam._qt.widgets.plot import LossPlot
-from napari_ovam._qt.widgets.section import More, Section, button, form, listen
+from napari_ovam._qt.widgets.row import Row
+from napari_ovam._qt.widgets.section import Section, button, chooser, form, listen, more
+from napari_ovam._qt.widgets.text import ElidedLabel
+
+from .optimizing import Tokens
 
 if TYPE_CHECKING:
+    from napari_ovam._qt.session.session import Session
     from napari_ovam._qt.session.state import LiveSample
-
-_BY_MINIMUM = QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon
 
 
 class TokenSection(Section):
     """Class, images, Optimize; what came out and what to do with it."""
 
     title: ClassVar[str] = "Token"
+    session: Session
 
     def build(self) -> None:
         """Make the widgets."""
-        self.choice = QComboBox()
-        self.choice.setObjectName("token_class")
-        self.choice.setSizeAdjustPolicy(_BY_MINIMUM)
-        self.choice.setMinimumContentsLength(4)
-        self.choice.setToolTip("The class to find a token for")
-        self.scope = QComboBox()
-        self.scope.setObjectName("token_scope")
-        self.scope.addItems(["this image", "all edited images"])
-        self.scope.setSizeAdjustPolicy(_BY_MINIMUM)
-        self.scope.setMinimumContentsLength(6)
-        self.scope.setToolTip("The images whose labels the token learns from")
+        self.choice = chooser("token_class", "The class to find a token for", shown=4)
+        self.scope = chooser(
+            "token_scope",
+            "The images whose labels the token learns from",
+            ["this image", "all edited images"],
+        )
         self.optimize_button = button(
             "Optimize",
             "optimize_button",
@@ -43,8 +43,7 @@ class TokenSection(Section):
         self.row(self.choice, self.scope, self.optimize_button)
         self.plot = LossPlot()
         self.box.addWidget(self.plot)
-        self.scores = QLabel("No token yet")
-        self.scores.setObjectName("scores_text")
+        self.scores = ElidedLabel("scores_text", "No token yet")
         self.box.addWidget(self.scores)
         self.use_button = button(
             "Use for this class", "use_token_button", lambda: self._use("token")
@@ -52,18 +51,12 @@ class TokenSection(Section):
         self.back_button = button(
             "Back to the phrase", "use_phrase_button", lambda: self._use("phrase")
         )
-        self.row(self.use_button, self.back_button)
+        self.row(self.use_button, self.back_button, stretch=None)
         self.save_button = button("Save token…", "save_token_button", self._save)
         self.load_button = button("Load token…", "load_token_button", self._load)
         content: Any = self._form()
-        buttons = QHBoxLayout()
-        buttons.addWidget(self.save_button)
-        buttons.addWidget(self.load_button)
-        holder = QWidget()
-        holder.setLayout(buttons)
-        buttons.setContentsMargins(0, 0, 0, 0)
-        content.layout().addRow(holder)
-        self.box.addWidget(More(content, "more: save, load, settings"))
+        content.layout().addRow(Row(self.save_button, self.load_button, stretch=None))
+        self.box.addWidget(more(content, "save, load, settings"))
         listen(self, self.session.classes_changed, self._fill)
         listen(self, self.session.optimized_step, self.plot.add)
         self.at_key("optimize", self.optimize)
@@ -72,7 +65,7 @@ class TokenSection(Section):
 
     def _form(self) -> QWidget:
         self.iterations = SpinBox(
-            label="Iterations (0: own)", name="iterations", min=0, max=100000, value=0
+            label="Iterations", name="iterations", min=0, max=100000, value=0
         )
         self.iterations.tooltip = "0: the recipe's own"
         self.recipe = ComboBox(
@@ -97,7 +90,7 @@ class TokenSection(Section):
             return OptimizationSettings(recipe=recipe, iterations=iterations)
 
         self.plot.clear()
-        self.session.tokens.optimize(self.number, self._samples(), settings)
+        self.session.feature(Tokens).optimize(self.number, self._samples(), settings)
 
     def _samples(self) -> list[LiveSample]:
         session = self.session
@@ -113,19 +106,21 @@ class TokenSection(Section):
             self.choice.addItem(entry.name, entry.id)
         self.choice.setCurrentIndex(max(0, self.choice.findData(number)))
         self.choice.blockSignals(False)
+        self.choice.currentTextChanged.emit(self.choice.currentText())
         self._show()
 
     def _show(self) -> None:
         classes = self.session.classes
         entry = classes.get(self.number)
-        token = entry.token if entry is not None else None
-        if entry is None or token is None:
+        view = self.session.view(entry.id) if entry is not None else None
+        token = view.token if view is not None else None
+        if entry is None or view is None or token is None:
             text = "No token yet"
         else:
             used = "in use" if entry.source == "token" else "not in use"
             figures = ""
-            if entry.scores is not None:
-                figures = f": IoU {entry.scores[0]:.2f} → {entry.scores[1]:.2f}"
+            if view.scores is not None:
+                figures = f": IoU {view.scores[0]:.2f} → {view.scores[1]:.2f}"
             text = f"Token of {entry.name}{figures}, {used}"
         self.scores.setText(text)
         has = entry is not None and token is not None
@@ -135,7 +130,9 @@ class TokenSection(Section):
         self.load_button.setEnabled(entry is not None)
 
     def _use(self, source: str) -> None:
-        self.session.tokens.use(self.number, "token" if source == "token" else "phrase")
+        self.session.sources.use(
+            self.number, "token" if source == "token" else "phrase"
+        )
 
     def _save(self) -> None:
         entry = self.session.classes[self.number]
@@ -143,11 +140,11 @@ class TokenSection(Section):
             self, "Save token", f"{entry.name}.safetensors", "Token (*.safetensors)"
         )
         if path:
-            self.session.tokens.save_token(entry.id, path)
+            self.session.feature(Tokens).save_token(entry.id, path)
 
     def _load(self) -> None:
         path, _ = QFileDialog.getOpenFileName(
             self, "Load token", "", "Tokens (*.safetensors *.npy)"
         )
         if path:
-            self.session.tokens.load_token(self.number, path)
+            self.session.sources.give({self.number: Path(path).absolute()})

@@ -11,10 +11,13 @@ from PIL import Image
 from qtpy.QtCore import QAbstractListModel, QByteArray, QMimeData, QModelIndex, Qt
 from qtpy.QtGui import QColor, QPixmap
 
-from napari_ovam._qt.project.thumbnails import Thumbnails
+from napari_ovam._qt.session.loading import Loader
+from napari_ovam._qt.widgets.colors import muted
 from napari_ovam._qt.widgets.section import listen
+from napari_ovam._qt.widgets.thumbnails import Thumbnails
+from napari_ovam._qt.widgets.token_drop import MIME
 
-from .library import MIME
+from .library import Library
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -26,8 +29,6 @@ if TYPE_CHECKING:
 
 PREVIEW = (96, 48)
 """Width and height of a picture in pixels: image and map side by side."""
-
-_GREY = QColor("#8a8f99")
 
 
 class TokenTable(QAbstractListModel):
@@ -41,12 +42,12 @@ class TokenTable(QAbstractListModel):
 
     def __init__(self, session: Session) -> None:
         super().__init__()
-        self._library = session.library
+        self._library, self._viewer = session.feature(Library), session.viewer
         self._entries: list[TokenEntry] = []
-        self.thumbnails = Thumbnails(_preview, PREVIEW)
+        self.thumbnails = Thumbnails(Loader(), _preview, PREVIEW)
         self.thumbnails.made.connect(lambda _: self._redraw())
         owner: Any = self
-        listen(owner, session.library.changed, self._fill)
+        listen(owner, self._library.changed, self._fill)
         self._fill()
 
     def entry(self, row: int) -> TokenEntry:
@@ -69,7 +70,7 @@ class TokenTable(QAbstractListModel):
             picture = entry.preview and self.thumbnails.get(_key(entry))
             return picture or _empty()
         if role == Qt.ItemDataRole.ForegroundRole and why:
-            return _GREY
+            return QColor(*muted(self._viewer.theme))
         if role == Qt.ItemDataRole.ToolTipRole:
             text = f"{entry.path.name}\ntext encoder: {entry.model or 'unknown'}"
             return f"{text}\n{why}" if why else text

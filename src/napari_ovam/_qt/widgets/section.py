@@ -1,4 +1,4 @@
-"""What the sections of the panel share: session, layout, status line."""
+"""What the sections of the panel and the docks share: rows, folds, status line."""
 
 from __future__ import annotations
 
@@ -6,48 +6,45 @@ import time
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from magicgui.widgets import CheckBox
-from qtpy.QtCore import Qt
+from qtpy.QtCore import Qt, QTimer
+from qtpy.QtGui import QIcon
 from qtpy.QtWidgets import (
-    QDockWidget,
+    QComboBox,
     QFormLayout,
     QHBoxLayout,
-    QLabel,
+    QMenu,
     QProgressBar,
     QPushButton,
-    QSizePolicy,
     QToolButton,
     QVBoxLayout,
     QWidget,
 )
+from superqt import QCollapsible
+from superqt.utils import QSignalDebouncer
 
-from napari_ovam._qt.session.session import Session
+from .row import Row
+from .text import ElidedComboBox, Message
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
-    from napari.viewer import Viewer
+    from qtpy.QtCore import QObject
 
-MAX_WIDTH = 360
-COLOURS = {"info": "", "warning": "color: #d9a300;", "error": "color: #ff6b5e;"}
+    from .colors import Kind
+    from .speaker import Speaker
+
+_NO_LIMIT = 16_777_215  # Qt's own maximum of a height
 
 
 class StatusLine(QWidget):
     """What can be done next, or what is running, with progress and Cancel."""
 
-    def __init__(self, session: Session) -> None:
+    def __init__(self, session: Speaker) -> None:
         super().__init__()
         self._session = session
         self._since = 0.0
         self.setObjectName("status_line")
-        self.text = QLabel()
-        self.text.setObjectName("status_text")
-        self.text.setWordWrap(True)
-        self.text.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
-        self.text.setMinimumHeight(4 * self.text.fontMetrics().lineSpacing())
-        self.text.setAlignment(Qt.AlignmentFlag.AlignTop | Qt.AlignmentFlag.AlignLeft)
-        self.text.setSizePolicy(
-            QSizePolicy.Policy.Ignored, QSizePolicy.Policy.MinimumExpanding
-        )
+        self.text = Message(session.viewer, "status_text", lines=4)
         self.bar = QProgressBar()
         self.bar.setObjectName("progress_bar")
         self.cancel = button("Cancel", "cancel_button", session.cancel)
@@ -63,16 +60,11 @@ class StatusLine(QWidget):
             policy = widget.sizePolicy()
             policy.setRetainSizeWhenHidden(True)
             widget.setSizePolicy(policy)
-        listen(self, session.said, self._show)
+        listen(self, session.said, self.text.say)
         listen(self, session.job_changed, self._show_job)
         listen(self, session.progressed, self._show_progress)
-        self._show(*session.message)
+        self.text.say(*session.message)
         self._show_job()
-
-    def _show(self, text: str, kind: str) -> None:
-        self.text.setStyleSheet(COLOURS[kind])
-        self.text.setText(text)
-        self.text.setToolTip(text)
 
     def _show_job(self) -> None:
         self.bar.setVisible(self._session.busy)
@@ -95,30 +87,49 @@ class StatusLine(QWidget):
         self.bar.setUpdatesEnabled(True)
 
 
-class Section(QWidget):
-    """One section of the panel; on its own it brings its own status line.
+class SaidLine(Message):
+    """What the session says, for docks; hidden where a status line is seen.
 
     Parameters
     ----------
-    napari_viewer
-        The viewer that the section works in.
-    inside
-        The section is part of the annotator, which has the status line.
+    session
+        The session.
+    """
+
+    def __init__(self, session: Speaker) -> None:
+        super().__init__(session.viewer, "said_line", lines=2)
+        listen(self, session.said, self._show)
+        start = QTimer(self)  # once it is in a window
+        start.setSingleShot(True)
+        start.timeout.connect(lambda: self._show(*session.message))
+        start.start(0)
+
+    def _show(self, text: str, kind: Kind) -> None:
+        window = self.window()
+        there = [] if window is None else window.findChildren(StatusLine)
+        self.setVisible(not any(line.isVisible() for line in there))
+        self.say(text, kind)
+
+
+class Section(QWidget):
+    """One section of the panel.
+
+    Parameters
+    ----------
+    session
+        What it shows, and asks for changes.
     """
 
     title: ClassVar[str] = ""
+    session: Any  # a session; each section says so for its own
 
-    def __init__(self, napari_viewer: Viewer, *, inside: bool = False) -> None:
+    def __init__(self, session: Speaker) -> None:
         super().__init__()
-        self.session = Session.of(napari_viewer)
+        self.session = session
         self.box = QVBoxLayout(self)
         self.box.setContentsMargins(4, 2, 4, 4)
         self.box.setSpacing(4)
         self.build()
-        if not inside:
-            self.setMaximumWidth(MAX_WIDTH)
-            self.box.addStretch(1)
-            self.box.addWidget(StatusLine(self.session))
 
     def build(self) -> None:
         """Make the widgets and connect them to the session."""
@@ -130,41 +141,69 @@ class Section(QWidget):
             self, self.session.asked, lambda asked: call() if asked == name else None
         )
 
-    def row(self, *widgets: QWidget, stretch: int = 0) -> QHBoxLayout:
-        """Add widgets side by side; the one at index `stretch` takes the room."""
-        row = QHBoxLayout()
-        row.setSpacing(4)
-        for index, widget in enumerate(widgets):
-            row.addWidget(widget, 1 if index == stretch else 0)
-        self.box.addLayout(row)
-        return row
+    def row(self, *widgets: QWidget, stretch: int | None = 0) -> None:
+        """Add widgets side by side; see `Row`."""
+        self.box.addWidget(Row(*widgets, stretch=stretch))
 
 
-class More(QWidget):
-    """Advanced settings behind a small fold."""
+def fold(
+    text: str, content: QWidget, name: str, *, opened: bool = False
+) -> QCollapsible:
+    """Return a title that shows and hides what is below it: ▸ folded, ▾ open."""
+    made = QCollapsible(text, expandedIcon=QIcon(), collapsedIcon=QIcon())
+    made.setObjectName(name)
+    made.setDuration(0)  # no animation: the form can be used at once
+    layout: Any = made.layout()
+    layout.setContentsMargins(2, 0, 2, 0)
+    layout.setSpacing(0)
+    # As the content itself, and not in it: a fold holds its content to the height
+    # that it had, and a section grows with its classes and settings.
+    made.setContent(content)
 
-    def __init__(self, content: QWidget, text: str = "more") -> None:
-        super().__init__()
-        self._fold = QToolButton()
-        self._fold.setText(text)
-        self._fold.setObjectName("more_button")
-        self._fold.setCheckable(True)
-        self._fold.setAutoRaise(True)
-        self._fold.setArrowType(Qt.ArrowType.RightArrow)
-        self._fold.setToolButtonStyle(Qt.ToolButtonStyle.ToolButtonTextBesideIcon)
-        self._content = content
-        content.setVisible(False)
-        layout = QVBoxLayout(self)
-        layout.setContentsMargins(0, 0, 0, 0)
-        layout.setSpacing(0)
-        layout.addWidget(self._fold)
-        layout.addWidget(content)
-        self._fold.toggled.connect(self._toggle)
+    def show(opened: bool) -> None:
+        made.setText(f"{'▾' if opened else '▸'}  {text}")
+        content.setMaximumHeight(_NO_LIMIT if opened else 0)
 
-    def _toggle(self, opened: bool) -> None:
-        arrow = Qt.ArrowType.DownArrow if opened else Qt.ArrowType.RightArrow
-        self._fold.setArrowType(arrow)
-        self._content.setVisible(opened)
+    made.toggled.connect(show)
+    (made.expand if opened else made.collapse)(animate=False)
+    return made
+
+
+def more(content: QWidget, text: str = "more") -> QCollapsible:
+    """Return advanced settings behind a small fold."""
+    made = fold(text, content, "more")
+    content.setVisible(False)
+    made.toggled.connect(content.setVisible)
+    title = made.toggleButton()
+    title.setObjectName("more_button")
+    title.setStyleSheet("text-align: left; border: none; background: transparent;")
+    return made
+
+
+def chooser(
+    name: str, tip: str, items: Iterable[str] = (), *, shown: int = 6
+) -> QComboBox:
+    """Return a combo box that shows some characters; its tooltips hold all of them."""
+    made = ElidedComboBox()
+    made.setObjectName(name)
+    made.setToolTip(tip)
+
+    def explain(_parent: Any, first: int, last: int) -> None:
+        for row in range(first, last + 1):
+            made.setItemData(row, made.itemText(row), Qt.ItemDataRole.ToolTipRole)
+
+    model: Any = made.model()
+    model.rowsInserted.connect(explain)
+    made.currentTextChanged.connect(lambda text: made.setToolTip(f"{text}\n{tip}"))
+    made.addItems(list(items))
+    _shorten(made, shown)
+    return made
+
+
+def _shorten(box: QComboBox, shown: int) -> None:
+    policy = QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon
+    box.setSizeAdjustPolicy(policy)
+    box.setMinimumContentsLength(shown)
 
 
 def button(
@@ -175,6 +214,21 @@ def button(
     made.setObjectName(name)
     made.setToolTip(tip)
     made.clicked.connect(lambda *_: clicked())
+    return made
+
+
+def menu_button(
+    text: str, name: str, fill: Callable[[QMenu], None], tip: str = ""
+) -> QPushButton:
+    """Return a button with a menu, which `fill` fills each time that it opens."""
+    made = QPushButton(text)
+    made.setObjectName(name)
+    made.setToolTip(tip)
+    made.setStyleSheet("padding-right: 18px;")
+    menu = QMenu(made)
+    menu.aboutToShow.connect(menu.clear)
+    menu.aboutToShow.connect(lambda: fill(menu))
+    made.setMenu(menu)
     return made
 
 
@@ -196,6 +250,16 @@ def listen(widget: QWidget, signal: Any, slot: Callable[..., Any]) -> None:
     widget.destroyed.connect(lambda *_: signal.disconnect(slot, missing_ok=True))
 
 
+def debounced(
+    parent: QObject, call: Callable[[], object], pause: int = 150
+) -> Callable[..., None]:
+    """Return what calls `call` once it was not asked to for `pause` milliseconds."""
+    made = QSignalDebouncer(parent=parent)
+    made.setTimeout(pause)
+    made.triggered.connect(lambda: call())
+    return lambda *_: made.throttle()
+
+
 def form(*rows: Any) -> QWidget:
     """Return magicgui fields under one another, each with its name in Qt.
 
@@ -205,14 +269,20 @@ def form(*rows: Any) -> QWidget:
     layout = QFormLayout(holder)
     layout.setContentsMargins(4, 0, 0, 0)
     layout.setSpacing(3)
+    layout.setRowWrapPolicy(QFormLayout.RowWrapPolicy.WrapLongRows)
     for row in rows:
         field, *beside = row if isinstance(row, tuple) else (row,)
         field.native.setObjectName(field.name)
+        if isinstance(field.native, QComboBox):
+            _shorten(field.native, 6)
         line = QHBoxLayout()
         line.addWidget(field.native, 1)
         for widget in beside:
             line.addWidget(widget)
-        layout.addRow("" if isinstance(field, CheckBox) else field.label, line)
+        if isinstance(field, CheckBox):
+            layout.addRow(line)
+        else:
+            layout.addRow(field.label, line)
     return holder
 
 
@@ -229,16 +299,13 @@ def clear(layout: Any) -> None:
         item = layout.takeAt(0)
         widget = item.widget()
         if widget is not None:
+            widget.hide()  # else Qt may yet show it, as a window of its own
             widget.setParent(None)
             widget.deleteLater()
         elif item.layout() is not None:
             clear(item.layout())
 
 
-def dock_of(widget: QWidget) -> QDockWidget | None:
-    """Return the dock that a widget is in."""
-    parent: Any = widget.parent()
-    while parent is not None and not isinstance(parent, QDockWidget):
-        parent = parent.parent()
-    found: QDockWidget | None = parent
-    return found
+def short(text: str, length: int) -> str:
+    """Return a text that is cut to a length."""
+    return text if len(text) <= length else f"{text[: length - 1]}…"

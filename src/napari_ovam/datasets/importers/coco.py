@@ -189,7 +189,7 @@ def _path_of(name: str) -> str:
         name = unquote(re.sub(r"[?#].*", "", name.partition("://")[2]))
     name = re.sub(r"^[A-Za-z]:(?=[\\/])", "", name.strip()).replace("\\", "/")
     parts = [part for part in name.split("/") if part not in ("", ".", "..")]
-    return "/".join(parts) or name
+    return "/".join(parts) or "picture"
 
 
 def _take_annotations(file: _File, annotations: Iterable[Any]) -> None:

@@ -167,8 +167,8 @@ def _grey(path: Path, pixels: NDArray[Any]) -> NDArray[Any]:
     colours = pixels[..., : count - (count in (2, 4))]
     if (colours != colours[..., :1]).any():
         raise ImportSourceError(
-            f"{path.name} is in colour: a mask is one channel of ids; where colours are "
-            "classes, choose 'voc'"
+            f"{path.name} is in colour: a mask is one channel of ids; where "
+            "colours are classes, choose 'voc'"
         )
     if count in (2, 4) and colours[pixels[..., -1] == 0].any():
         raise ImportSourceError(

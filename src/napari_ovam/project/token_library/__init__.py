@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
+from napari_ovam.base.names import safe_name
 from napari_ovam.base.user_folders import library_folder
 from napari_ovam.images.png import write_png
 from napari_ovam.project.token_library.entry import TokenEntry, read_entry
@@ -137,7 +138,8 @@ class TokenLibrary:
         waiting = self.folder / f".{uuid.uuid4().hex}{_ENDING}"
         try:
             save_token(token, waiting)
-            path = _move_new(waiting, self.folder / f"{_slug(token.name)}{_ENDING}")
+            name = safe_name(token.name, "token")
+            path = _move_new(waiting, self.folder / f"{name}{_ENDING}")
         finally:
             waiting.unlink(missing_ok=True)
         if preview is not None:
@@ -297,17 +299,6 @@ class TokenLibrary:
 
 def _known(values: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in values.items() if value is not None}
-
-
-def _slug(name: str) -> str:
-    """Return a file name like a token's name, on every usual system."""
-    kept = "".join(c if c.isalnum() or c in "-_" else "-" for c in name).strip("-_")
-    plain = "-".join(part for part in kept.split("-") if part)
-    plain = plain.encode()[:80].decode(errors="ignore")
-    reserved = {"con", "prn", "aux", "nul"} | {
-        f"{port}{i}" for port in ("com", "lpt") for i in range(1, 10)
-    }
-    return f"{plain}-token" if plain.lower() in reserved else plain or "token"
 
 
 def _names(target: Path) -> Sequence[Path]:

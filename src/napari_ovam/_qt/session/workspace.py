@@ -1,0 +1,272 @@
+"""What a window works on: its project, what of it is in memory, and what changed.
+
+Only for the GUI thread. Parts of the session and features read this state, ask for
+changes here, and hear of those of others by its events.
+"""
+
+from __future__ import annotations
+
+import weakref
+from typing import TYPE_CHECKING, Any, Protocol
+
+from psygnal import Signal
+
+from napari_ovam.segmentation.class_maps import LAYERS
+
+from .jobs import JobRunner
+from .models import Models
+from .reading import Opened, new_scratch
+from .settings import preferences
+from .state import UNSURE, ClassView, LabelRules, LiveSample
+from .tasks import LabelRequest, MapRequest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from napari.viewer import Viewer
+
+    from napari_ovam import Token
+    from napari_ovam.datasets.classes import ClassTable
+    from napari_ovam.datasets.project_class import ProjectClass
+    from napari_ovam.project import Project, Status
+
+    from .tasks import Maps
+
+
+class Canvas(Protocol):
+    """What shows samples: the layers of a viewer, by the sample's key."""
+
+    def find(self, sample: str, role: str, number: int = 0) -> Any:
+        """Return the layer of a sample with a role and a class id, or None."""
+
+    def labels(self, sample: str) -> Any:
+        """Return the Labels layer of a sample, or None."""
+
+    def switch(self, old: str, new: str) -> None:
+        """Hide one sample's layers and show another's as they were."""
+
+    def hand_over(self, old: LiveSample, new: LiveSample) -> None:
+        """Show another sample in the layers of one."""
+
+    def of_sample(self, sample: str) -> list[Any]:
+        """Return all layers of a sample."""
+
+    def forget(self, sample: str) -> None:
+        """Take the layers of a sample out of the viewer for good."""
+
+    def forget_history(self) -> None:
+        """Empty what can be undone."""
+
+    def show_image(self, sample: LiveSample) -> Any:
+        """Make or update the image layer of a sample."""
+
+    def show_map(self, sample: LiveSample, number: int) -> Any:
+        """Make or update the map layer of a class."""
+
+    def show_labels(self, sample: LiveSample, classes: ClassTable) -> Any:
+        """Make or update the Labels layer of a sample."""
+
+    def remove_maps(self, sample: str, keep: Iterable[int]) -> None:
+        """Remove the maps of other classes."""
+
+    def show_classes(self, classes: ClassTable) -> None:
+        """Give every layer the names and colours of the table."""
+
+
+class Workspace(JobRunner):
+    """The state of the annotator in one viewer.
+
+    Attributes
+    ----------
+    opened
+        The project that the work is kept in: a scratch project until a person chose a
+        folder.
+    samples
+        Those in memory: all that were made here, or the last ones that were shown of
+        a project that was opened.
+    current
+        The sample that is shown.
+    views
+        What this window knows of classes, by their ids: see `view`.
+    choice
+        The model for new images.
+    map_layers, map_opacity
+        What maps are made of (one of `class_maps.LAYERS`), and how they are shown.
+    label_rules
+        How labels are made from maps.
+    layers
+        What shows samples.
+    """
+
+    project_changed = Signal()  # another project; before its samples are listed
+    samples_changed = Signal()  # another list of samples
+    sample_changed = Signal(str)  # key: another status, or other absent classes
+    current_changed = Signal()
+    classes_changed = Signal()
+    classes_replaced = Signal(object, object)  # sample, {id: id} of its pixels
+    maps_changed = Signal(object)  # a sample, whose labels may follow
+    rules_changed = Signal()  # how labels are made: those that are shown may follow
+    labels_changed = Signal()
+    edits_wanted = Signal(object, object)  # sample, layer: see `take_edits`
+    optimized_step = Signal(int, float)
+    asked = Signal(str)  # a key was pressed for what a section's form starts
+    settings_restored = Signal(object)  # GenerationSettings of a loaded PNG
+    phrases_restored = Signal(str)  # of the project's classes, separated by commas
+
+    layers: Canvas
+
+    def __init__(self, viewer: Viewer) -> None:
+        super().__init__()
+        self._viewer = weakref.ref(viewer)
+        self.models = Models()
+        self.choice = preferences().choice
+        self.opened: Opened = new_scratch()
+        self.samples: list[LiveSample] = []
+        self.current: LiveSample | None = None
+        self.views: dict[int, ClassView] = {}
+        self.map_layers: str = LAYERS[0]
+        self.map_opacity = 0.6
+        self.label_rules = LabelRules()
+
+    @property
+    def viewer(self) -> Viewer:
+        """The viewer."""
+        viewer = self._viewer()
+        if viewer is None:
+            raise RuntimeError("the viewer of this session is gone")
+        return viewer
+
+    @property
+    def project(self) -> Project:
+        """The project that the work is kept in."""
+        return self.opened.project
+
+    @property
+    def classes(self) -> ClassTable:
+        """The class table of the project."""
+        return self.project.classes
+
+    # -- classes -------------------------------------------------------------------
+
+    def view(self, number: int) -> ClassView:
+        """Return what this window knows of a class."""
+        return self.views.setdefault(number, ClassView())
+
+    def token_in_use(self, entry: ProjectClass) -> Token | None:
+        """Return the token of a class, if that is what makes its maps."""
+        return self.view(entry.id).token if entry.source == "token" else None
+
+    def map_requests(self) -> list[MapRequest]:
+        """Return what is to be mapped on a sample."""
+        return [
+            MapRequest(e.id, e.phrase, self.token_in_use(e), self.map_layers)
+            for e in self.classes.active
+        ]
+
+    def label_request(self, sample: LiveSample | None = None) -> LabelRequest:
+        """Return how labels of a sample are made from its maps."""
+        rules = self.label_rules
+        return LabelRequest(
+            {e.id: e.threshold for e in self.classes.active},
+            sample.absent if sample is not None else frozenset(),
+            dict(rules.options),
+        )
+
+    def automatic_labels(self) -> LabelRequest | None:
+        """Return how labels of a new sample are made, if they are by themselves."""
+        return self.label_request() if self.label_rules.automatic else None
+
+    def restore_phrases(self) -> None:
+        """Have the phrases in use shown where they are typed."""
+        phrases = ", ".join(entry.phrase for entry in self.classes.active)
+        self.phrases_restored.emit(phrases)
+
+    # -- samples -------------------------------------------------------------------
+
+    def sample(self, key: str) -> LiveSample | None:
+        """Return the sample in memory with a key."""
+        return next((s for s in self.samples if s.key == key), None)
+
+    def set_status(self, sample: LiveSample, status: Status) -> None:
+        """Say how far the labels of a sample are; `Saving` writes it with them."""
+        if sample.status != status:
+            self.project.change_sample(sample.key, status=status, write=False)
+            self.sample_changed.emit(sample.key)
+
+    def take_edits(self, sample: LiveSample | None, layer: Any = None) -> None:
+        """Notice what a person painted on a sample up to now; None is no sample.
+
+        `layer` is its layer where that is no longer in the viewer.
+        """
+        if sample is not None:
+            self.edits_wanted.emit(sample, layer)
+
+    def take_all(self) -> None:
+        """Notice what was painted on all samples."""
+        for sample in self.samples:
+            self.take_edits(sample)
+
+    def take_maps(self, sample: LiveSample, maps: Maps) -> None:
+        """Give a sample new maps."""
+        sample.maps.update(maps.maps)
+        for number, pieces in maps.pieces.items():
+            if pieces:
+                self.view(number).pieces = pieces
+
+    def unknown_ids(self, sample: LiveSample | None) -> list[int]:
+        """Return painted ids that have no class."""
+        if sample is None or sample.edits is None:
+            return []
+        ids = sorted(sample.edits.now.ids - {0, UNSURE})
+        return [i for i in ids if i not in self.classes]
+
+    # -- showing -------------------------------------------------------------------
+
+    def hint(self) -> None:
+        """Say what can be done next."""
+        self.say(self._next_step())
+
+    def _next_step(self) -> str:
+        sample = self.current
+        if sample is None:
+            return "Describe an image and press Generate, or load one."
+        if not sample.maps and sample.edits is None:
+            return "Type what to look for, and press Map."
+        if sample.edits is None:
+            return "Press Labels from maps to turn the maps into labels."
+        if self.opened.chosen:
+            return "Correct the labels with the brush, then accept or reject them."
+        if sample.edits.are_proposal:
+            return "Correct the labels with the brush, then optimize a token from them."
+        if not any(self.view(entry.id).token for entry in self.classes):
+            return "Optimize a token from your labels, or keep painting."
+        return "Generate the next image, or export the labels."
+
+    def show(self, sample: LiveSample) -> None:
+        """Show a sample as it is now."""
+        self.take_edits(sample)
+        self.layers.show_image(sample)
+        active = [entry.id for entry in self.classes.active]
+        self.layers.remove_maps(sample.key, keep=active)
+        for number in active:
+            self.layers.show_map(sample, number)
+        labels = self.layers.show_labels(sample, self.classes)
+        if labels is not None and self.opened.read_only:
+            labels.editable = False
+
+    def show_labels(self, sample: LiveSample) -> Any:
+        """Show what the labels of a sample are now, where it has a layer or is shown.
+
+        A layer that was left as it is would be taken for what a person wants.
+        """
+        if sample is self.current or self.layers.labels(sample.key) is not None:
+            return self.layers.show_labels(sample, self.classes)
+        return None
+
+    def show_map(self, number: int, shown: bool) -> None:
+        """Show or hide the maps of a class."""
+        self.view(number).shown = shown
+        if self.current is not None:
+            layer = self.layers.find(self.current.key, "map", number)
+            if layer is not None:
+                layer.visible = shown
