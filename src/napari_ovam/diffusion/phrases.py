@@ -16,6 +16,7 @@ from torch import Tensor
 from napari_ovam.attention.tokens import TextSpace, Token, TokenError
 from napari_ovam.base.words import is_unspaced, plain_phrase
 from napari_ovam.diffusion.architectures import pipeline_architecture
+from napari_ovam.diffusion.devices import explain_nans
 
 if TYPE_CHECKING:
     from napari_ovam.diffusion.architectures.base import Architecture
@@ -96,10 +97,9 @@ def encode_phrase(pipe: Any, phrase: str, *, context: str | None = None) -> Toke
     with torch.no_grad():
         embedding = architecture.text_rows(pipe, text)
     if not embedding.isfinite().all():
-        dtype = str(embedding.dtype).removeprefix("torch.")
         raise TokenError(
-            f"the text encoder made NaN or infinity of {_short(text)} in {dtype}: "
-            "load the model with dtype='float32' (or 'bfloat16')"
+            f"the text encoder made NaN or infinity of {_short(text)} in "
+            f"{explain_nans(pipe, embedding.dtype)}"
         )
     return Token(
         name=phrase,
