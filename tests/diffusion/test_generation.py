@@ -9,7 +9,7 @@ import pytest
 import torch
 from diffusers import StableDiffusionImg2ImgPipeline
 
-from napari_ovam.attention.trace import TraceSettings
+from napari_ovam.attention.trace_settings import TraceSettings
 from napari_ovam.base.generation_settings import GenerationSettings
 from napari_ovam.base.progress import Cancelled
 from napari_ovam.diffusion import generation as diffusion

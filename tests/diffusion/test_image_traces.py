@@ -18,7 +18,7 @@ from napari_ovam import (
     phrase_map,
     save_trace,
 )
-from napari_ovam.attention.trace import TraceSettings
+from napari_ovam.attention.trace_settings import TraceSettings
 from napari_ovam.base.generation_settings import GenerationSettings
 from napari_ovam.base.progress import Cancelled
 from napari_ovam.diffusion import image_traces as tracing

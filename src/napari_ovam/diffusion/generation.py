@@ -14,7 +14,7 @@ from weakref import WeakKeyDictionary
 import numpy as np
 import torch
 
-from napari_ovam.attention.trace import Trace, TraceSettings
+from napari_ovam.attention.trace_settings import TraceSettings
 from napari_ovam.diffusion.devices import explain_nans, memory_guard
 from napari_ovam.diffusion.pipelines import model_defaults, pipeline_architecture
 from napari_ovam.diffusion.recording import record
@@ -22,6 +22,7 @@ from napari_ovam.diffusion.recording import record
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from napari_ovam.attention.trace import Trace
     from napari_ovam.base.generation_settings import GenerationSettings
     from napari_ovam.base.progress import Progress
 

@@ -21,7 +21,8 @@ from napari_ovam._qt.layers.keys import described
 from napari_ovam._qt.widgets.colors import text_on
 from napari_ovam._qt.widgets.section import Section, button, clear, form, listen, more
 from napari_ovam._qt.widgets.text import ElidedLabel
-from napari_ovam.segmentation import THRESHOLD
+from napari_ovam.segmentation.presence import ABSENT
+from napari_ovam.segmentation.thresholds import THRESHOLD
 
 from .labelling import Labelling
 from .uncertainty import UncertainPlaces
@@ -163,10 +164,16 @@ class LabelsSection(Section):
         self._show_threshold(entry)
         slider.valueChanged.connect(partial(self._threshold, number))
         slider.sliderReleased.connect(lambda: self._set(number, slider.value() / 100))
-        absent = QCheckBox("absent")
-        absent.setObjectName(f"absent_{entry.id}")
-        absent.setToolTip("This class is not in this image")
         current = self.session.current
+        score = current.presence.get(entry.id, 1.0) if current is not None else 1.0
+        absent = QCheckBox("absent?" if score < ABSENT else "absent")
+        absent.setObjectName(f"absent_{entry.id}")
+        absent.setToolTip(
+            "Probably not in this picture: its phrase peaks no higher than others. "
+            "Tick it if so"
+            if score < ABSENT
+            else "This class is not in this image"
+        )
         absent.setChecked(current is not None and entry.id in current.absent)
         absent.toggled.connect(partial(self._labels.set_absent, number))
         for widget in (slider, value):

@@ -100,6 +100,8 @@ class LiveSample:
         How long the model ran for it; 0 where that is not known.
     exact
         Whether everything was recorded in full precision.
+    presence
+        Scores of the phrases by class id: below `presence.ABSENT`, probably absent.
     probabilities
         Of the classes by id, (H, W) float32, as labels were made of them last.
     saved
@@ -118,6 +120,7 @@ class LiveSample:
     edits: Edits | None = None
     seconds: float = 0
     exact: bool = False
+    presence: dict[int, float] = field(default_factory=dict)
     probabilities: dict[int, NDArray[np.float32]] = field(default_factory=dict)
     saved: Snapshot | None = None
     on_disk: Snapshot | None = None

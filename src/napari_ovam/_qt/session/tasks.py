@@ -19,6 +19,7 @@ from napari_ovam.segmentation.class_maps import (
     label_settings,
     seen,
 )
+from napari_ovam.segmentation.presence import REFERENCES, presence
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -35,7 +36,8 @@ if TYPE_CHECKING:
         OptimizationSettings,
         Token,
     )
-    from napari_ovam.attention.trace import Trace, TraceSettings
+    from napari_ovam.attention.trace import Trace
+    from napari_ovam.attention.trace_settings import TraceSettings
     from napari_ovam.segmentation.labels import LabelMaker
 
     from .models import Models
@@ -67,10 +69,11 @@ class LabelRequest:
 
 @dataclass(frozen=True, eq=False)
 class Maps:
-    """Maps by class id with the pieces of their phrases."""
+    """Maps by class id with the pieces of their phrases, and scores of `presence`."""
 
     maps: dict[int, NDArray[np.float32]]
     pieces: dict[int, tuple[str, ...]]
+    presence: dict[int, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)
@@ -133,8 +136,11 @@ def make_maps(
     maps: dict[int, NDArray[np.float32]] = {}
     for layers, several in sources.items():
         maps |= class_maps(trace, several, layers)
+    references = [models.encode(choice, word, job) for word in REFERENCES]
+    phrases = {r.id: models.encode(choice, r.phrase, job) for r in wanted}
+    scores = presence(trace, phrases, references)
     job.progress(len(wanted), len(wanted))
-    return Maps(maps, pieces)
+    return Maps(maps, pieces, scores)
 
 
 def special_maps(

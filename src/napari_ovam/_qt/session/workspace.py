@@ -15,7 +15,7 @@ from napari_ovam.segmentation.class_maps import LAYERS
 
 from .jobs import JobRunner
 from .models import Models
-from .reading import Opened, new_scratch
+from .project_reading import Opened, new_scratch
 from .settings import preferences
 from .state import UNSURE, ClassView, LabelRules, LiveSample
 from .tasks import LabelRequest, MapRequest
@@ -209,6 +209,7 @@ class Workspace(JobRunner):
     def take_maps(self, sample: LiveSample, maps: Maps) -> None:
         """Give a sample new maps."""
         sample.maps.update(maps.maps)
+        sample.presence.update(maps.presence)
         for number, pieces in maps.pieces.items():
             if pieces:
                 self.view(number).pieces = pieces
