@@ -131,7 +131,7 @@ def test_the_words_of_the_file_are_kept_in_the_project(
 
     load(panel, a1111(tmp_path))
     panel.session.saving.flush()
-    project = Project.open(panel.session.saving.scratch)
+    project = Project.open(panel.session.projects.opened.project.path)
     (entry,) = project.samples
     source = entry.provenance["source"]
     assert source["raw"]["parameters"] == PARAMETERS.format(model="someones-mix")
