@@ -15,8 +15,7 @@ from project_window import SIZE, Window, make_project
 from qtpy.QtCore import QPoint, Qt
 
 from napari_ovam._qt.layers.placement import PLACEMENT, placement_of
-from napari_ovam._qt.session.edits import Snapshot
-from napari_ovam._qt.session.state import LiveSample
+from napari_ovam._qt.session.edits import Edits, Snapshot
 from napari_ovam.project import Project
 
 if TYPE_CHECKING:
@@ -131,7 +130,7 @@ def test_what_was_not_noticed_yet_is_taken_when_the_image_is_left(
     in_silence(window.labels)
     window.session.close()  # as the window does
     np.testing.assert_array_equal(
-        Project.open(window.session.projects.opened.path).load_labels("picture-2") == 2,
+        Project.open(window.session.project.path).load_labels("picture-2") == 2,
         window.labels.data == 2,
     )
 
@@ -171,7 +170,6 @@ def test_new_labels_come_in_spite_of_an_outline_that_stays_open(
     session = window.session
     right_click(window)
     outline = window.labels.data == 2
-    session.classes.use_phrases(["cat"])
     session.current.maps = {1: np.linspace(0, 1, SIZE * SIZE, dtype=np.float32)}
     session.current.maps[1] = session.current.maps[1].reshape(SIZE, SIZE)
     session.labels.labels_from_maps()
@@ -260,11 +258,9 @@ def test_a_stroke_on_a_large_image_costs_what_it_touched(
 ) -> None:
     session, joined = window.session, Snapshot._joined
     image = np.zeros((2000, 2000, 3), np.uint8)
-    session.samples.append(LiveSample("large", image, session.choice))
-    sample = session.samples[-1]
-    sample.edits = type(window.session.samples[0].edits)(np.zeros((2000, 2000), int))
-    session.samples_changed.emit()
-    session.select(sample.key)
+    sample = session.projects.add(
+        image, "large", choice=session.choice, edits=Edits(np.zeros((2000, 2000), int))
+    )
     window.bot.wait(100)
 
     def only_beside(self: Snapshot, *arguments: Any) -> Any:
@@ -277,7 +273,7 @@ def test_a_stroke_on_a_large_image_costs_what_it_touched(
     pairs = zip(before.tiles, sample.edits.now.tiles, strict=True)
     assert sum(a is not b for a, b in pairs) == 1
     assert sample.edits.count == (window.labels.data == 2).sum() > 0
-    assert (window.written().load_labels("large") == 2).sum() == sample.edits.count
+    assert (window.written().load_labels(sample.key) == 2).sum() == sample.edits.count
 
 
 PLACES = [
@@ -291,22 +287,28 @@ PLACES = [
 def test_all_layers_lie_where_the_image_does(window: Window, place: Any) -> None:
     session, rng = window.session, np.random.default_rng(0)
     source = Image(rng.integers(0, 255, (30, 50, 3), np.uint8), rgb=True, **place)
-    made = LiveSample("placed", source.data, session.choice)
-    made.about[PLACEMENT] = placement_of(source)
-    made.maps = {1: rng.random((30, 50), np.float32)}
-    made.edits = type(session.current.edits)(np.ones((30, 50), int))
-    session.classes.use_phrases(["cat"])
     plain = window.image
-    session.samples.append(made)
-    session.samples_changed.emit()
-    session.select(made.key)
-    session.layers.show_extra(made, "doubt", {"doubt": made.maps[1]})
+    made = session.projects.add(
+        source.data,
+        "placed",
+        about={PLACEMENT: placement_of(source)},
+        choice=session.choice,
+        maps={1: rng.random((30, 50), np.float32)},
+        edits=Edits(np.ones((30, 50), int)),
+    )
+    session.layers.show_extra(made, "uncertainty", {"where": made.maps[1]})
     session.instances.show(True)
     find = session.layers.find
     window.bot.waitUntil(lambda: find(made.key, "instances") is not None, timeout=30000)
     pixel = (7, 31)
     there = source.data_to_world(pixel)
-    roles = [("image", 0), ("map", 1), ("labels", 0), ("instances", 0), ("doubt", 1)]
+    roles = [
+        ("image", 0),
+        ("map", 1),
+        ("labels", 0),
+        ("instances", 0),
+        ("uncertainty", 1),
+    ]
     for role, number in roles:
         layer = find(made.key, role, number)
         np.testing.assert_allclose(layer.data_to_world(pixel), there)
@@ -319,7 +321,7 @@ def test_all_layers_lie_where_the_image_does(window: Window, place: Any) -> None
     assert plain.data_to_world(pixel) == pytest.approx(pixel)
     step(window, 1)
     np.testing.assert_allclose(window.labels.data_to_world(pixel), there)
-    assert Project.open(session.projects.opened.path)  # its index is whole
+    assert Project.open(session.project.path)  # its index is whole
 
 
 def stroke(layer: Any, row: int, column: int, value: int) -> None:
@@ -387,7 +389,7 @@ def test_in_any_order_of_events_what_was_left_is_what_is_saved(window: Window) -
         for copy in [la for la in window.viewer.layers if "copy" in la.name]:
             window.viewer.layers.remove(copy)
         left[window.shown] = window.labels.data.copy()
-        window.session.labels.take_all()
+        window.session.take_all()
         project = window.written()
         for name, labels in left.items():
             found = project.load_labels(name.replace(" ", "-"))

@@ -42,6 +42,7 @@ from napari_ovam.images.files import PICTURE_SUFFIXES
 
 from .generating import Images
 from .images import read_image, reader_of_layer
+from .look_fields import look_fields
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -58,7 +59,6 @@ if TYPE_CHECKING:
 
 _STABLE_DIFFUSION = "stable-diffusion-v1-5/stable-diffusion-v1-5"
 PROMPT = "a cat and a hat on the grass"
-_TILES = 16  # as in trace_image, which would import torch here
 _BRANCHES = {"conditional (DAAM)": "cond", "unconditional (OVAM)": "uncond"}
 
 
@@ -176,6 +176,7 @@ class ImageSection(Section):
         loaded = QLabel("How the model looks at a loaded image:")
         for text in (note, loaded):
             text.setWordWrap(True)
+        self.look = look_fields()
         dice = small_button("⚄", "dice_button", self._roll, "A seed by chance")
         fields = form(
             self.negative,
@@ -187,33 +188,12 @@ class ImageSection(Section):
             self.count,
             self.branch,
             self.exact,
-            *self._looking(),
+            *self.look,
         )
         layout: Any = fields.layout()
         layout.insertRow(9, loaded)
         layout.insertRow(2, note)
         return fields
-
-    def _looking(self) -> tuple[Any, ...]:
-        """Return the fields of how the model looks at a loaded image."""
-        self.noise_level = SpinBox(
-            label="Noise", name="noise_level", min=0, max=999, value=100
-        )
-        self.noise_level.tooltip = "Time step of the noise, of 1000: 50 to 200 is usual"
-        self.noise_seeds = SpinBox(
-            label="Draws", name="noise_seeds", min=1, max=100, value=3
-        )
-        self.noise_seeds.tooltip = "Draws of noise that the maps are averaged over"
-        self.flip = CheckBox(text="Mirrored as well", name="flip", value=False)
-        self.flip.tooltip = "Twice the time, a little better maps"
-        self.max_tiles = SpinBox(
-            label="Tiles", name="max_tiles", min=1, max=1024, value=_TILES
-        )
-        self.max_tiles.tooltip = (
-            "At most so many, where an image is larger than the model's own size; 1 "
-            "looks at the whole only"
-        )
-        return self.noise_level, self.noise_seeds, self.flip, self.max_tiles
 
     def _roll(self) -> None:
         self.seed.value = random.randrange(2**31)  # noqa: S311 (no secret)
@@ -291,8 +271,7 @@ class ImageSection(Section):
         )
 
     def _look(self) -> dict[str, Any]:
-        fields = (self.noise_level, self.noise_seeds, self.flip, self.max_tiles)
-        return {field.name: field.value for field in fields}
+        return {field.name: field.value for field in self.look}
 
     def _ask_page(self, several: SeveralPages) -> None:
         """Ask which page of a file is wanted; the panel stays usable meanwhile."""

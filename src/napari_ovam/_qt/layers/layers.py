@@ -34,10 +34,8 @@ KEY = "napari_ovam"
 # Roles of maps of no class: of the special tokens, of what is typed, and uncertainty.
 _EXTRA = ("special", "typed", "uncertainty")
 _INSTANCES = "instances"
-_ORDER = (
-    *("image", "special", "map", "typed", "labels", _INSTANCES, "uncertainty"),
-    "preview",
-)
+_ORDER: tuple[str, ...] = ("image", "special", "map", "typed", "labels", _INSTANCES)
+_ORDER += ("uncertainty", "preview")
 
 _Mark = tuple[str, str, int]  # sample key, role, class id
 # Of each layer object: what napari copies into another layer would make it ours too.
@@ -327,6 +325,7 @@ class SampleLayers:
 
     def show_classes(self, classes: ClassTable) -> None:
         """Give every Labels and map layer the names and colours of the table."""
+        # With 1,000 classes a colour map takes napari a tenth of a second: kept.
         colors = tuple((entry.id, entry.color) for entry in classes)
         for layer in self.viewer.layers:
             _, role, number = role_of(layer)
@@ -334,7 +333,6 @@ class SampleLayers:
                 self._bind(layer)  # a class may have another key
                 watch = self.watches.get(layer)
                 with watch.silent() if watch else nullcontext():
-                    # With 1,000 classes a colour map takes napari a tenth of a second.
                     if self._colors.get(layer) != colors:
                         layer.colormap = label_colormap(classes)
                         self._colors[layer] = colors

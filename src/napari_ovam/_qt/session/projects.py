@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from .workspace import Workspace
 
 _VERSION = "version"  # of labels on the disk, in the extra of a sample
+_BEFORE = "before"  # the labels on the disk when reading began
 _IN_MEMORY = 6  # samples with their layers: so far back, undo works
 
 
@@ -176,19 +177,10 @@ class Projects:
         self.session.viewer.title = title
 
     def _say_opened(self) -> None:
-        opened = self.opened
-        if not opened.chosen and not self.keys:
+        if self.opened.chosen or self.keys:
+            self.session.say(*self.opened.summary())
+        else:
             self.session.hint()
-            return
-        notes = list(opened.notes)
-        count = len(self.keys)
-        what = opened.path.name if opened.chosen else "Unsaved work"
-        text = f"{what}: {count} image{'s' * (count != 1)}."
-        if opened.read_only:
-            notes.append("It can only be read here: strokes are not kept.")
-        if not notes:
-            text += " Strokes are saved in it as you paint."
-        self.session.say(" ".join([text, *notes]), "warning" if notes else "info")
 
     # -- samples -----------------------------------------------------------------
 
@@ -330,14 +322,17 @@ class Projects:
     def _read(self, key: str, *, now: bool = False, only_new: bool = False) -> None:
         """Have a sample read; `only_new`: if another program changed its labels."""
         project = self.session.project
-        version = {_VERSION: self._versions.get(key, 0)}
-        known = self.session.sample(key) is not None
+        known = self.session.sample(key)
+        version = {
+            _VERSION: self._versions.get(key, 0),
+            _BEFORE: None if known is None else known.on_disk,
+        }
         sample = partial(
             read_sample,
             project,
             key,
             self.session.choice,
-            to_edit=not known,
+            to_edit=known is None,
             extra=version,
         )
 
@@ -360,12 +355,14 @@ class Projects:
             sample = self.session.sample(key)
             if self._is_old(found):
                 self._read(key)
-            elif sample is not None:
-                self._renew(sample, found)
-            elif key == self.wanted:
+            elif sample is None and key == self.wanted:
                 self._take(found)
-            else:
+            elif sample is None:
                 self._ready[key] = found
+            elif found.extra[_BEFORE] is not sample.on_disk:  # written since
+                self._read(key, only_new=True)
+            else:
+                self._renew(sample, found)
         elif key == self.wanted and isinstance(found, Exception):
             self.wanted = ""
             self.session.complain(found, "The other images can be worked on.")

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from napari_ovam.base.generation_settings import GenerationSettings
     from napari_ovam.project.index import Sample
 
+    from .jobs import Kind
+
 
 @dataclass(eq=False)
 class Opened:
@@ -62,6 +64,18 @@ class Opened:
     def chosen(self) -> bool:
         """Whether a person chose its folder."""
         return self.scratch is None
+
+    def summary(self) -> tuple[str, Kind]:
+        """Return what a person is told when it is opened, and how urgent that is."""
+        count = len(self.project.samples)
+        notes = list(self.notes)
+        what = self.path.name if self.chosen else "Unsaved work"
+        text = f"{what}: {count} image{'s' * (count != 1)}."
+        if self.read_only:
+            notes.append("It can only be read here: strokes are not kept.")
+        if not notes:
+            text += " Strokes are saved in it as you paint."
+        return " ".join([text, *notes]), "warning" if notes else "info"
 
     def close(self) -> None:
         """Let others open it."""
