@@ -188,7 +188,7 @@ def own_pipe(pipe, tmp_path):
 def test_numbers_that_are_no_image_are_an_error(own_pipe):
     with torch.no_grad():
         own_pipe.unet.conv_out.bias.fill_(torch.nan)
-    with pytest.raises(GenerationError, match=r"NaNs.*dtype='float32'"):
+    with pytest.raises(GenerationError, match=r"NaNs.*conv_out\.bias of the unet"):
         generate(own_pipe, SETTINGS, trace=KEEP_ALL)
 
 

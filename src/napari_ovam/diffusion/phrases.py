@@ -19,6 +19,8 @@ from napari_ovam.diffusion.architectures import pipeline_architecture
 from napari_ovam.diffusion.devices import explain_nans
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from napari_ovam.diffusion.architectures.base import Architecture
 
 _hashes: WeakKeyDictionary[torch.nn.Module, tuple[Any, str]] = WeakKeyDictionary()
@@ -61,7 +63,7 @@ def encode_phrase(pipe: Any, phrase: str, *, context: str | None = None) -> Toke
             f"{type(pipe).__name__} has no tokenizer or no text encoder: load the "
             "model with both"
         )
-    phrase = _plain(phrase)
+    phrase = _plain(phrase, architecture.tokenizer(pipe).get_added_vocab())
     words = _as_read(architecture, pipe, phrase)
     text, place = words, (0, len(words))
     if context is not None:
@@ -192,10 +194,13 @@ def _short(text: str) -> str:
     return repr(text if len(text) <= 80 else text[:80] + "…")
 
 
-def _plain(phrase: object) -> str:
-    """Return a phrase without punctuation and weights, which it says."""
+def _plain(phrase: object, added: Iterable[str]) -> str:
+    """Return a phrase without punctuation and weights, which it says.
+
+    One with a token that was added, such as "<toy>" of a textual inversion, stays.
+    """
     given = _tidy("phrase", phrase)
-    plain = plain_phrase(given)
+    plain = given if any(t in given for t in added) else plain_phrase(given)
     if not plain:
         raise TokenError(f"the phrase is {phrase!r}: give at least one word")
     if plain != given:
