@@ -252,7 +252,7 @@ def optimize(
     """Optimize the token of a class from labels that a person has corrected.
 
     Writes tokens/ID-CLASS.safetensors; maps are made with it and the phrase from then
-    on, at each map's own threshold.
+    on, at a probability of 0.5.
     """
     with (
         reported(),
@@ -313,7 +313,7 @@ def _one_of(option: str, value: str, known: Sequence[str]) -> None:
 
 
 def _threshold(text: str | None) -> float | None:
-    """Return the threshold that an option gives, None for each map's own."""
+    """Return the threshold that an option gives, None for 0.5."""
     if text in (None, "auto"):
         return None
     try:

@@ -53,7 +53,7 @@ class ProjectClass:
     source
         Whether the phrase or the token makes the maps.
     thresholds
-        From 0 to 1, by source; None is each map's own (`automatic_threshold`).
+        From 0 to 1, by source; None is 0.5, more likely than not.
     token
         The name of its file in the project's folder `tokens`, or None.
     active
@@ -79,7 +79,7 @@ class ProjectClass:
 
     @property
     def threshold(self) -> float | None:
-        """The threshold of the source in use, None for each map's own."""
+        """The threshold of the source in use, None for 0.5."""
         return self.thresholds[self.source]
 
 

@@ -33,7 +33,7 @@ def give_token(
         Where the old one is kept; by default the user's.
     source
         What makes the maps of the class from now on, and the threshold of its token
-        is each map's own; None leaves both as they are.
+        is 0.5; None leaves both as they are.
 
     Returns
     -------

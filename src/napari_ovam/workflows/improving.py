@@ -104,8 +104,8 @@ class Improvement:
     source
         What it was compared with: the "phrase", or the "token" in use.
     before, after
-        Mean IoU on `left_out`, before with the threshold in use, after with each map's
-        own, which the class gets with the token.
+        Mean IoU on `left_out`, before with the threshold in use, after with 0.5,
+        which the class gets with the token.
     token
         The new token.
     images
