@@ -4,6 +4,7 @@ import ast
 import importlib
 import importlib.util
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -132,3 +133,11 @@ def test_modules_functions_and_folders_stay_small():
         if len(modules) > 16:
             long.append(f"{folder.relative_to(FOLDER)} has {len(modules)} modules")
     assert not long
+
+
+@pytest.mark.skipif(not (ROOT / "docs").is_dir(), reason="no checkout")
+def test_the_files_that_the_architecture_names_exist():
+    page = (ROOT / "docs" / "architecture.md").read_text("utf-8")
+    named = re.findall(r"`((?:\w+/)+\w+\.py)`", page)
+    assert len(named) > 20
+    assert [name for name in named if not (FOLDER / name).is_file()] == []

@@ -9,8 +9,8 @@ from downstream import ids_of, tokens_of
 from scipy.stats import rankdata, spearmanr
 
 from napari_ovam import LabelSettings, iou, joint_map
-from napari_ovam.segmentation import THRESHOLD
 from napari_ovam.segmentation.class_maps import label_maker
+from napari_ovam.segmentation.thresholds import THRESHOLD
 from napari_ovam.segmentation.uncertainty import DOUBTFUL, uncertainty
 
 if TYPE_CHECKING:

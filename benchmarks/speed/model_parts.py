@@ -30,7 +30,7 @@ from napari_ovam import (
     phrase_map,
     record,
 )
-from napari_ovam.attention.trace import quarter_calls
+from napari_ovam.attention.trace_settings import quarter_calls
 from napari_ovam.diffusion import recording
 from napari_ovam.workflows.demo import colour_mask
 

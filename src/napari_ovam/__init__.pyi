@@ -14,9 +14,9 @@ from .attention.tokens import Token as Token
 from .attention.trace import LayerTrace as LayerTrace
 from .attention.trace import SelfTrace as SelfTrace
 from .attention.trace import Trace as Trace
-from .attention.trace import TraceSettings as TraceSettings
 from .attention.trace_files import load_trace as load_trace
 from .attention.trace_files import save_trace as save_trace
+from .attention.trace_settings import TraceSettings as TraceSettings
 from .base.generation_settings import GenerationSettings as GenerationSettings
 from .base.progress import Cancelled as Cancelled
 from .base.progress import Progress as Progress

@@ -283,6 +283,7 @@ def test_a_tick_puts_the_phrase_under_maps(window: Classes) -> None:
 
 def test_without_a_project_classes_are_deleted_in_the_window(
     make_napari_viewer: Callable[..., Any],
+    qtbot: Any,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -295,7 +296,9 @@ def test_without_a_project_classes_are_deleted_in_the_window(
         session.class_changes.asked.connect(asked.append)
         session.class_changes.add("cat")
         session.class_changes.ask_delete([1])
+        qtbot.waitUntil(lambda: bool(asked) and not session.busy, timeout=30_000)
         session.class_changes.remove(asked[0])
+        qtbot.waitUntil(lambda: not session.busy, timeout=30_000)
         assert len(session.classes) == 0
         assert session.class_changes.add("hat").id == 2
         names = label_features(session.classes)["name"]

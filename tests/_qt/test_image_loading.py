@@ -116,7 +116,7 @@ def test_what_a_tool_wrote_fills_the_form_and_the_image_is_traced(
     assert form(panel) == values
     np.testing.assert_array_equal(sample.image, PIXELS)
     assert sample.settings is None  # it is not known to be what they make
-    assert sample.prompt == values[0]
+    assert sample.about["prompt"] == values[0]
     assert sample.trace is not None
     assert tool in panel.status
     assert model in panel.status
@@ -131,7 +131,7 @@ def test_the_words_of_the_file_are_kept_in_the_project(
 
     load(panel, a1111(tmp_path))
     panel.session.saving.flush()
-    project = Project.open(panel.session.saving.scratch)
+    project = Project.open(panel.session.projects.opened.project.path)
     (entry,) = project.samples
     source = entry.provenance["source"]
     assert source["raw"]["parameters"] == PARAMETERS.format(model="someones-mix")
@@ -144,12 +144,12 @@ def test_weights_and_tags_are_said_and_taken_out_on_demand(
 ) -> None:
     written = "a (red cat:1.3) BREAK snow, <lora:fur:0.8>"
     first = load(panel, a1111(tmp_path, **{"a red cat on the snow": written}))
-    assert first.prompt == written  # as the file has it, until someone says otherwise
+    assert first.about["prompt"] == written  # as the file has it
     assert "<lora:fur:0.8>" in panel.status
     panel.press("plain_prompt_button")
     panel.wait()
     assert panel.session.current is not first
-    assert panel.session.current.prompt == "a red cat, snow"
+    assert panel.session.current.about["prompt"] == "a red cat, snow"
     assert panel.find("prompt").text() == "a red cat, snow"
     assert not panel.find("plain_prompt_button").isVisible()
     load(panel, a1111(tmp_path))

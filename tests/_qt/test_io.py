@@ -25,10 +25,10 @@ COLOURS = {1: (230, 159, 0), 7: (86, 180, 233)}
 @pytest.fixture
 def viewer(make_napari_viewer: Any) -> Any:
     """Return a viewer; napari finds the installed plugin as it does for a person."""
-    from napari_ovam._qt.session.session import Session
+    from napari_ovam._qt.annotator import start_session
 
     made = make_napari_viewer()
-    session = Session.of(made)
+    session = start_session(made)
     yield made
     session.close()
 

@@ -213,7 +213,7 @@ def test_a_folder_that_can_only_be_read(
     def refuse(_: Path) -> None:
         raise PermissionError("read-only file system")
 
-    monkeypatch.setattr("napari_ovam._qt.session.reading.lock_folder", refuse)
+    monkeypatch.setattr("napari_ovam._qt.session.project_reading.lock_folder", refuse)
     window.open(folder)
     assert "can only be read" in window.said
     assert "read only" in window.find("project_name").text()

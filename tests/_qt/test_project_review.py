@@ -107,7 +107,7 @@ def test_a_stroke_outlasts_new_proposals_after_opening_again(window: Window) -> 
     sample = session.current
     sample.maps = {1: np.ones(sample.shape, np.float32)}
     session.labels.propose(sample)
-    window.bot.waitUntil(lambda: session.labels.job is None, timeout=10_000)
+    window.bot.waitUntil(lambda: session.labels.job is None, timeout=60_000)
     assert (window.labels.data == 2).all()
 
 

@@ -215,6 +215,7 @@ def test_new_tokens_are_used_where_they_are_chosen(
     assert TokenLibrary().entries() == [], "there was no token to keep"
     session.sources.give({CAT: Token("cat", "", result.token.embedding + 1)})
     window.wait()
+    window.written()
     (kept,) = TokenLibrary().entries()  # the one that was replaced
     assert kept.images == 2
 
@@ -239,13 +240,13 @@ def test_nothing_changes_where_the_table_is_left(
 def test_mistakes_are_said(make_window: Any, project: Project, tmp_path: Path) -> None:
     window = make_window(None)
     window.click("improve_button")
-    assert "open one" in window.said
-    window.session.proposing.propose(["x"])
-    assert "open one" in window.said
+    assert "There is no class yet" in window.said
+    window.session.proposing.propose([])
+    assert "There is no image" in window.said
     window.open(project.path)
     window.click("improve_button")
     assert "No image is accepted yet" in window.said
-    window.session.classes[CAT].active = False
+    window.session.class_changes.look_for([CAT], on=False)
     choose(window, "This image")
     assert "no class to look for" in window.said
     assert not window.session.busy

@@ -14,7 +14,7 @@ from napari_ovam import (
     record,
     trace_image,
 )
-from napari_ovam.attention.trace import quarter_calls
+from napari_ovam.attention.trace_settings import quarter_calls
 
 PROMPT = "a cat on the grass"
 EVERYTHING = TraceSettings(layers=None, calls=None, dtype=None)

@@ -131,7 +131,7 @@ def test_nans_of_the_model_are_said(make_pipe, family):
     model = pipe.transformer if family == "pixart" else pipe.unet
     with torch.no_grad():
         next(model.parameters()).view(-1)[0] = float("nan")
-    with pytest.raises(GenerationError, match=r"NaNs.*float32.*dtype='float32'"):
+    with pytest.raises(GenerationError, match=r"NaNs.*float32.*damaged"):
         generate(pipe, GenerationSettings("a cat", steps=2))
     with pytest.raises(GenerationError, match="NaNs"):
         trace_image(pipe, np.zeros((32, 32, 3), np.uint8))
@@ -147,7 +147,7 @@ def test_nans_of_the_text_encoder_are_said(make_pipe, family):
     with torch.no_grad():
         for parameter in pipe.text_encoder.parameters():
             parameter.fill_(float("nan"))
-    with pytest.raises(TokenError, match=r"text encoder .*NaN.*dtype='float32'"):
+    with pytest.raises(TokenError, match=r"text encoder .*NaN.*damaged"):
         encode_phrase(pipe, "cat")
 
 

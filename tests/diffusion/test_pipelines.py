@@ -15,10 +15,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from napari_ovam import GenerationSettings, ModelError, generate, load_pipeline
+from napari_ovam import ModelError, load_pipeline
 from napari_ovam.diffusion import checkpoints
 from napari_ovam.diffusion.devices import OutOfMemory, memory_guard
-from napari_ovam.diffusion.generation import GenerationError
 from napari_ovam.diffusion.pipelines import model_defaults
 
 WEIGHTS = "unet/diffusion_pytorch_model.safetensors"
@@ -412,11 +411,3 @@ def test_what_a_checkpoint_says_that_it_predicts(
     config = load_pipeline(path, device="cpu").scheduler.config
     assert config.prediction_type == expected[0]
     assert bool(config.get("rescale_betas_zero_snr")) == expected[1]
-
-
-def test_damaged_weights_are_named_in_place_of_the_precision(make_pipe):
-    pipe = make_pipe()
-    with torch.no_grad():
-        pipe.unet.conv_out.bias.fill_(float("nan"))
-    with pytest.raises(GenerationError, match=r"conv_out\.bias of the unet holds NaNs"):
-        generate(pipe, GenerationSettings("a cat", steps=1))

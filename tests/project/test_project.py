@@ -16,9 +16,10 @@ import pytest
 from PIL import Image
 
 from napari_ovam.base.user_folders import scratch_folder
+from napari_ovam.datasets.class_colors import PALETTE
 from napari_ovam.datasets.classes import ClassTable
 from napari_ovam.datasets.exporters import export_dataset
-from napari_ovam.datasets.project_class import PALETTE, ClassError
+from napari_ovam.datasets.project_class import ClassError
 from napari_ovam.project import Project, ProjectError
 from napari_ovam.project.autosave import Autosave
 from napari_ovam.project.scratch import (

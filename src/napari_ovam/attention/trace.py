@@ -10,11 +10,11 @@ import operator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal, get_args
 
-import torch
-from torch import Tensor
-
 if TYPE_CHECKING:
     from collections.abc import Iterable
+
+    import torch
+    from torch import Tensor
 
 Branch = Literal["uncond", "cond"]
 # What is kept by default, by a word as it depends on the model: see `TraceSettings`.
@@ -154,7 +154,7 @@ class Trace:
     def __post_init__(self) -> None:
         if not self.layers:
             raise TraceError("a trace needs at least one layer, and layers is empty")
-        _check_branch(self.branch)
+        check_branch(self.branch)
         if len(self.image_size) != 2 or min(self.image_size) < 1:
             raise TraceError(
                 f"image_size is {self.image_size!r}: give (height, width) in pixels"
@@ -282,45 +282,6 @@ class Trace:
         raise ValueError(f"call {call} is not in the trace, which holds {self.calls}")
 
 
-@dataclass(frozen=True)
-class TraceSettings:
-    """What `generate` and `trace_image` keep; see `record` for what each means.
-
-    The defaults make masks at least as good as those of everything (docs/quality.md),
-    of a thirtieth of the bytes for SD 1.5 (docs/speed.md): of the conditional half,
-    the layers that `Trace.fine` takes, the calls a quarter, half and three quarters of
-    the way, and half precision, which changes no map by more than about a thousandth
-    of its maximum. OVAM as published, exactly, is
-    ``TraceSettings("uncond", layers=None, calls=None, dtype=None)``.
-
-    Raises
-    ------
-    ValueError
-        If a value is none of those that `record` takes.
-    """
-
-    branch: Branch = "cond"
-    layers: tuple[str | int, ...] | Layers | None = "fine"
-    calls: tuple[int, ...] | Calls | None = "quarters"
-    dtype: torch.dtype | None = torch.float16
-    middle: bool = False
-    self_attention: bool = False
-
-    def __post_init__(self) -> None:
-        _check_branch(self.branch)
-        for name, word in (("layers", *get_args(Layers)), ("calls", *get_args(Calls))):
-            value = getattr(self, name)
-            if isinstance(value, str) and value != word:
-                raise ValueError(
-                    f"{name} is {value!r}: give {word!r}, a list, or None for all"
-                )
-        if isinstance(self.dtype, str):
-            raise ValueError(
-                f"dtype is {self.dtype!r}: give torch.{self.dtype}, or None for the "
-                "model's own precision"
-            )
-
-
 def block_of(layer: str) -> str:
     """Return the path of the transformer block that an attention layer is in."""
     return layer.rpartition(".")[0]
@@ -330,11 +291,6 @@ def fine_layers(grids: dict[str, tuple[int, int]]) -> set[str]:
     """Return the up blocks' layers of 16 cells or more along a side, or else all."""
     names = {n for n, g in grids.items() if "up_blocks" in n and max(g) >= _FINE}
     return names or set(grids)
-
-
-def quarter_calls(total: int) -> tuple[int, ...]:
-    """Return the calls a quarter, half and three quarters of the way, ascending."""
-    return tuple(sorted({total * part // 4 for part in (1, 2, 3)}))
 
 
 def choose_layers(
@@ -373,7 +329,8 @@ def _as_slice(places: list[int]) -> slice | list[int]:
     return slice(first, last + 1) if last - first + 1 == len(places) else places
 
 
-def _check_branch(branch: object) -> None:
+def check_branch(branch: object) -> None:
+    """Raise TraceError unless a branch is one of the two."""
     if branch not in get_args(Branch):
         raise TraceError(f"branch is {branch!r}: give 'uncond' or 'cond'")
 

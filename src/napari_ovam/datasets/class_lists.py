@@ -13,8 +13,8 @@ from napari_ovam.datasets.project_class import ClassError, one_form
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
+    from napari_ovam.datasets.class_colors import Colour
     from napari_ovam.datasets.classes import ClassTable
-    from napari_ovam.datasets.project_class import Colour
 
 _LARGEST_FILE = 2_000_000_000  # bytes; the annotations of COCO are 0.5 GB
 _YAML = (".yaml", ".yml")

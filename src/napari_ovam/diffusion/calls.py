@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from napari_ovam.attention.trace import quarter_calls
+from napari_ovam.attention.trace_settings import quarter_calls
 
 if TYPE_CHECKING:
     from contextlib import ExitStack

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -63,3 +63,27 @@ def find_dtype(name: str | torch.dtype, device: torch.device) -> torch.dtype:
             f"dtype {name!r} is none: give 'auto', 'float32', 'float16' or 'bfloat16'"
         )
     return dtype
+
+
+def explain_nans(pipe: Any, dtype: torch.dtype) -> str:
+    """Say why a model made NaNs: damaged weights, or too little precision."""
+    said = str(dtype).removeprefix("torch.")
+    for name, part in pipe.components.items():
+        if isinstance(part, torch.nn.Module):
+            for key, weight in part.named_parameters():
+                if not (weight.is_meta or _is_finite(weight.detach())):
+                    return (
+                        f"{said}: its weights are damaged ({key} of the {name} holds "
+                        "NaNs or infinities), get the model again"
+                    )
+    if dtype == torch.float32:
+        return f"{said}: other settings may help (scheduler, steps, less guidance)"
+    return f"{said}: load it with dtype='float32'"
+
+
+def _is_finite(weight: torch.Tensor) -> bool:
+    if not weight.is_floating_point():
+        return True
+    if weight.dtype.itemsize == 1:  # of which torch cannot tell
+        weight = weight.to(torch.float16)
+    return bool(weight.isfinite().all())

@@ -14,14 +14,15 @@ from weakref import WeakKeyDictionary
 import numpy as np
 import torch
 
-from napari_ovam.attention.trace import Trace, TraceSettings
-from napari_ovam.diffusion.devices import memory_guard
+from napari_ovam.attention.trace_settings import TraceSettings
+from napari_ovam.diffusion.devices import explain_nans, memory_guard
 from napari_ovam.diffusion.pipelines import model_defaults, pipeline_architecture
 from napari_ovam.diffusion.recording import record
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from napari_ovam.attention.trace import Trace
     from napari_ovam.base.generation_settings import GenerationSettings
     from napari_ovam.base.progress import Progress
 
@@ -239,31 +240,10 @@ def check_finite(pipe: Any, finite: bool) -> None:
     """Raise GenerationError if what the model made is not finite."""
     if finite:
         return
-    for name, part in pipe.components.items():
-        if isinstance(part, torch.nn.Module):
-            for key, weight in part.named_parameters():
-                if not (weight.is_meta or _is_finite(weight.detach())):
-                    raise GenerationError(
-                        f"the model made NaNs, a black image: its weights are damaged "
-                        f"({key} of the {name} holds NaNs or infinities): get it again"
-                    )
     dtype = pipeline_architecture(pipe).denoiser(pipe).dtype
-    what = (
-        "other settings may help (another scheduler, more steps, less guidance)"
-        if dtype == torch.float32
-        else "load it with dtype='float32'"
+    raise GenerationError(
+        f"the model made NaNs, a black image, in {explain_nans(pipe, dtype)}"
     )
-    said = str(dtype).removeprefix("torch.")
-    raise GenerationError(f"the model made NaNs, a black image, in {said}: {what}")
-
-
-def _is_finite(weight: torch.Tensor) -> bool:
-    # Neither packed numbers nor all of the narrow floats know infinities.
-    if not weight.is_floating_point():
-        return True
-    if weight.dtype.itemsize == 1:
-        weight = weight.to(torch.float16)
-    return bool(weight.isfinite().all())
 
 
 def record_options(trace: TraceSettings) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from napari_ovam.attention.trace import Trace, TraceSettings
+from napari_ovam.attention.trace_settings import TraceSettings
 from napari_ovam.base.generation_settings import GenerationSettings
 from napari_ovam.diffusion.devices import memory_guard
 from napari_ovam.diffusion.generation import (
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from napari_ovam.attention.trace import Trace
     from napari_ovam.base.progress import Progress
 
 _TRACE_SETTINGS = TraceSettings()

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import psutil
 import torch
 
-from napari_ovam.attention.trace import TraceSettings
+from napari_ovam.attention.trace_settings import TraceSettings
 from napari_ovam.diffusion.architectures import pipeline_architecture
 from napari_ovam.diffusion.devices import find_device, find_dtype
 from napari_ovam.diffusion.pipelines import load_pipeline

@@ -16,8 +16,11 @@ from torch import Tensor
 from napari_ovam.attention.tokens import TextSpace, Token, TokenError
 from napari_ovam.base.words import is_unspaced, plain_phrase
 from napari_ovam.diffusion.architectures import pipeline_architecture
+from napari_ovam.diffusion.devices import explain_nans
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from napari_ovam.diffusion.architectures.base import Architecture
 
 _hashes: WeakKeyDictionary[torch.nn.Module, tuple[Any, str]] = WeakKeyDictionary()
@@ -60,7 +63,7 @@ def encode_phrase(pipe: Any, phrase: str, *, context: str | None = None) -> Toke
             f"{type(pipe).__name__} has no tokenizer or no text encoder: load the "
             "model with both"
         )
-    phrase = _plain(phrase)
+    phrase = _plain(phrase, architecture.tokenizer(pipe).get_added_vocab())
     words = _as_read(architecture, pipe, phrase)
     text, place = words, (0, len(words))
     if context is not None:
@@ -96,10 +99,9 @@ def encode_phrase(pipe: Any, phrase: str, *, context: str | None = None) -> Toke
     with torch.no_grad():
         embedding = architecture.text_rows(pipe, text)
     if not embedding.isfinite().all():
-        dtype = str(embedding.dtype).removeprefix("torch.")
         raise TokenError(
-            f"the text encoder made NaN or infinity of {_short(text)} in {dtype}: "
-            "load the model with dtype='float32' (or 'bfloat16')"
+            f"the text encoder made NaN or infinity of {_short(text)} in "
+            f"{explain_nans(pipe, embedding.dtype)}"
         )
     return Token(
         name=phrase,
@@ -192,10 +194,13 @@ def _short(text: str) -> str:
     return repr(text if len(text) <= 80 else text[:80] + "…")
 
 
-def _plain(phrase: object) -> str:
-    """Return a phrase without punctuation and weights, which it says."""
+def _plain(phrase: object, added: Iterable[str]) -> str:
+    """Return a phrase without punctuation and weights, which it says.
+
+    One with a token that was added, such as "<toy>" of a textual inversion, stays.
+    """
     given = _tidy("phrase", phrase)
-    plain = plain_phrase(given)
+    plain = given if any(t in given for t in added) else plain_phrase(given)
     if not plain:
         raise TokenError(f"the phrase is {phrase!r}: give at least one word")
     if plain != given:

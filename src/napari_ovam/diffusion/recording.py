@@ -11,14 +11,8 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 from torch import Tensor
 
-from napari_ovam.attention.trace import (
-    Branch,
-    Calls,
-    Layers,
-    Trace,
-    TraceSettings,
-    block_of,
-)
+from napari_ovam.attention.trace import Branch, Calls, Layers, Trace, block_of
+from napari_ovam.attention.trace_settings import TraceSettings
 from napari_ovam.diffusion.architectures import pipeline_architecture
 from napari_ovam.diffusion.architectures.attention_layers import (
     AttentionLayer,

@@ -7,13 +7,8 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from napari_ovam.attention.trace import (
-    TraceSettings,
-    block_of,
-    choose_layers,
-    fine_layers,
-    quarter_calls,
-)
+from napari_ovam.attention.trace import block_of, choose_layers, fine_layers
+from napari_ovam.attention.trace_settings import TraceSettings, quarter_calls
 from napari_ovam.diffusion.architectures import find_architecture
 from napari_ovam.hub.files import (
     LEFT_OUT,

@@ -19,10 +19,10 @@ from PIL import ImageColor
 from napari_ovam.base.ids import IGNORE
 from napari_ovam.base.loose_json import DamagedError, load_table
 from napari_ovam.base.names import check_name
+from napari_ovam.datasets.class_colors import PALETTE
 from napari_ovam.datasets.classes import ClassTable
 from napari_ovam.datasets.project_class import (
     KEYS,
-    PALETTE,
     ProjectClass,
     default_thresholds,
     one_form,

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_ovam.segmentation import THRESHOLD
+from napari_ovam.segmentation.thresholds import THRESHOLD
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

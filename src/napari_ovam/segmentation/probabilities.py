@@ -21,10 +21,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from napari_ovam.segmentation import THRESHOLD
-from napari_ovam.segmentation.colors import ColorHistograms
+from napari_ovam.segmentation.color_histograms import ColorHistograms
 from napari_ovam.segmentation.refine import GuidedFilter, pixel_adaptive
-from napari_ovam.segmentation.thresholds import threshold_by_share
+from napari_ovam.segmentation.thresholds import THRESHOLD, threshold_by_share
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -1,14 +1,16 @@
-"""Where a map parts an object from the rest."""
+"""From which value a pixel is a class's."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from skimage.filters import threshold_otsu
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+THRESHOLD = 0.5
+"""The probability from which a pixel is a class's, unless told."""
 
 _ROUNDS = 40
 
@@ -27,6 +29,8 @@ def threshold_by_share(map: NDArray[Any]) -> float:
     map
         (H, W). In a flat map nothing is to be found: infinity.
     """
+    from skimage.filters import threshold_otsu
+
     values = np.sort(map, axis=None)
     if values[0] == values[-1]:
         return float("inf")

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from napari_ovam.attention.trace import Trace, TraceSettings
+    from napari_ovam.attention.trace import Trace
+    from napari_ovam.attention.trace_settings import TraceSettings
     from napari_ovam.project import Project
 
 _ROOM = 1_000_000_000  # bytes

@@ -20,7 +20,8 @@ from napari_ovam.attention.optimize import (
 from napari_ovam.attention.targets import labels_to_target
 from napari_ovam.attention.token_files import TokenFileError
 from napari_ovam.attention.tokens import TokenError, check_token
-from napari_ovam.attention.trace import ModelMismatchError, TraceSettings
+from napari_ovam.attention.trace import ModelMismatchError
+from napari_ovam.attention.trace_settings import TraceSettings
 from napari_ovam.base.progress import Cancelled, Progress, no_progress
 from napari_ovam.diffusion.phrases import encode_phrase, text_space
 from napari_ovam.project.class_tokens import give_token

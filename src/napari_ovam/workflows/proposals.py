@@ -14,7 +14,8 @@ import numpy as np
 
 from napari_ovam.attention.token_files import TokenFileError
 from napari_ovam.attention.tokens import Token, TokenError, check_token
-from napari_ovam.attention.trace import ModelMismatchError, TraceSettings
+from napari_ovam.attention.trace import ModelMismatchError
+from napari_ovam.attention.trace_settings import TraceSettings
 from napari_ovam.base.progress import Progress, no_progress
 from napari_ovam.base.words import is_named
 from napari_ovam.diffusion.phrases import encode_phrase, text_space

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_ovam.attention.trace import TraceSettings
 from napari_ovam.attention.trace_cache import TraceCache
 from napari_ovam.attention.trace_files import TraceFileError, load_trace
+from napari_ovam.attention.trace_settings import TraceSettings
 from napari_ovam.base.generation_settings import GenerationSettings
 from napari_ovam.base.progress import Progress, no_progress
 from napari_ovam.diffusion.architectures import pipeline_architecture

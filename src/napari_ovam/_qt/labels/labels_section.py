@@ -21,8 +21,8 @@ from napari_ovam._qt.layers.keys import described
 from napari_ovam._qt.widgets.colors import text_on
 from napari_ovam._qt.widgets.section import Section, button, clear, form, listen, more
 from napari_ovam._qt.widgets.text import ElidedLabel
-from napari_ovam.segmentation import THRESHOLD
 from napari_ovam.segmentation.presence import ABSENT
+from napari_ovam.segmentation.thresholds import THRESHOLD
 
 from .labelling import Labelling
 from .uncertainty import UncertainPlaces

@@ -9,7 +9,7 @@ import numpy as np
 
 from napari_ovam._qt.layers.layers import SampleLayers
 from napari_ovam._qt.session.jobs import Background
-from napari_ovam.segmentation import THRESHOLD
+from napari_ovam.segmentation.thresholds import THRESHOLD
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

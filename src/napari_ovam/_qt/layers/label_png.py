@@ -144,8 +144,8 @@ def read_classes(path: Path) -> list[LabelClass]:
     ValueError
         If it is none, or its classes do not fit together.
     """
+    from napari_ovam.datasets.class_colors import PALETTE
     from napari_ovam.datasets.exporters.dataset import check_classes
-    from napari_ovam.datasets.project_class import PALETTE
 
     try:
         content = json.loads(path.read_text(encoding="utf-8"))

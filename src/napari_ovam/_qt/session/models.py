@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from napari_ovam.hub.recent import remember_model
 
-from .reading import as_settings
+from .project_reading import as_settings
 
 if TYPE_CHECKING:
     from napari_ovam import Token

@@ -16,7 +16,7 @@ from napari_ovam.project.scratch import copy_project, mark_done
 
 from .edits import Edits
 from .loading import Loader
-from .reading import mark_seen, new_scratch, open_project, read_sample
+from .project_reading import mark_seen, new_scratch, open_project, read_sample
 from .state import ClassView, LiveSample, title
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from napari_ovam.base.generation_settings import GenerationSettings
     from napari_ovam.project.index import Status
 
-    from .reading import Opened
+    from .project_reading import Opened
     from .saving import Saving
     from .worker import Job
     from .workspace import Workspace

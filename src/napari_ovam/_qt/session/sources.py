@@ -108,8 +108,8 @@ class Sources:
     ) -> None:
         """Map every sample in memory by the tokens, or the phrases, of classes.
 
-        Then call `done` with what is used for each class that is still there. `check`
-        whether a token is of the chosen model, which is loaded for it.
+        Then call `done` with what is used for each class that is still there. Mapping
+        refuses tokens of another model; `check` them where there is nothing to map.
         """
         session = self.session
         if session.refused():
@@ -123,7 +123,7 @@ class Sources:
             found: dict[int, Token | None] = {}
             for number, token in tokens.items():
                 found[number] = token = _read(token)
-                if token is not None and check:
+                if token is not None and check and not samples:
                     from napari_ovam.attention.tokens import check_token
                     from napari_ovam.diffusion.phrases import text_space
 

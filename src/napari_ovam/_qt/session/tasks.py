@@ -36,7 +36,8 @@ if TYPE_CHECKING:
         OptimizationSettings,
         Token,
     )
-    from napari_ovam.attention.trace import Trace, TraceSettings
+    from napari_ovam.attention.trace import Trace
+    from napari_ovam.attention.trace_settings import TraceSettings
     from napari_ovam.segmentation.labels import LabelMaker
 
     from .models import Models

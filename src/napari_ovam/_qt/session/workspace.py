@@ -15,7 +15,7 @@ from napari_ovam.segmentation.class_maps import LAYERS
 
 from .jobs import JobRunner
 from .models import Models
-from .reading import Opened, new_scratch
+from .project_reading import Opened, new_scratch
 from .settings import preferences
 from .state import UNSURE, ClassView, LabelRules, LiveSample
 from .tasks import LabelRequest, MapRequest
