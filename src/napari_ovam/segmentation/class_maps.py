@@ -142,6 +142,7 @@ def label_maker(
 
     ids = sorted(maps)
     found = class_probabilities(np.stack([maps[i] for i in ids]), image)
+    np.maximum(found, 2 * _LEAST_THRESHOLD, out=found)  # for a threshold of 0
     return LabelMaker(found, ids=ids, image=image)
 
 
