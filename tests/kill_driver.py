@@ -436,7 +436,7 @@ def main() -> None:
 
         pipe = build_pipeline()
     start_project(folder)
-    longest = 0.9 if pipe is None else 2.0
+    longest = 0.9 if pipe is None else 4.0  # a proposal wants a second or two
     known, log, reports = Known(), Log(), []
     for number in range(int(lives)):
         by_step = moments.random() < 0.4

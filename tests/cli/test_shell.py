@@ -74,7 +74,7 @@ def test_an_image_that_was_generated_is_not_generated_again(run):
 def test_phrases_are_split_as_in_the_panel_and_what_is_taken_off_is_said(run, tmp_path):
     picture(tmp_path / "one.png")
     run("trace", "one.png", "--out", "work")
-    words = ["--refine", "none", "--no-save-maps"]
+    words = ["--no-save-maps"]
     words += ["--phrase", "cat, (dog:1.3)", "--phrase", "Hat."]
     result = run("maps", "work", *words)
     assert result.exit_code == 0, result.output
