@@ -2,7 +2,7 @@
 
     python tests/check_package.py WORKDIR
 
-Runs in a throw-away environment that has build and npe2 (tox -e package).
+Runs in a throw-away environment that has build, lazy-loader and npe2 (tox -e package).
 """
 
 import subprocess
@@ -18,7 +18,7 @@ import importlib.metadata, importlib.util, pathlib, napari_ovam
 version = importlib.metadata.version("napari-ovam")
 assert napari_ovam.__version__ == version, (napari_ovam.__version__, version)
 folder = pathlib.Path(napari_ovam.__file__).parent
-for name in ("py.typed", "napari.yaml"):
+for name in ("py.typed", "napari.yaml", "__init__.pyi"):
     assert (folder / name).is_file(), folder / name
 scripts = importlib.metadata.entry_points(group="console_scripts")
 module = scripts["napari-ovam"].module
