@@ -13,7 +13,8 @@ from qtpy.QtWidgets import QAbstractButton, QWidget
 
 
 def exported(folder: str, kind: str) -> list[np.ndarray]:
-    files = sorted((Path(folder).expanduser() / "indexed" / kind).glob("*.png"))
+    files = (Path(folder).expanduser() / "indexed" / kind).glob("*.png")
+    files = sorted(files, key=lambda file: file.stem)
     return [np.asarray(Image.open(file)) for file in files]
 
 

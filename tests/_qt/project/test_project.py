@@ -332,8 +332,10 @@ def test_work_that_was_put_away_for_a_project_is_offered(
     panel.wait()
     panel.bot.waitUntil(lambda: panel.find("recovery").isVisible(), timeout=5000)
     assert "1 image" in panel.find("recovery_text").text()
-    assert len(panel.session.projects.keys) == 4
-    panel.press("recover_button")  # into the project
-    autosave = panel.session.saving.autosave
-    panel.bot.waitUntil(lambda: autosave.pending == 0, timeout=5000)
-    assert len(Project.open(tmp_path / "pets").samples) == 5
+    session: Session = panel.session
+    assert len(session.projects.keys) == 4
+    panel.press("recover_button")
+    panel.bot.waitUntil(lambda: session.current is not None, timeout=10_000)
+    assert [session.current.name] == ["a cat and a hat on the grass"]
+    assert len(session.projects.keys) == 1
+    assert len(Project.open(tmp_path / "pets").samples) == 4

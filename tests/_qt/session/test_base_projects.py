@@ -17,7 +17,7 @@ from napari_ovam.segmentation.instances.files import load_instances
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-FIXTURES = Path(__file__).parents[1] / "fixtures"
+FIXTURES = Path(__file__).parents[2] / "fixtures"
 
 
 @pytest.fixture

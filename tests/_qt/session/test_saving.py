@@ -101,6 +101,7 @@ def test_a_stroke_is_on_the_disk_and_comes_back_after_a_kill(
     panel.bot.waitUntil(lambda: again.find("recovery").isVisible(), timeout=5000)
     assert "1 image" in again.find("recovery_text").text()
     again.press("recover_button")
+    panel.bot.waitUntil(lambda: again.session.current is not None, timeout=10_000)
 
     np.testing.assert_array_equal(again.labels().data, found)
     np.testing.assert_array_equal(again.layer("image").data, image)
@@ -162,6 +163,7 @@ def test_strokes_older_than_three_seconds_outlast_a_kill(
     again = start_again()
     panel.bot.waitUntil(lambda: again.find("recovery").isVisible(), timeout=5000)
     again.press("recover_button")
+    panel.bot.waitUntil(lambda: again.session.current is not None, timeout=10_000)
     found = again.labels().data
     painted = again.session.current.edits.painted
     assert (found.ravel()[: old + 1] == 1).all()
@@ -188,6 +190,7 @@ def test_recovered_labels_stay_until_maps_are_made(
     again = start_again()
     panel.bot.waitUntil(lambda: again.find("recovery").isVisible(), timeout=5000)
     again.press("recover_button")
+    panel.bot.waitUntil(lambda: again.session.current is not None, timeout=10_000)
     assert again.find("phrases").text() == "hat"
     slider = again.find(f"threshold_{hat}")
     assert slider.value() == 37

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from napari_ovam._qt.image import loading
+from napari_ovam._qt.session import loading
 
 
 def test_all_results_come_and_memory_is_given_back(qtbot, monkeypatch):
