@@ -171,6 +171,18 @@ def test_of_two_classes_that_see_both_objects_each_gets_its_own():
     assert iou(labels == 2, masks[1]) > 0.8
 
 
+@FEW
+@given(SEEDS)
+def test_of_three_classes_that_see_all_objects_none_is_left_with_nothing(seed):
+    _, image, masks = scene(seed, 3)
+    sees = np.array([[1.0, 0.8, 0.9], [0.8, 1.0, 0.9], [0.9, 0.9, 0.85]])
+    blurred = np.stack([gaussian_filter(mask.astype(float), 4) for mask in masks])
+    blurred /= blurred.max((1, 2), keepdims=True)
+    labels = labelled(np.tensordot(sees, blurred, 1).astype(np.float32), image)
+    for number, mask in enumerate(masks, 1):
+        assert iou(labels == number, mask) > 0.8
+
+
 @pytest.mark.parametrize(
     ("maps", "image", "message"),
     [

@@ -9,7 +9,7 @@ generated pictures, photographs and maps of real models at once: docs/quality.md
    (`colors.ColorHistograms`); the guided filter moves borders to edges.
 3. Of several classes, what one of them claims is an object; whose it is, is decided by
    contrast: a class is where its map is higher than halfway between what it has in its
-   own object and in those of others.
+   own object and in those of others. Of several pieces, each class gets one.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from scipy.ndimage import label
+from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 from torch.nn import functional
 
@@ -50,6 +52,8 @@ _CELLS = 64
 _SPREAD, _MOST_SPREAD = 0.15, 120
 # How much a class's own claim weighs beside the contrast.
 _OWN = 0.6
+# A piece smaller than this share of the largest is a crumb, not an object of its own.
+_SIZEABLE = 0.1
 
 
 def class_probabilities(
@@ -165,6 +169,7 @@ def _shared(maps: Tensor, alone: Tensor, edges: GuidedFilter) -> Tensor:
         claims = alone.clamp_min(0.02).log() * _OWN
         mean = maps[:, inside].mean(1)[:, None, None]
         start = (maps - mean) / maps[:, inside].std().clamp_min(1e-6)
+        claims += _GAIN * _assigned(start, claimed)
         by_contrast = (start * _GAIN / 2 + claims).softmax(0)
         for _ in range(_ROUNDS):
             parts = by_contrast * weight
@@ -176,6 +181,31 @@ def _shared(maps: Tensor, alone: Tensor, edges: GuidedFilter) -> Tensor:
     # The highest has the probability of an object, so that no gap is between classes.
     result: Tensor = top * belongs / belongs.amax(0).clamp_min(1e-9)
     return result
+
+
+def _assigned(maps: Tensor, claimed: Tensor) -> Tensor:
+    """Return 1 on the piece that each class gets, 0 elsewhere, (P, h, w).
+
+    Where there are enough sizeable contested pieces for all classes, each class gets
+    one, so that the sum of what the maps have there is the highest (Kuhn, Naval
+    Research Logistics 1955): no class is left with nothing because another sees its
+    object as well. `maps` have a mean of 0 on all pieces, and one scale.
+    """
+    pieces, count = label(claimed.any(0).numpy())
+    flat = pieces.ravel()
+
+    def mean(values: NDArray[Any]) -> NDArray[Any]:
+        return np.bincount(flat, values.ravel(), count + 1)[1:] / sizes
+
+    sizes = np.bincount(flat, minlength=count + 1)[1:]
+    contested = mean((claimed.sum(0) > 1).numpy()) > _CONTESTED[1]
+    whole = np.flatnonzero(contested & (sizes >= _SIZEABLE * sizes.max(initial=0)))
+    given = np.zeros((len(maps), count + 1), np.float32)
+    if len(whole) >= len(maps):
+        heights = np.stack([mean(each)[whole] for each in maps.numpy()])
+        classes, places = linear_sum_assignment(heights, maximize=True)
+        given[classes, whole[places] + 1] = 1
+    return torch.from_numpy(given[:, pieces])
 
 
 def _spread(maps: Tensor, weight: Tensor, often: int) -> Tensor:
