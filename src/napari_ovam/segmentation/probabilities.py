@@ -6,7 +6,7 @@ generated pictures, photographs and maps of real models at once: docs/quality.md
 1. Each map is averaged over neighbours that look alike (`refine.pixel_adaptive`).
 2. Its distance from `thresholds.threshold_by_share` says how likely a pixel is the
    object's; the colours of both sides, found in turn, add to it
-   (`colors.ColorHistograms`); the guided filter moves borders to edges.
+   (`color_histograms`); the guided filter moves borders to edges.
 3. Of several classes, what one of them claims is an object; whose it is, is decided by
    contrast: a class is where its map is higher than halfway between what it has in its
    own object and in those of others. Of several pieces, each class gets one.
