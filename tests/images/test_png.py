@@ -159,3 +159,24 @@ def test_settings_can_be_json_of_any_kind(tmp_path: Path) -> None:
     settings = SETTINGS | {"trace": {"calls": [1, 2], "branch": "uncond"}}
     write_png(tmp_path / "a.png", IMAGE, settings)
     assert json.loads(json.dumps(settings)) == read_png_settings(tmp_path / "a.png")
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4, 8])
+@pytest.mark.parametrize("kind", [0, 3])  # grey, palette
+def test_ids_of_few_bits_are_the_values_in_the_file(tmp_path, bits, kind):
+    """As programs that save room write them: nothing is stretched to 255, "unsure"."""
+    ids = np.array([[0, 1, 2**bits - 1, 0, 1, 1, 0, 0]], np.uint8)
+    fields = [f"{int(value):0{bits}b}" for value in ids[0]]
+    packed = int("".join(fields), 2).to_bytes(bits, "big")
+
+    def chunk(name: bytes, data: bytes) -> bytes:
+        check = zlib.crc32(name + data).to_bytes(4, "big")
+        return len(data).to_bytes(4, "big") + name + data + check
+
+    head = struct.pack(">IIBBBBB", 8, 1, bits, kind, 0, 0, 0)
+    palette = bytes(range(3 * 2**bits))[:768] if bits < 8 else bytes(768)
+    parts = [chunk(b"IHDR", head), chunk(b"PLTE", palette) if kind else b""]
+    parts += [chunk(b"IDAT", zlib.compress(b"\0" + packed)), chunk(b"IEND", b"")]
+    path = tmp_path / "few.png"
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(parts))
+    np.testing.assert_array_equal(read_ids(path), ids)

@@ -36,6 +36,9 @@ _NUMBERS: Mapping[str, tuple[type, float, float]] = {
 
 PngError = ImageFileError
 
+# Pillow stretches grey values of 2 and 4 bits to 0..255: by these.
+STRETCHED = {"L;2": 85, "L;4": 17}
+
 
 def write_png(
     path: Path, image: NDArray[Any], settings: Mapping[str, Any] | None = None
@@ -137,8 +140,18 @@ def format_infotext(settings: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def stored_as(picture: Image.Image) -> str:
+    """Return how Pillow says that the pixels lie in the file, such as "L;4"."""
+    tiles = getattr(picture, "tile", None) or [()]
+    args = tiles[0][3] if len(tiles[0]) > 3 else ""
+    return str(args[0] if isinstance(args, tuple) and args else args)
+
+
 def read_ids(path: Path) -> NDArray[np.uint8] | NDArray[np.uint16]:
-    """Read class ids (H, W) from a grey or palette PNG of 8 or 16 bits.
+    """Read class ids (H, W) from a grey or palette PNG of up to 16 bits.
+
+    Of fewer than 8 bits a pixel, as programs that save room write them, the ids are the
+    values that the file holds, not what they stand for as grey.
 
     Raises
     ------
@@ -151,7 +164,9 @@ def read_ids(path: Path) -> NDArray[np.uint8] | NDArray[np.uint16]:
                 f"{path} is in colour ({picture.mode}): labels are one channel of "
                 "class ids"
             )
-        ids = np.array(picture.convert("L") if picture.mode == "1" else picture)
+        stored = stored_as(picture)
+        ids = np.array(picture, np.uint8 if picture.mode == "1" else None)
+        ids //= STRETCHED.get(stored, 1)
     if ids.min(initial=0) < 0 or ids.max(initial=0) > np.iinfo(np.uint16).max:
         raise ImageFileError(f"{path} holds ids beyond 65535: labels have 8 or 16 bits")
     return ids if ids.dtype == np.uint8 else ids.astype(np.uint16)

@@ -11,6 +11,7 @@ import numpy as np
 from napari_ovam.datasets.importers.source import ImportSourceError, shorten
 from napari_ovam.images.faults import MAX_PIXELS, named_faults
 from napari_ovam.images.files import image_size, is_tiff, opened, page_count
+from napari_ovam.images.png import STRETCHED, stored_as
 from napari_ovam.images.tiff import read_values
 
 if TYPE_CHECKING:
@@ -18,12 +19,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from numpy.typing import NDArray
-    from PIL import Image
 
 _BROKEN_ARRAY = (ValueError, OSError, EOFError, SyntaxError, tokenize.TokenError)
 _TABLE = 1 << 16
-# Pillow stretches grey values of 2 and 4 bits to 0..255: by these.
-_STRETCHED = {"L;2": 85, "L;4": 17}
 
 
 def read_mask(path: Path) -> NDArray[np.int64]:
@@ -140,7 +138,7 @@ def _pixels(path: Path) -> NDArray[Any]:
         if values is not None:
             return _grey(path, values)
     with opened(path) as picture:
-        stored = _stored_as(picture)
+        stored = stored_as(picture)
         picture.load()
         pixels = np.asarray(picture)
         if pixels.ndim == 3:
@@ -151,14 +149,7 @@ def _pixels(path: Path) -> NDArray[Any]:
             if picture.mode not in ("LA", "RGB", "RGBA"):
                 pixels = np.asarray(picture.convert("RGBA"))
             pixels = _grey(path, pixels)
-        return pixels // _STRETCHED.get(stored, 1)
-
-
-def _stored_as(picture: Image.Image) -> str:
-    """Return how Pillow says that the pixels lie in the file, such as "L;4"."""
-    tiles = getattr(picture, "tile", None) or [()]
-    args = tiles[0][3] if len(tiles[0]) > 3 else ""
-    return str(args[0] if isinstance(args, tuple) and args else args)
+        return pixels // STRETCHED.get(stored, 1)
 
 
 def _grey(path: Path, pixels: NDArray[Any]) -> NDArray[Any]:
