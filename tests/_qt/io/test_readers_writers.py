@@ -208,3 +208,18 @@ def test_sample_data_is_ready_for_phrases(viewer: Any, qtbot: Any, key: str):
     qtbot.waitUntil(lambda: session.current is not None, timeout=TIMEOUT)
     assert session.current.trace.image_size == (128, 128)
     assert any("OVAM annotator" in name for name in viewer.window.dock_widgets)
+
+
+def test_a_class_table_of_somebody_else_beside_it_is_not_replaced(tmp_path):
+    from napari_ovam._qt.io.writers import SaveError, write_png
+
+    table = tmp_path / "cat.classes.json"
+    table.write_text("mine")
+    labels = np.ones((8, 8), np.uint8)
+    with pytest.raises(SaveError, match=r"cat\.classes\.json is there already"):
+        write_png(str(tmp_path / "cat.png"), labels, {})
+    assert table.read_text() == "mine"
+    table.unlink()
+    for _ in range(2):  # our own is replaced with its labels
+        write_png(str(tmp_path / "cat.png"), labels, {})
+    assert json.loads(table.read_text())

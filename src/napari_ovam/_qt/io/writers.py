@@ -92,6 +92,13 @@ def _write_item(
             folder / name / source: target.with_name(f"{target.stem}.{ending}")
             for source, ending in beside.items()
         }
+        # napari has asked about the target; a file beside it may be somebody else's
+        foreign = [place for place in files.values() if place.exists()]
+        if foreign and not target.exists():
+            raise ValueError(
+                f"{foreign[0]} is there already, without {target.name}: move it, or "
+                "save under another name"
+            )
         for source, place in {**files, folder / name / main: target}.items():
             with replacing(place) as temporary:
                 shutil.copyfile(source, temporary)
