@@ -14,7 +14,10 @@ EXAMPLES = Path(__file__).parent.parent / "examples"
 )
 def test_notebook_runs(path: Path) -> None:
     notebook = nbformat.read(path, as_version=4)
-    NotebookClient(notebook, timeout=180, kernel_name="python3").execute()
+    client = NotebookClient(
+        notebook, timeout=600, iopub_timeout=60, kernel_name="python3"
+    )
+    client.execute()
     pictures = [
         output
         for cell in notebook.cells

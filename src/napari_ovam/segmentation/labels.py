@@ -52,7 +52,9 @@ class LabelSettings:
 
     def __post_init__(self) -> None:
         several = self.threshold
-        for value in several if isinstance(several, Sequence) else (several,):
+        if isinstance(several, str) or not isinstance(several, Sequence):
+            several = (several,)
+        for value in several:
             if not isinstance(value, Real) or not 0 < float(value) <= 1:
                 raise ValueError(
                     f"threshold is {value!r}: give a number above 0 and up to 1"
