@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from codecs import BOM_UTF8
 from typing import Any
 
 # Texts are matched so that what looks like a comment in one stays.
@@ -54,7 +55,7 @@ def load_table(data: bytes) -> tuple[dict[str, Any], list[str]]:
 def _decode(data: bytes, notes: list[str]) -> str:
     wide = data[:2] in (b"\xff\xfe", b"\xfe\xff")  # as an editor may save it
     try:
-        return data.decode("utf-16" if wide else "utf-8-sig")
+        return data.removeprefix(BOM_UTF8).decode("utf-16" if wide else "utf-8")
     except UnicodeDecodeError as error:
         notes.append(f"it is not in UTF-8 ({error}): look at the names")
         return data.decode("cp1252", errors="replace")

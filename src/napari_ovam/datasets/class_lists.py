@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import json
+from codecs import BOM_UTF8
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -179,7 +180,7 @@ def read_text(path: Path) -> str:
     """
     content = path.read_bytes()
     wide = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
-    return content.decode("utf-16" if wide else "utf-8-sig")
+    return content.removeprefix(BOM_UTF8).decode("utf-16" if wide else "utf-8")
 
 
 def add_classes(table: ClassTable, listed: Iterable[ListedClass]) -> ListReport:

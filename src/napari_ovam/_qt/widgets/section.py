@@ -6,8 +6,8 @@ import time
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from magicgui.widgets import CheckBox
-from qtpy.QtCore import Qt, QTimer
-from qtpy.QtGui import QIcon
+from qtpy.QtCore import QSize, Qt, QTimer
+from qtpy.QtGui import QIcon, QPixmap
 from qtpy.QtWidgets import (
     QComboBox,
     QFormLayout,
@@ -150,7 +150,10 @@ def fold(
     text: str, content: QWidget, name: str, *, opened: bool = False
 ) -> QCollapsible:
     """Return a title that shows and hides what is below it: ▸ folded, ▾ open."""
-    made = QCollapsible(text, expandedIcon=QIcon(), collapsedIcon=QIcon())
+    blank = QPixmap(1, 1)  # the title says it; superqt refuses PySide's empty icons
+    blank.fill(Qt.GlobalColor.transparent)
+    made = QCollapsible(text, expandedIcon=QIcon(blank), collapsedIcon=QIcon(blank))
+    made.toggleButton().setIconSize(QSize(1, 1))
     made.setObjectName(name)
     made.setDuration(0)  # no animation: the form can be used at once
     layout: Any = made.layout()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from codecs import BOM_UTF8
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -113,7 +114,9 @@ def open_coco(path: Path, classes: Sequence[ListedClass] | None = None) -> Sourc
 def _read_json(root: Path, place: str, listed: dict[str, ListedClass]) -> _File:
     """Read a JSON, and add its classes to those that are listed."""
     try:
-        content = json.loads((root / place).read_text(encoding="utf-8-sig"))
+        content = json.loads(
+            (root / place).read_bytes().removeprefix(BOM_UTF8).decode()
+        )
     except (*ERRORS, OSError, MemoryError) as error:
         raise ImportSourceError(f"it is broken or no JSON: {error}") from error
     if not isinstance(content, dict) or not all(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from codecs import BOM_UTF8
 from collections import Counter
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
@@ -211,7 +212,9 @@ def _is_one_of(name: str, words: Iterable[str]) -> bool:
 
 def _ignore_of(table: Path) -> int | None:
     """Return the id that a `classes.json` says is ignored; None if it does not."""
-    content: Mapping[str, object] = json.loads(table.read_text(encoding="utf-8-sig"))
+    content: Mapping[str, object] = json.loads(
+        table.read_bytes().removeprefix(BOM_UTF8).decode()
+    )
     ignore = content.get("ignore") if isinstance(content, dict) else None
     if ignore is not None and whole(ignore) is None:
         raise ImportSourceError(f"{table.name} says that {ignore!r} is ignored: no id")
