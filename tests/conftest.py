@@ -1,6 +1,7 @@
 """Small random pipelines of the real classes, built in code from a fixed seed."""
 
-from __future__ import annotations
+from __future__ import encodings.utf_8_sig  # noqa: F401 (one failing import would be remembered)
+import annotations
 
 import os
 import tempfile
