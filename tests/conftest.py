@@ -1,8 +1,8 @@
 """Small random pipelines of the real classes, built in code from a fixed seed."""
 
-from __future__ import encodings.utf_8_sig  # noqa: F401 (one failing import would be remembered)
-import annotations
+from __future__ import annotations
 
+import encodings.utf_8_sig  # noqa: F401 (a failing import would be remembered)
 import os
 import tempfile
 from typing import Any
