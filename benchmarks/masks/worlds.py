@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+# Pasted scenes have numbers from this one on.
+FIRST_PASTED = 1000
 # Kinds of recorded maps of U-Nets; those of transformers are counted apart.
 _UNET = ("word", "w16", "token", "self")
 
@@ -94,9 +96,11 @@ def recorded(folder: Path) -> Iterator[Case]:
 def drawn(archive: str, split: str) -> Iterator[Case]:
     """Composed or generated pictures, by words and by tokens from one annotated.
 
-    Their maps are those of the embedded model, as the program makes them.
+    With the composed ones come pairs that touch and three objects, pasted from them.
+    The maps are those of the embedded model, as the program makes them.
     """
     from data import PLAIN, Data, Kind, read_scenes, weights_hash
+    from pasted import pasted
 
     from napari_ovam import encode_phrase, joint_map, load_pipeline, optimize_token
 
@@ -111,13 +115,17 @@ def drawn(archive: str, split: str) -> Iterator[Case]:
             trace = data.trace(scene, kind).fine()
             mask = scene.mask(name)
             tokens[name, draw] = optimize_token([trace], words[name], [mask])
-    for scene in data.of(split):
+    scenes = data.of(split) + (pasted(data.scenes, split) if composed else [])
+    for scene in scenes:
         trace, names = data.trace(scene, kind).fine(), list(scene.classes)
         labels = np.zeros(scene.labels.shape, np.uint8)
         for place, name in enumerate(names, 1):
             labels[scene.labels == scene.classes[name]] = place
         title = "composed" if composed else "generated"
-        title += ", alone" if len(names) == 1 else ", in pairs"
+        if scene.number < FIRST_PASTED:
+            title += ", alone" if len(names) == 1 else ", in pairs"
+        else:
+            title += ", touching pairs" if len(names) == 2 else ", three objects"
         for draw in (None, 0, 1):
             used = [
                 [words[n]] if draw is None else [tokens[n, draw], words[n]]

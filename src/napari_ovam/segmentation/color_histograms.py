@@ -49,13 +49,17 @@ class ColorHistograms:
     def log_ratio(self, region: NDArray[Any]) -> NDArray[np.float32]:
         """Return log p(colour | region) - log p(colour | outside), (h, w).
 
+        0 where the region is nothing or all: colours tell no sides apart then.
+
         Parameters
         ----------
         region
             (h, w), from 0 to 1, or bool.
         """
-        inside = self._smooth(region)
         count, total = float(region.sum()), float(region.size)
+        if not 0 < count < total:
+            return np.zeros(self._size, np.float32)
+        inside = self._smooth(region)
         # One pixel more of every colour on both sides: what was not seen says nothing.
         share = count / total
         found = np.log((inside + share) / (count + share)) - np.log(
