@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from napari_ovam.attention.trace import tensors_of
 from napari_ovam.attention.trace_files import TraceFileError, load_trace, save_trace
 from napari_ovam.base.atomic import replacing
 from napari_ovam.base.user_folders import cache_folder
@@ -169,14 +170,8 @@ class TraceCache:
 
 def trace_bytes(trace: Trace) -> int:
     """Return the bytes of a trace's tensors, in memory or on the disk."""
-    tensors = [
-        tensor
-        for layer in trace.layers
-        for tensor in (layer.queries, layer.key_weight, layer.key_bias)
-        if tensor is not None
-    ]
-    tensors += [t for layer in trace.self_layers for t in (layer.queries, layer.keys)]
-    return sum(tensor.nbytes for tensor in tensors)
+    layers = (*trace.layers, *trace.self_layers)
+    return sum(t.nbytes for layer in layers for t in tensors_of(layer).values())
 
 
 def _delete(path: Path) -> bool:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from napari_ovam.attention.trace import LayerTrace, SelfTrace, Trace
+from napari_ovam.attention.trace import LayerTrace, SelfTrace, Trace, recorded
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -170,7 +170,7 @@ class Mosaic:
                 self._fade(layer.grid, 0, top), self._fade(layer.grid, 1, left)
             )
             height, width = self._grid(layer.grid)
-            for part in _parts(layer):
+            for part in recorded(layer):
                 cells = getattr(layer, part)[0].unflatten(1, layer.grid)
                 if mirrored:
                     cells = cells.flip(2)
@@ -197,7 +197,7 @@ class Mosaic:
     def _joined(self, layer: _Layer) -> _Layer:
         parts: dict[str, Any] = {
             part: self._whole.pop((layer.name, part)).flatten(2, 3)
-            for part in _parts(layer)
+            for part in recorded(layer)
         }
         return replace(layer, grid=self._grid(layer.grid), **parts)
 
@@ -246,7 +246,7 @@ def joined(coarse: Trace, fine: Trace) -> Trace:
 
     def both(first: _Layer, second: _Layer) -> _Layer:
         parts: dict[str, Any] = {}
-        for part in _parts(second):
+        for part in recorded(second):
             cells = getattr(first, part).unflatten(2, first.grid).movedim(-1, 2)
             resized = functional.interpolate(
                 cells.flatten(0, 1).float(), second.grid, mode="bilinear"
@@ -264,7 +264,3 @@ def joined(coarse: Trace, fine: Trace) -> Trace:
         layers=tuple(both(*pair) for pair in pairs),
         self_layers=tuple(both(*pair) for pair in self_pairs),
     )
-
-
-def _parts(layer: LayerTrace | SelfTrace) -> tuple[str, ...]:
-    return ("queries", "keys") if isinstance(layer, SelfTrace) else ("queries",)
