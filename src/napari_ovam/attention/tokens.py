@@ -86,20 +86,11 @@ class Token:
 
 @dataclass(frozen=True)
 class TextSpace:
-    """What the attention of a loaded model reads.
+    """What the attention of a loaded model reads."""
 
-    Attributes
-    ----------
-    text_dim
-        The size of its rows.
-    model
-        The hash of the text encoder's weights, as in `Trace`; "" if unknown.
-    start
-        Returns the row that stands for no class, (text_dim,) float32.
-    """
-
-    text_dim: int
-    model: str
+    text_dim: int  # the size of its rows
+    model: str  # the hash of the text encoder's weights, as in `Trace`; "" if unknown
+    # Returns the row that stands for no class, (text_dim,) float32.
     start: Callable[[], Tensor]
 
 

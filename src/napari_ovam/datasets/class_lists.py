@@ -51,45 +51,22 @@ class ClassListError(ValueError):
 
 @dataclass(frozen=True)
 class ListedClass:
-    """A class as a list has it.
+    """A class as a list has it."""
 
-    Attributes
-    ----------
-    name
-        Not empty, without spaces at its ends.
-    id
-        None where the list has no ids that labels could hold.
-    color
-        (red, green, blue), 0 to 255, or None.
-    thing
-        As in `ProjectClass`.
-    phrase
-        What is looked for, or None for the name.
-    """
-
-    name: str
-    id: int | None = None
-    color: Colour | None = None
-    thing: bool = True
-    phrase: str | None = None
+    name: str  # not empty, without spaces at its ends
+    id: int | None = None  # None where the list has no ids that labels could hold
+    color: Colour | None = None  # (red, green, blue), 0 to 255, or None
+    thing: bool = True  # as in `ProjectClass`
+    phrase: str | None = None  # what is looked for, or None for the name
 
 
 @dataclass(frozen=True)
 class ListReport:
-    """What adding a list did.
+    """What adding a list did."""
 
-    Attributes
-    ----------
-    ids
-        The id of each listed class in the table, by its name.
-    added
-        The names that were new.
-    conflicts
-        A sentence for each class that could not keep its id.
-    """
-
-    ids: Mapping[str, int]
-    added: tuple[str, ...] = ()
+    ids: Mapping[str, int]  # the id of each listed class in the table, by its name
+    added: tuple[str, ...] = ()  # the names that were new
+    # A sentence for each class that could not keep its id.
     conflicts: tuple[str, ...] = field(default=())
 
 

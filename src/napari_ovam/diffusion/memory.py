@@ -117,28 +117,12 @@ class MemoryPlan:
 
 @dataclass(frozen=True)
 class MemoryEstimate:
-    """Bytes on the device.
+    """Bytes on the device."""
 
-    Attributes
-    ----------
-    weights
-        By component.
-    activations
-        Of the UNet or the decoder, whichever takes more.
-    trace
-        Of one image.
-    free
-        What the device has left now.
-    device
-        Its name.
-    plan
-        What was estimated.
-    """
-
-    weights: Mapping[str, int]
-    activations: int
-    trace: int
-    free: int
+    weights: Mapping[str, int]  # by component
+    activations: int  # of the UNet or the decoder, whichever takes more
+    trace: int  # of one image
+    free: int  # what the device has left now
     device: str
     plan: MemoryPlan = field(default_factory=MemoryPlan)
 
@@ -166,21 +150,11 @@ class MemoryEstimate:
 
 @dataclass(frozen=True)
 class MemoryOption:
-    """One setting that makes a model take less.
+    """One setting that makes a model take less."""
 
-    Attributes
-    ----------
-    name
-        As a button says it.
-    price
-        What it costs, in a sentence.
-    estimate
-        With it; `estimate.plan` is the plan to load with.
-    """
-
-    name: str
-    price: str
-    estimate: MemoryEstimate
+    name: str  # as a button says it
+    price: str  # what it costs, in a sentence
+    estimate: MemoryEstimate  # with it; `estimate.plan` is the plan to load with
 
 
 def estimate_memory(

@@ -31,20 +31,12 @@ _Layer = TypeVar("_Layer", LayerTrace, SelfTrace)
 
 @dataclass(frozen=True)
 class Tiles:
-    """How a picture is cut: all tiles have one size, and cover it.
+    """How a picture is cut: all tiles have one size, and cover it."""
 
-    Attributes
-    ----------
-    size
-        (H, W) of the picture that is cut, in pixels. The image is scaled to it.
-    tile
-        (h, w) of each tile, in pixels.
-    tops, lefts
-        Where the rows and columns of tiles begin, in pixels.
-    """
-
+    # (H, W) of the picture that is cut, in pixels. The image is scaled to it.
     size: tuple[int, int]
-    tile: tuple[int, int]
+    tile: tuple[int, int]  # (h, w) of each tile, in pixels
+    # Where the rows and columns of tiles begin, in pixels.
     tops: tuple[int, ...] = (0,)
     lefts: tuple[int, ...] = (0,)
 

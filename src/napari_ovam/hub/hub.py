@@ -23,36 +23,18 @@ _TIMEOUT = 10.0  # seconds to wait for the hub's first answer
 
 @dataclass(frozen=True)
 class HubModel:
-    """What the hub says of a model, and which of its files are needed.
+    """What the hub says of a model, and which of its files are needed."""
 
-    Attributes
-    ----------
-    id
-        "owner/name".
-    commit
-        The version that the hub gives now.
-    architecture
-        As `napari_ovam.hub.families.Family.name`.
-    licence
-        As its card says, such as "creativeml-openrail-m"; "" where it says none.
-    gated
-        Whether its terms have to be accepted first.
-    variant
-        "" for the full weights, "fp16" for the half-precision ones.
-    variants
-        Those that the hub has, "" first.
-    files
-        What a download takes: neither other variants, nor single-file checkpoints of
-        the same weights, nor the safety checker.
-    """
-
-    id: str
-    commit: str
-    architecture: str
+    id: str  # "owner/name"
+    commit: str  # the version that the hub gives now
+    architecture: str  # as `napari_ovam.hub.families.Family.name`
+    # As its card says, such as "creativeml-openrail-m"; "" where it says none.
     licence: str
-    gated: bool
-    variant: str
-    variants: tuple[str, ...]
+    gated: bool  # whether its terms have to be accepted first
+    variant: str  # "" for the full weights, "fp16" for the half-precision ones
+    variants: tuple[str, ...]  # those that the hub has, "" first
+    # What a download takes: neither other variants, nor single-file checkpoints of the
+    # same weights, nor the safety checker.
     files: tuple[HubFile, ...]
 
     @property

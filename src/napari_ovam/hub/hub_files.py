@@ -27,24 +27,12 @@ class PickleError(ModelError):
 
 @dataclass(frozen=True)
 class HubFile:
-    """A file of a model on the hub.
+    """A file of a model on the hub."""
 
-    Attributes
-    ----------
-    name
-        Its path in the repository.
-    size
-        Bytes.
-    hash
-        As the hub gives it: SHA-256 of a large file, git's of a small one.
-    have
-        Bytes of it that are in the cache.
-    """
-
-    name: str
-    size: int
-    hash: str
-    have: int = 0
+    name: str  # its path in the repository
+    size: int  # bytes
+    hash: str  # as the hub gives it: SHA-256 of a large file, git's of a small one
+    have: int = 0  # bytes of it that are in the cache
 
 
 def choose_files(

@@ -34,32 +34,17 @@ _DEPTH = 3  # folders below one that a person named
 
 @dataclass(frozen=True)
 class LocalModel:
-    """A model on this machine.
+    """A model on this machine."""
 
-    Attributes
-    ----------
-    name
-        What `load_pipeline` takes: "tiny", a hub id, or a path.
-    source
-        Where it was found.
-    path
-        The diffusers folder or the checkpoint.
-    size
-        Bytes on the disk.
-    architecture
-        As `napari_ovam.hub.families.Family.name`; "" where it is not known.
-    problem
-        Why it cannot be loaded and what to do, "" for a model that is whole.
-    recent
-        Its place among the models used last, from 0; None if it was not used.
-    """
-
-    name: str
-    source: Source
-    path: Path
-    size: int
+    name: str  # what `load_pipeline` takes: "tiny", a hub id, or a path
+    source: Source  # where it was found
+    path: Path  # the diffusers folder or the checkpoint
+    size: int  # bytes on the disk
+    # As `napari_ovam.hub.families.Family.name`; "" where it is not known.
     architecture: str = ""
+    # Why it cannot be loaded and what to do, "" for a model that is whole.
     problem: str = ""
+    # Its place among the models used last, from 0; None if it was not used.
     recent: int | None = None
 
     @property

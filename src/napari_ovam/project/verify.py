@@ -47,21 +47,12 @@ class VerifyError(ValueError):
 
 @dataclass(frozen=True)
 class Report:
-    """What was checked.
+    """What was checked."""
 
-    Attributes
-    ----------
-    problems
-        What is wrong, a sentence each, with the file's place in the folder.
-    notes
-        What may be meant so.
-    checked
-        How many files were read.
-    """
-
+    # What is wrong, a sentence each, with the file's place in the folder.
     problems: tuple[str, ...]
-    notes: tuple[str, ...]
-    checked: int
+    notes: tuple[str, ...]  # what may be meant so
+    checked: int  # how many files were read
 
 
 def verify(path: str | Path, *, progress: Progress = no_progress) -> Report:

@@ -50,18 +50,13 @@ _COLOURS = ((230, 97, 1), (26, 133, 255), (0, 158, 115), (212, 17, 89), (240, 20
 
 @dataclass(frozen=True)
 class Score:
-    """IoU of a class on an image that its token was not optimized on.
-
-    Attributes
-    ----------
-    phrase, token
-        IoU of the labels made with the plain phrase, and with the optimized token and
-        its phrase together. The image's other classes are looked for by their phrases.
-    """
+    """IoU of a class on an image that its token was not optimized on."""
 
     name: str
     image: str
     masks_by: str
+    # IoU of the labels made with the plain phrase, and with the optimized token and its
+    # phrase together. The image's other classes are looked for by their phrases.
     phrase: float
     token: float
 

@@ -23,17 +23,10 @@ _Stop = tuple[_Pixel, _Point]
 
 @dataclass(frozen=True)
 class LowestIou:
-    """Where polygons, drawn again, agree least with the mask that they are of.
+    """Where polygons, drawn again, agree least with the mask that they are of."""
 
-    Attributes
-    ----------
-    iou
-        Intersection over union, 0 to 1.
-    image, class_name
-        Of which mask.
-    """
-
-    iou: float
+    iou: float  # intersection over union, 0 to 1
+    # Of which mask.
     image: str
     class_name: str
 

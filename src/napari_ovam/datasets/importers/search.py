@@ -43,23 +43,11 @@ Kind = Literal["mask", "picture", ""]
 
 
 class Place(NamedTuple):
-    """Where a file is, or where a data set says it is.
+    """Where a file is, or where a data set says it is."""
 
-    Attributes
-    ----------
-    folders
-        In normal form.
-    parts
-        Folders and name as they stand.
-    core
-        Those of them that say more than what is in them.
-    name
-        As it stands.
-    """
-
-    folders: tuple[str, ...]
-    core: tuple[str, ...]
-    parts: tuple[str, ...]
+    folders: tuple[str, ...]  # in normal form
+    core: tuple[str, ...]  # those that say more than what is in them
+    parts: tuple[str, ...]  # folders and name as they stand
     name: str
 
 
