@@ -99,6 +99,9 @@ def check_token(
 ) -> Token:
     """Return a token if it fits a trace or a model.
 
+    It raises `ModelMismatchError` if the sizes differ, or the text encoders do and
+    `confirm` is False.
+
     Parameters
     ----------
     token
@@ -109,11 +112,6 @@ def check_token(
     confirm
         Accept a token of another text encoder of the same size; what is returned
         then has an unknown model, so that maps take it.
-
-    Raises
-    ------
-    ModelMismatchError
-        If the sizes differ, or the text encoders do and `confirm` is False.
     """
     text_dim, model = target.text_dim, target.model
     if token.text_dim != text_dim:

@@ -67,12 +67,7 @@ class TraceCache:
     def set_limit(self, limit: int) -> None:
         """Set the limit for this and later sessions; what is above it goes.
 
-        Raises
-        ------
-        ValueError
-            If it is less than 0, which keeps nothing.
-        OSError
-            If it cannot be written.
+        It raises `ValueError` if it is less than 0, which keeps nothing.
         """
         if limit < 0:
             raise ValueError(f"the limit is {limit}: give bytes, 0 to keep nothing")
@@ -112,13 +107,7 @@ class TraceCache:
         return trace
 
     def put(self, key: str, trace: Trace) -> Path | None:
-        """Keep a trace, and give up others for it; None if it is above the limit.
-
-        Raises
-        ------
-        OSError
-            If it cannot be written, such as on a full disk.
-        """
+        """Keep a trace, and give up others for it; None if it is above the limit."""
         if trace_bytes(trace) > self.limit:
             return None
         self.folder.mkdir(parents=True, exist_ok=True)

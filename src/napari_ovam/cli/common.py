@@ -102,19 +102,14 @@ def working_in(path: Path, *, create: bool = False) -> Iterator[Project]:
 
     What is to be said of it is said at the end as well.
 
+    It raises `ProjectError` if it is no project, or open elsewhere.
+
     Parameters
     ----------
     path
         Its folder.
     create
         Make it where there is none.
-
-    Raises
-    ------
-    ProjectError
-        If it is no project, or open elsewhere.
-    OSError
-        If it cannot be written.
     """
     from napari_ovam.base.folder_lock import describe_holder, lock_folder
     from napari_ovam.project import Project, ProjectError

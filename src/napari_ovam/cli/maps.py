@@ -44,10 +44,7 @@ class Optimized:
 def find_class(project: Project, text: str) -> ProjectClass:
     """Return the class of a name or phrase, in whatever case.
 
-    Raises
-    ------
-    ProjectError
-        If there is none.
+    It raises `ProjectError` if there is none.
     """
     entry = project.classes.by_name(text) or project.classes.find(text)
     if entry is None:
@@ -145,10 +142,7 @@ def annotated(
     Those that are chosen; else all that hold it and were edited or accepted, or, where
     there is none, all that hold it and were not rejected.
 
-    Raises
-    ------
-    ProjectError
-        If there is none, or a chosen one has no labels.
+    It raises `ProjectError` if there is none, or a chosen one has no labels.
     """
     if chosen:
         for name in chosen:

@@ -286,10 +286,7 @@ def optimize(
 def _names(project: Project, chosen: Sequence[str] | None) -> list[str]:
     """Return the names of chosen samples, else of all.
 
-    Raises
-    ------
-    ProjectError
-        If one is unknown, or there is none.
+    It raises `ProjectError` if one is unknown, or there is none.
     """
     from napari_ovam.project import ProjectError
 

@@ -91,6 +91,9 @@ class ClassTable:
     ) -> ProjectClass:
         """Add a class under the id `number`, or the next that was never used.
 
+        It raises `ClassError` if the name or id is taken or reserved, or the id was a
+        removed class's.
+
         Parameters
         ----------
         name
@@ -106,11 +109,6 @@ class ClassTable:
         alike
             Whether another name may differ from it by case only, as in lists of others.
             Phrases are the same in any case.
-
-        Raises
-        ------
-        ClassError
-            If the name or id is taken or reserved, or the id was a removed class's.
         """
         with self._changing:
             if number is None:
@@ -146,10 +144,8 @@ class ClassTable:
     def change(self, number: int, **values: Any) -> ProjectClass:
         """Set fields of a class, all but its id; return it as it is now.
 
-        Raises
-        ------
-        ClassError
-            If there is no such class or field, or a value is not possible.
+        It raises `ClassError` if there is no such class or field, or a value is not
+        possible.
         """
         allowed = {f.name for f in fields(ProjectClass)} - {"id"}
         if unknown := set(values) - allowed:
@@ -199,15 +195,12 @@ class ClassTable:
     def merge(self, number: int, into: int) -> dict[int, int]:
         """Remove a class whose pixels belong to another from now on.
 
+        It raises `ClassError` if there is no such class, or both are the same.
+
         Returns
         -------
         dict
             What the pixels of labels turn into, by what they are.
-
-        Raises
-        ------
-        ClassError
-            If there is no such class, or both are the same.
         """
         if self[number] is self[into]:
             raise ClassError(f"{self[into].name!r} cannot be merged into itself")
@@ -269,10 +262,7 @@ class ClassTable:
     def from_json(cls, content: Mapping[str, Any]) -> ClassTable:
         """Return the table that `to_json` gave.
 
-        Raises
-        ------
-        ValueError, TypeError, KeyError
-            If it is none.
+        It raises `ValueError` or `TypeError` or `KeyError` if it is none.
         """
         known = {f.name for f in fields(ProjectClass)}
         entries = []
@@ -295,6 +285,8 @@ class ClassTable:
     ) -> ClassTable:
         """Return a table of these classes.
 
+        It raises `ClassError` if two have the same id or name, or one is not possible.
+
         Parameters
         ----------
         entries
@@ -303,11 +295,6 @@ class ClassTable:
             The largest id that was ever given, if it is larger than theirs.
         retired
             Of removed classes, as the property. An id that a class has is none.
-
-        Raises
-        ------
-        ClassError
-            If two have the same id or name, or one is not possible.
         """
         table = cls()
         names: dict[str, int] = {}

@@ -191,10 +191,7 @@ class Texts:
     def assign(self, call: Call) -> None:
         """Find the rows of a batch that see the negative text, and the prompt.
 
-        Raises
-        ------
-        GuidanceError
-            If that cannot be told.
+        It raises `GuidanceError` if that cannot be told.
         """
         rows = list(range(len(call.sample)))
         call.uncond, call.cond = [], rows
@@ -238,10 +235,7 @@ class Texts:
     def tell_apart(self, first: Call, second: Call) -> None:
         """Assign one text each to two calls with the same latents.
 
-        Raises
-        ------
-        GuidanceError
-            If that cannot be told.
+        It raises `GuidanceError` if that cannot be told.
         """
         kinds = [self._sort(call.text) for call in (first, second)]
         negative = [all(negatives) for negatives, _ in kinds]

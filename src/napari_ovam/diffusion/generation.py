@@ -156,10 +156,8 @@ def generate(
 def resolve_settings(pipe: Any, settings: GenerationSettings) -> GenerationSettings:
     """Check settings against a pipeline and fill in the model's defaults.
 
-    Raises
-    ------
-    ValueError
-        If a setting is out of its range; the message names it and what would do.
+    It raises `ValueError` if a setting is out of its range; the message names it and
+    what would do.
     """
     architecture = pipeline_architecture(pipe)
     wanted = architecture.family.pipelines[0]

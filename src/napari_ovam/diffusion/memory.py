@@ -66,10 +66,8 @@ class MemoryPlan:
     def load(self, model: str | Path, *, device: str = "auto") -> Any:
         """Load a pipeline as planned; see `load_pipeline` for errors.
 
-        Raises
-        ------
-        ValueError
-            If `offload` is wanted on a CPU, which has nowhere to offload to.
+        It raises `ValueError` if `offload` is wanted on a CPU, which has nowhere to
+        offload to.
         """
         target = find_device(device)
         self._check(target)
@@ -85,10 +83,7 @@ class MemoryPlan:
 
         Settings that are off are switched off. Traces are recorded as before.
 
-        Raises
-        ------
-        ValueError
-            If `offload` is wanted on a CPU.
+        It raises `ValueError` if `offload` is wanted on a CPU.
         """
         target = find_device(device)
         self._check(target)
@@ -169,6 +164,9 @@ def estimate_memory(
 ) -> MemoryEstimate:
     """Estimate what a model on this machine takes; no weight is read.
 
+    It raises `ModelError` if the model is not on this machine, or is none; `ValueError`
+    if the device or the precision does not exist.
+
     Parameters
     ----------
     model, device
@@ -182,13 +180,6 @@ def estimate_memory(
         What is recorded.
     plan
         How the model is to be loaded and run.
-
-    Raises
-    ------
-    ModelError
-        If the model is not on this machine, or is none.
-    ValueError
-        If the device or the precision does not exist.
     """
     plan = plan or MemoryPlan()
     target = find_device(device)

@@ -37,10 +37,7 @@ def get_model(model: str, *, weights: bool = True) -> Path:
     A bar on the screen shows how far it is. Without `weights`, configurations and
     tokenizers are enough.
 
-    Raises
-    ------
-    ModelError, OSError
-        As `download_model`.
+    It raises `ModelError` or `OSError` as `download_model`.
     """
     found = find_model(model)
     if found is not None and (found.complete or (not weights and _has_parts(found))):
@@ -67,6 +64,10 @@ def download_model(
 ) -> Path:
     """Download a model from the hub; what is here already is not fetched again.
 
+    It raises `ModelError` as `describe`; or if a file arrived damaged, or the
+    connection broke off; `OSError` if the disk is too small or cannot be written;
+    `Cancelled` if `progress` raised it.
+
     Parameters
     ----------
     model
@@ -81,15 +82,6 @@ def download_model(
     -------
     Path
         A diffusers folder for `load_pipeline`.
-
-    Raises
-    ------
-    ModelError
-        As `describe`; or if a file arrived damaged, or the connection broke off.
-    OSError
-        If the disk is too small or cannot be written.
-    Cancelled
-        If `progress` raised it.
     """
     if isinstance(model, str):
         look_up = partial(

@@ -64,6 +64,10 @@ def describe(
 ) -> HubModel:
     """Ask the hub what a model is; nothing is downloaded.
 
+    It raises `ModelError` if there is no such model, it is of no supported
+    architecture, lacks the variant, or the hub cannot be reached; `PickleError` if a
+    part of it is there as a pickle only, unless `pickles`.
+
     Parameters
     ----------
     model
@@ -77,14 +81,6 @@ def describe(
         Without them only configurations and tokenizers are taken.
     cache_dir, endpoint
         Another cache than the hub's own, another server than huggingface.co.
-
-    Raises
-    ------
-    ModelError
-        If there is no such model, it is of no supported architecture, lacks the
-        variant, or the hub cannot be reached.
-    PickleError
-        If a part of it is there as a pickle only, unless `pickles`.
     """
     try:
         info = HfApi(endpoint=endpoint).model_info(

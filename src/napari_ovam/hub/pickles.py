@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 def convert_pickles(path: str | Path) -> list[Path]:
     """Write the `.safetensors` of a pickled checkpoint, or of a folder's components.
 
+    It raises `ModelError` if a file holds anything but tensors, or is broken.
+
     Parameters
     ----------
     path
@@ -30,13 +32,6 @@ def convert_pickles(path: str | Path) -> list[Path]:
     -------
     list of Path
         The files written, each beside its pickle and of its name.
-
-    Raises
-    ------
-    ModelError
-        If a file holds anything but tensors, or is broken.
-    OSError
-        If a file cannot be read or written.
     """
     path = Path(path)
     if path.is_dir():

@@ -123,11 +123,8 @@ def read_metadata(path: str | Path) -> ImageMetadata:
     scripts that write JSON or a chunk a setting; EXIF of JPEG, WebP, AVIF and PNG.
     Nothing that a file holds makes it fail: what is not understood is in `raw`.
 
-    Raises
-    ------
-    ImageFileError
-        If there is no such file, or it is no picture or too large, as from
-        `image_files.read`.
+    It raises `ImageFileError` if there is no such file, or it is no picture or too
+    large, as from `image_files.read`.
     """
     path = Path(path)
     page_count(path)  # what is no picture is named

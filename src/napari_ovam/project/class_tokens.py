@@ -23,6 +23,8 @@ def give_token(
 ) -> bool:
     """Give a class a token; the token that it had goes into the library.
 
+    It raises `OSError` if a file cannot be written; the class has its old token then.
+
     Parameters
     ----------
     project, number
@@ -39,11 +41,6 @@ def give_token(
     -------
     bool
         False where the class is gone by now.
-
-    Raises
-    ------
-    OSError
-        If a file cannot be written; the class has its old token then.
     """
     with project.writing():
         old = project.classes.get(number)

@@ -91,13 +91,7 @@ def write_index(folder: Path, index: Index) -> str:
 
 
 def mark_of(folder: Path) -> str:
-    """Return what changes with `project.json`; "" where there is none.
-
-    Raises
-    ------
-    OSError
-        If it cannot be read.
-    """
+    """Return what changes with `project.json`; "" where there is none."""
     try:
         return sha256((folder / INDEX).read_bytes()).hexdigest()
     except FileNotFoundError:

@@ -50,13 +50,7 @@ class Scratch:
         self._held = held
 
     def start(self) -> None:
-        """Make the folder and hold it.
-
-        Raises
-        ------
-        OSError
-            If it cannot be written.
-        """
+        """Make the folder and hold it."""
         self.project.make_folders()
         self._held = self._held or lock_folder(self.path)
 
@@ -96,12 +90,8 @@ def mark_done(path: Path) -> None:
 def remove(path: Path) -> None:
     """Delete a scratch project and everything in it.
 
-    Raises
-    ------
-    ProjectError
-        If it is no scratch project, or a running program works in it.
-    OSError
-        If it cannot be deleted.
+    It raises `ProjectError` if it is no scratch project, or a running program works in
+    it.
     """
     if not is_scratch(path):
         raise ProjectError(f"{path} is not in {scratch_folder()}: delete it yourself")
@@ -135,6 +125,9 @@ def is_scratch(path: Path) -> bool:
 def adopt(path: Path, folder: str | PathLike[str]) -> Project:
     """Copy a scratch project into a folder that a person chose, and open it there.
 
+    It raises `ProjectError` if the folder holds something; `OSError` if it cannot be
+    written; nothing is left behind then.
+
     Parameters
     ----------
     path
@@ -142,13 +135,6 @@ def adopt(path: Path, folder: str | PathLike[str]) -> Project:
         be flushed before.
     folder
         A new or empty folder.
-
-    Raises
-    ------
-    ProjectError
-        If the folder holds something.
-    OSError
-        If it cannot be written; nothing is left behind then.
     """
     copy_project(path, Path(folder))
     mark_done(path)

@@ -58,17 +58,14 @@ class Report:
 def verify(path: str | Path, *, progress: Progress = no_progress) -> Report:
     """Check a project, an export, or one format of an export.
 
+    It raises `VerifyError` if it is none of these.
+
     Parameters
     ----------
     path
         The folder.
     progress
         Called with (done, all); may raise `Cancelled`.
-
-    Raises
-    ------
-    VerifyError
-        If it is none of these.
     """
     path = Path(path)
     found = _Findings()

@@ -78,6 +78,8 @@ class _Picture:
 def run_demo(out: Path, *, progress: Progress = no_progress) -> list[Score]:
     """Run the whole job and write its results into a folder.
 
+    It raises `FileExistsError` if the folder holds something.
+
     Parameters
     ----------
     out
@@ -86,11 +88,6 @@ def run_demo(out: Path, *, progress: Progress = no_progress) -> list[Score]:
         `masks` (exported as indexed PNG and COCO).
     progress
         Called with (parts done, all parts); may raise `Cancelled`.
-
-    Raises
-    ------
-    FileExistsError
-        If the folder holds something.
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise FileExistsError(

@@ -85,6 +85,8 @@ class ImageFile:
     ) -> Self:
         """Look at a file, without its pixels.
 
+        It raises `ImageFileError` if it is no image.
+
         Parameters
         ----------
         path, page
@@ -93,11 +95,6 @@ class ImageFile:
             What it shows; None for what it says of that itself.
         plain
             Whether weights and tags of other programs are taken out of the prompt.
-
-        Raises
-        ------
-        ImageFileError
-            If it is no image.
         """
         page_count(path)
         told = read_metadata(path)
@@ -118,15 +115,13 @@ def trace_file(
 
     One that is there gets the new trace and keeps its labels.
 
+    It raises `ImageFileError` if it is broken, or holds several pages and none was
+    chosen.
+
     Returns
     -------
     str, bool
         The name of its sample, and whether it is new.
-
-    Raises
-    ------
-    ImageFileError
-        If it is broken, or holds several pages and none was chosen.
     """
     image = read(file.path, page=file.page)
     source = file.told.as_source(file.path.name) if file.told.raw else file.path.name

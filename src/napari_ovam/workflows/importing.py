@@ -67,6 +67,9 @@ def import_masks(
     its name that came otherwise only if it shows the same. Labels become "edited", as
     a person made them; proposals are replaced.
 
+    It raises `ClassError` if there are more classes than ids; `OSError` if the project
+    cannot be written.
+
     Parameters
     ----------
     project, source
@@ -76,13 +79,6 @@ def import_masks(
     progress
         Called with (pictures done, all pictures); may raise `Cancelled`. What was
         imported before that stays.
-
-    Raises
-    ------
-    ClassError
-        If there are more classes than ids.
-    OSError
-        If the project cannot be written.
     """
     with project.writing():
         listed = add_classes(project.classes, source.classes)

@@ -98,11 +98,9 @@ class ExportError(RuntimeError):
 def check_classes(classes: Sequence[LabelClass]) -> tuple[LabelClass, ...]:
     """Return the classes, ordered by id, their numbers as plain int (for JSON).
 
-    Raises
-    ------
-    ValueError
-        For an id that is out of range, reserved or used twice, for a name that is
-        empty or used twice, and for a colour that is not three values of 0 to 255.
+    It raises `ValueError` for an id that is out of range, reserved or used twice, for a
+    name that is empty or used twice, and for a colour that is not three values of 0 to
+    255.
     """
     names: dict[str, int] = {}
     ids: dict[int, str] = {}
@@ -155,11 +153,8 @@ def _plain(entry: LabelClass) -> LabelClass:
 def check_item(item: ExportItem, ids: frozenset[int]) -> None:
     """Check one item against the ids of the classes.
 
-    Raises
-    ------
-    ValueError
-        For a name that is no plain file name, for an unknown split, for arrays of the
-        wrong type or shape, and for labels whose ids have no class.
+    It raises `ValueError` for a name that is no plain file name, for an unknown split,
+    for arrays of the wrong type or shape, and for labels whose ids have no class.
     """
     check_name(item.name)
     where = f"item {item.name!r}"

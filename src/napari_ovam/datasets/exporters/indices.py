@@ -20,6 +20,8 @@ def index_table(
 
     Classes keep the order of their ids, also those that no pixel has.
 
+    It raises `ValueError` where there are more classes than 8 bits hold.
+
     Parameters
     ----------
     classes
@@ -28,11 +30,6 @@ def index_table(
         The format, for the message.
     ignore
         What 255 becomes.
-
-    Raises
-    ------
-    ValueError
-        Where there are more classes than 8 bits hold.
     """
     if len(classes) > _MOST:
         msg = (

@@ -55,12 +55,8 @@ def save_index(
 ) -> None:
     """Write what made a dataset, and the SHA-256 and size of each file in it.
 
-    Raises
-    ------
-    ExportError
-        If it reads back differently.
-    ValueError
-        If the provenance of an item is no JSON.
+    It raises `ExportError` if it reads back differently; `ValueError` if the provenance
+    of an item is no JSON.
     """
     from napari_ovam import __version__
 

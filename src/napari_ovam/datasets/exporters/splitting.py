@@ -64,10 +64,7 @@ class Split:
 def parse_split(text: str, seed: int = 0) -> Split:
     """Return a split from its shares as text, "0.8,0.1,0.1" or "0.8,0.2".
 
-    Raises
-    ------
-    ValueError
-        If these are no two or three shares that add up to 1.
+    It raises `ValueError` if these are no two or three shares that add up to 1.
     """
     try:
         shares = [float(part) for part in text.split(",")]

@@ -78,12 +78,7 @@ def staging_for(out: Path) -> Iterator[Path]:
 
     It is deleted at the end; what a killed export left in it, at the start.
 
-    Raises
-    ------
-    FolderInUseError
-        If another export has it.
-    OSError
-        If it cannot be made.
+    It raises `FolderInUseError` if another export has it.
     """
     staging, lock = _lock(out)
     try:
@@ -138,10 +133,8 @@ def _release(staging: Path, lock: FolderLock) -> None:
 def replace_folder(target: Path, new: Path, old: Path) -> None:
     """Move `new` to `target`, with what no export wrote there; undo where that fails.
 
-    Raises
-    ------
-    FolderExistsError
-        If something that has to stay is where a new file would be.
+    It raises `FolderExistsError` if something that has to stay is where a new file
+    would be.
     """
     if target.exists():
         _keep_others(target, new)

@@ -60,10 +60,8 @@ class Picture:
     def read_image(self) -> NDArray[np.uint8]:
         """Return the picture, (H, W, 3) RGB, upright.
 
-        Raises
-        ------
-        ImportSourceError
-            If it has no file; and as `napari_ovam.images.files.read`.
+        It raises `ImportSourceError` if it has no file; and as
+        `napari_ovam.images.files.read`.
         """
         if self.file is None:
             raise ImportSourceError(self.missing)
