@@ -59,8 +59,6 @@ def describe(
     variant: str | None = None,
     pickles: bool = False,
     weights: bool = True,
-    cache_dir: str | Path | None = None,
-    endpoint: str | None = None,
 ) -> HubModel:
     """Ask the hub what a model is; nothing is downloaded.
 
@@ -79,13 +77,9 @@ def describe(
         Take weights that are pickles where there are no others.
     weights
         Without them only configurations and tokenizers are taken.
-    cache_dir, endpoint
-        Another cache than the hub's own, another server than huggingface.co.
     """
     try:
-        info = HfApi(endpoint=endpoint).model_info(
-            model, files_metadata=True, timeout=_TIMEOUT
-        )
+        info = HfApi().model_info(model, files_metadata=True, timeout=_TIMEOUT)
         sizes = {
             s.rfilename: HubFile(
                 s.rfilename, s.size or 0, s.lfs.sha256 if s.lfs else s.blob_id or ""
@@ -99,7 +93,7 @@ def describe(
                 "name that file"
             )
         answer = get_session().get(
-            hf_hub_url(model, INDEX, revision=info.sha, endpoint=endpoint),
+            hf_hub_url(model, INDEX, revision=info.sha),
             headers=build_hf_headers(),
             timeout=_TIMEOUT,
             follow_redirects=True,
@@ -119,7 +113,7 @@ def describe(
             raise ModelError(
                 f"the hub gives no hash for {file.name} of {model}: try again later"
             )
-    blobs = cache_folder(model, cache_dir) / "blobs"
+    blobs = cache_folder(model) / "blobs"
     return HubModel(
         id=model,
         commit=str(info.sha),
@@ -132,10 +126,10 @@ def describe(
     )
 
 
-def cache_folder(model: str, cache_dir: str | Path | None) -> Path:
+def cache_folder(model: str) -> Path:
     """Return the folder of a model in the hub's cache, which need not exist."""
-    cache = Path(cache_dir or constants.HF_HUB_CACHE)
-    return cache / repo_folder_name(repo_id=model, repo_type="model")
+    name = repo_folder_name(repo_id=model, repo_type="model")
+    return Path(constants.HF_HUB_CACHE) / name
 
 
 def _have(blob: Path, size: int) -> int:
@@ -147,14 +141,8 @@ def _have(blob: Path, size: int) -> int:
 
 def _licence(info: Any) -> str:
     card = info.card_data or {}
-    licence = card.get("license") or next(
-        (
-            t.removeprefix("license:")
-            for t in info.tags or ()
-            if t.startswith("license:")
-        ),
-        "",
-    )
+    tags = (tag.partition("license:")[2] for tag in info.tags or ())
+    licence = card.get("license") or next(filter(None, tags), "")
     if licence == "other":
         return str(card.get("license_name") or card.get("license_link") or licence)
     return ", ".join(licence) if isinstance(licence, list) else str(licence)
