@@ -213,7 +213,7 @@ def seen_by(pipe, grey: np.ndarray, **options) -> tuple[np.ndarray, np.ndarray]:
     return (found / white[0, 0] + 1) * 127.5, cells
 
 
-SIZES = [(131, 77), (640, 427), (129, 128), (50, 500)]
+SIZES = [(131, 77), (320, 214), (129, 128), (50, 500)]
 WAYS = [{"max_tiles": 1}, {"max_tiles": 6}, {"max_tiles": 6, "flip": True}]
 in_each_way = pytest.mark.parametrize("way", WAYS, ids=["whole", "tiles", "flip"])
 
