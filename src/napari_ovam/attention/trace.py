@@ -159,8 +159,7 @@ class Trace:
             raise TraceError(
                 f"image_size is {self.image_size!r}: give (height, width) in pixels"
             )
-        everything: list[LayerTrace | SelfTrace] = [*self.layers, *self.self_layers]
-        names = [layer.name for layer in everything]
+        names = [layer.name for layer in self.all_layers]
         if twice := {name for name in names if names.count(name) > 1}:
             raise TraceError(f"a trace holds {sorted(twice)[0]} more than once")
         if len(dims := {layer.key_weight.shape[1] for layer in self.layers}) > 1:
@@ -168,12 +167,17 @@ class Trace:
         if not self.calls:
             count = self.layers[0].queries.shape[0]
             object.__setattr__(self, "calls", tuple(range(count)))
-        for layer in everything:
+        for layer in self.all_layers:
             if (count := layer.queries.shape[0]) != len(self.calls):
                 raise TraceError(
                     f"layer {layer.name} holds {count} denoising calls and calls "
                     f"numbers {len(self.calls)}: {self.calls}"
                 )
+
+    @property
+    def all_layers(self) -> list[LayerTrace | SelfTrace]:
+        """The layers, then the self-attention layers."""
+        return [*self.layers, *self.self_layers]
 
     @property
     def text_dim(self) -> int:

@@ -159,8 +159,8 @@ class TraceCache:
 
 def trace_bytes(trace: Trace) -> int:
     """Return the bytes of a trace's tensors, in memory or on the disk."""
-    layers = (*trace.layers, *trace.self_layers)
-    return sum(t.nbytes for layer in layers for t in tensors_of(layer).values())
+    tensors = (tensors_of(layer).values() for layer in trace.all_layers)
+    return sum(tensor.nbytes for each in tensors for tensor in each)
 
 
 def _delete(path: Path) -> bool:

@@ -48,7 +48,7 @@ def save_trace(trace: Trace, path: str | Path) -> Path:
     path = Path(path)
     tensors: dict[str, torch.Tensor] = {}
     storages = set[int]()
-    for layer in (*trace.layers, *trace.self_layers):
+    for layer in trace.all_layers:
         for part, tensor in tensors_of(layer).items():
             tensor = tensor.detach().cpu().contiguous()
             # safetensors refuses tensors that share memory

@@ -155,8 +155,7 @@ class Mosaic:
         `mirrored` says that the model saw the tile with left and right exchanged.
         """
         self._first = self._first or trace
-        layers: tuple[LayerTrace | SelfTrace, ...] = trace.layers + trace.self_layers
-        for layer in layers:
+        for layer in trace.all_layers:
             rows, columns = self._place(layer.grid, top, left)
             weight = torch.outer(
                 self._fade(layer.grid, 0, top), self._fade(layer.grid, 1, left)
