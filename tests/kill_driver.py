@@ -207,7 +207,7 @@ def paint_on_and_on(
         elif what < 0.97:
             name += 1
             log.add(RENAME, 0, name)
-            project.classes.rename(1, f"name {name}")
+            project.classes.change(1, name=f"name {name}")
             autosave.save_index()
         elif len(project.samples) < 60:
             number = len(known.images) + log.count

@@ -25,7 +25,7 @@ from napari_ovam.diffusion import image_traces as tracing
 from napari_ovam.diffusion.generation import GenerationError, generate
 from napari_ovam.diffusion.image_traces import trace_image
 from napari_ovam.diffusion.phrases import encode_phrase
-from napari_ovam.diffusion.pipelines import alignment, model_defaults
+from napari_ovam.diffusion.pipelines import model_defaults, pipeline_architecture
 from napari_ovam.diffusion.tiling import TILE_FROM, plan_tiles
 from napari_ovam.segmentation.refine import propagate
 
@@ -208,7 +208,9 @@ def seen_by(pipe, grey: np.ndarray, **options) -> tuple[np.ndarray, np.ndarray]:
     white, _ = linear(np.full((2, 2), 255))
     found, _ = linear(grey)
     # The cells of the look at the whole, which is a part of each trace.
-    whole = plan_tiles(grey.shape, (32, 32), alignment(pipe), 1)
+    whole = plan_tiles(
+        grey.shape, (32, 32), pipeline_architecture(pipe).alignment(pipe), 1
+    )
     cells = np.array(whole.size) // pipe.vae_scale_factor
     return (found / white[0, 0] + 1) * 127.5, cells
 

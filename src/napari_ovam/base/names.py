@@ -45,8 +45,7 @@ def check_name(name: str) -> None:
         or len(name.encode(errors="replace")) > 200
         or is_reserved(name)
     ):
-        msg = (
+        raise ValueError(
             f"item name {name!r} cannot be a file name; use up to 200 bytes without "
             '/ \\ < > : " | ? * and control characters, and no dot in front'
         )
-        raise ValueError(msg)

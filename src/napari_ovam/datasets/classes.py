@@ -58,10 +58,6 @@ class ClassTable:
         """Return the class with an id, if there is one."""
         return self._entries.get(number)
 
-    def knows(self, number: int) -> bool:
-        """Whether an id belongs to a class, or belonged to one that was removed."""
-        return number in self._entries or number in self._retired
-
     @property
     def active(self) -> list[ProjectClass]:
         """The classes whose phrases are looked for."""
@@ -164,14 +160,6 @@ class ClassTable:
             self._put(replace(self[number], **values))
             return self._entries[number]
 
-    def rename(self, number: int, name: str) -> ProjectClass:
-        """Give a class another name; its id and phrase stay."""
-        return self.change(number, name=name)
-
-    def recolour(self, number: int, color: Colour) -> ProjectClass:
-        """Give a class another colour."""
-        return self.change(number, color=color)
-
     def remove(self, number: int, becomes: int | None = None) -> None:
         """Remove a class; its id is not given again.
 
@@ -197,10 +185,7 @@ class ClassTable:
 
         It raises `ClassError` if there is no such class, or both are the same.
 
-        Returns
-        -------
-        dict
-            What the pixels of labels turn into, by what they are.
+        It returns what the pixels of labels turn into, by what they are.
         """
         if self[number] is self[into]:
             raise ClassError(f"{self[into].name!r} cannot be merged into itself")
@@ -257,24 +242,6 @@ class ClassTable:
                 for entry in self
             ],
         }
-
-    @classmethod
-    def from_json(cls, content: Mapping[str, Any]) -> ClassTable:
-        """Return the table that `to_json` gave.
-
-        It raises `ValueError` or `TypeError` or `KeyError` if it is none.
-        """
-        known = {f.name for f in fields(ProjectClass)}
-        entries = []
-        for values in content["classes"]:
-            values = {k: v for k, v in values.items() if k in known}
-            red, green, blue = values["color"]
-            entries.append(ProjectClass(**values | {"color": (red, green, blue)}))
-        retired = {
-            int(number): None if becomes is None else int(becomes)
-            for number, becomes in content.get("retired", {}).items()
-        }
-        return cls.of(entries, int(content.get("last_id", 0)), retired)
 
     @classmethod
     def of(

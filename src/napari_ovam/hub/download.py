@@ -66,6 +66,8 @@ def download_model(
     connection broke off; `OSError` if the disk is too small or cannot be written;
     `Cancelled` if `progress` raised it.
 
+    It returns a diffusers folder for `load_pipeline`.
+
     Parameters
     ----------
     model
@@ -75,11 +77,6 @@ def download_model(
     progress
         Called about ten times a second with (bytes here, all bytes). It may raise
         `Cancelled`: what has arrived stays, and the next call goes on from there.
-
-    Returns
-    -------
-    Path
-        A diffusers folder for `load_pipeline`.
     """
     if isinstance(model, str):
         look_up = partial(

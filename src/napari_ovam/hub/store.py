@@ -59,17 +59,15 @@ def list_models(folders: Iterable[str | Path] | None = None) -> list[LocalModel]
     Only file sizes and headers are read. Models of the hub that are of other kinds,
     such as language models, are left out.
 
+    It returns the embedded one, the recent ones by their last use, then all others by
+    name.
+
     Parameters
     ----------
     folders
         Where a person keeps models; by default those of `model_folders`. Diffusers
         folders, `.safetensors` checkpoints and pickled ones are found down to three
         folders below; files that are no model are listed with what they are.
-
-    Returns
-    -------
-    list of LocalModel
-        The embedded one, the recent ones by their last use, then all others by name.
     """
     found = {model.path: model for model in _embedded()}
     for model in _cached():

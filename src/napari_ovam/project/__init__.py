@@ -18,13 +18,14 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
+from napari_ovam import __version__
 from napari_ovam.base.hashing import hash_file
 from napari_ovam.base.names import check_name
 from napari_ovam.base.progress import no_progress
 from napari_ovam.images.files import ImageFileError, image_size, read
 from napari_ovam.images.png import read_png_settings, write_png
 from napari_ovam.project.class_changes import ProjectClasses
-from napari_ovam.project.files import now, program_version
+from napari_ovam.project.files import now
 from napari_ovam.project.index import (
     INDEX,
     ConflictError,
@@ -156,9 +157,8 @@ class Project(ProjectClasses):
             check_name(name)
         if image.ndim != 3:
             raise ProjectError(f"{name}: the image is {image.shape}; use (H, W, 3)")
-        version = program_version()
-        made = {"added": now(), "version": version, **(provenance or {})}
-        text = None if settings is None else {"version": version, **settings}
+        made = {"added": now(), "version": __version__, **(provenance or {})}
+        text = None if settings is None else {"version": __version__, **settings}
         with self.writing():
             if name is None:  # when all that others added is known
                 name = self.reserve(str((settings or {}).get("prompt") or "image"))

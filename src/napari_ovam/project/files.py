@@ -136,10 +136,3 @@ def read_labels(
 def now() -> str:
     """Return the time in UTC, to the second."""
     return datetime.now(UTC).isoformat(timespec="seconds")
-
-
-def program_version() -> str:
-    """Return the version of this program."""
-    from napari_ovam import __version__
-
-    return __version__

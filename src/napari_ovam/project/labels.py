@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from napari_ovam import __version__
 from napari_ovam.images.files import image_size
 from napari_ovam.images.png import PngError, as_ids, read_ids, write_png
 from napari_ovam.project.files import (
     hash_ids,
     now,
-    program_version,
     read_about_labels,
     read_labels,
     replace_ids,
@@ -96,7 +96,7 @@ class ProjectLabels(ProjectStore):
                 write_png(self.files.painted(name), painted.astype(np.uint8) * 255)
             made = {**(provenance or {}), "labelled": now()}
             status = status or self.sample(name).status
-            about = {"status": status, "version": program_version(), **made}
+            about = {"status": status, "version": __version__, **made}
             self._write(name, ids, about)
             self.change_sample(name, status=status, absent=absent, provenance=made)
 

@@ -11,7 +11,6 @@ import shutil
 import time
 import uuid
 from datetime import datetime
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from napari_ovam.base.folder_lock import LOCK, WRITING, FolderLock, lock_folder
@@ -19,7 +18,7 @@ from napari_ovam.base.user_folders import scratch_folder
 from napari_ovam.project import Project, ProjectError
 
 if TYPE_CHECKING:
-    from os import PathLike
+    from pathlib import Path
 
 _DONE = "done"
 
@@ -122,27 +121,12 @@ def is_scratch(path: Path) -> bool:
     return path.resolve().parent == scratch_folder().resolve()
 
 
-def adopt(path: Path, folder: str | PathLike[str]) -> Project:
-    """Copy a scratch project into a folder that a person chose, and open it there.
-
-    It raises `ProjectError` if the folder holds something; `OSError` if it cannot be
-    written; nothing is left behind then.
-
-    Parameters
-    ----------
-    path
-        The scratch project, which is marked as done then. An `Autosave` on it should
-        be flushed before.
-    folder
-        A new or empty folder.
-    """
-    copy_project(path, Path(folder))
-    mark_done(path)
-    return Project.open(folder)
-
-
 def copy_project(path: Path, folder: Path) -> None:
-    """Copy a project into a new or empty folder; see `adopt` for what it raises."""
+    """Copy a project into a new or empty folder, whole or not at all.
+
+    It raises `ProjectError` if the folder holds something. An `Autosave` on the project
+    should be flushed before.
+    """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ProjectError(f"{folder} is not empty: choose another folder")
     folder.parent.mkdir(parents=True, exist_ok=True)

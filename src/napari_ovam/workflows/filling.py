@@ -33,6 +33,8 @@ def generate_sample(
 ) -> tuple[str, bool]:
     """Generate an image with its trace, unless the project holds it already.
 
+    It returns the name of its sample, and whether it is new.
+
     Parameters
     ----------
     project
@@ -43,11 +45,6 @@ def generate_sample(
         With all of the model's defaults: see `resolve_settings`.
     progress
         As in `generate`; may raise `Cancelled`.
-
-    Returns
-    -------
-    str, bool
-        The name of its sample, and whether it is new.
     """
     made_of = {"model": model, **asdict(settings)}
     for sample in project.samples:
@@ -118,10 +115,7 @@ def trace_file(
     It raises `ImageFileError` if it is broken, or holds several pages and none was
     chosen.
 
-    Returns
-    -------
-    str, bool
-        The name of its sample, and whether it is new.
+    It returns the name of its sample, and whether it is new.
     """
     image = read(file.path, page=file.page)
     source = file.told.as_source(file.path.name) if file.told.raw else file.path.name

@@ -7,6 +7,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+from napari_ovam import __version__
 from napari_ovam.base.hashing import hash_file
 
 from .dataset import ExportItem, LabelClass, save_text
@@ -58,8 +59,6 @@ def save_index(
     It raises `ExportError` if it reads back differently; `ValueError` if the provenance
     of an item is no JSON.
     """
-    from napari_ovam import __version__
-
     files = {}
     for path in sorted(folder.rglob("*")):
         if path.is_file():
@@ -76,8 +75,7 @@ def save_index(
     try:
         text = json.dumps(about, ensure_ascii=False, indent=1, allow_nan=False)
     except (TypeError, ValueError) as error:
-        msg = f"the provenance of an item is not JSON: {error}"
-        raise ValueError(msg) from error
+        raise ValueError(f"the provenance of an item is not JSON: {error}") from error
     save_text(folder / INDEX, text)
 
 

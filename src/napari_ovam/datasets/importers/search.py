@@ -187,17 +187,14 @@ def pair(
     is taken, then the one of exactly the same names, then the preferred one; and only
     if nothing else that is wanted fits it as well.
 
+    It returns the file of each; the files that each could have where that is not clear.
+
     Parameters
     ----------
     wanted, files
         Their places.
     prefer
         Which file is likelier: the larger, the more.
-
-    Returns
-    -------
-    found, unclear
-        The file of each; the files that each could have where that is not clear.
     """
     by_name: dict[str, list[str]] = defaultdict(list)
     for file, place in files.items():

@@ -80,17 +80,14 @@ def preview_picture(
 ) -> NDArray[np.uint8]:
     """Return a small picture of what a token finds: an image beside its map.
 
+    It returns (h, 2w, 3) uint8, h and w up to 128.
+
     Parameters
     ----------
     image
         (H, W, 3) uint8.
     values
         The token's map on it, (H, W) from 0 to 1.
-
-    Returns
-    -------
-    ndarray
-        (h, 2w, 3) uint8, h and w up to 128.
     """
     halves = []
     for picture in (Image.fromarray(image), Image.fromarray(heat(values))):
