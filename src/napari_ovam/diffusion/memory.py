@@ -226,40 +226,22 @@ def memory_options(
     on_cpu = torch.device(estimate.device).type == "cpu"
     half = "bfloat16" if on_cpu else "float16"
     plan = estimate.plan
-    changes = [
-        (
-            f"Half precision ({half})",
-            "slow on a CPU; maps change by about a thousandth" if on_cpu else "faster",
-            replace(plan, dtype=half),
-        ),
-        ("Decode in tiles", "pixels change slightly", replace(plan, vae_tiling=True)),
-        (
-            "Attention in slices",
-            "slower",
-            replace(plan, attention_slicing=True),
-        ),
+    slow = "slow on a CPU; maps change by about a thousandth"
+    changes: list[tuple[str, str, dict[str, Any]]] = [
+        (f"Half precision ({half})", slow if on_cpu else "faster", {"dtype": half}),
+        ("Decode in tiles", "pixels change slightly", {"vae_tiling": True}),
+        ("Attention in slices", "slower", {"attention_slicing": True}),
     ]
     if not on_cpu:
-        changes.append(
-            (
-                "CPU offload",
-                "slower by copying the weights for each image",
-                replace(plan, offload=True),
-            )
-        )
-    options = [
-        MemoryOption(
-            name,
-            price,
-            estimate_memory(model, device=estimate.device, plan=changed, **size),
-        )
-        for name, price, changed in changes
-        if changed != plan
-    ]
-    return sorted(
-        (o for o in options if o.estimate.needed < estimate.needed),
-        key=lambda option: option.estimate.needed,
-    )
+        price = "slower by copying the weights for each image"
+        changes.append(("CPU offload", price, {"offload": True}))
+    options = []
+    for name, price, change in changes:
+        changed = replace(plan, **change)
+        found = estimate_memory(model, device=estimate.device, plan=changed, **size)
+        if found.needed < estimate.needed:
+            options.append(MemoryOption(name, price, found))
+    return sorted(options, key=lambda option: option.estimate.needed)
 
 
 def free_memory(device: torch.device | str) -> int:

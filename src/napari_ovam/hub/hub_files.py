@@ -71,9 +71,7 @@ def choose_files(
         variants = {_variant(f.name) for f in usable}
         found |= variants
         # A component may lack the variant: its full weights are taken then.
-        take = variant if variant in variants else "" if "" in variants else None
-        if take is None:
-            take = sorted(variants)[0] if variants else ""
+        take = variant if variant in variants else min(variants, default="")
         fitting = fitting or take == variant
         suffix = ".safetensors" if usable and usable[0].name.endswith("s") else ".bin"
         wanted += [f for f in usable if _variant(f.name) == take]

@@ -11,7 +11,6 @@ Every file is written beside its place and moved there when it is on the disk.
 
 from __future__ import annotations
 
-import re
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -20,7 +19,7 @@ import numpy as np
 
 from napari_ovam import __version__
 from napari_ovam.base.hashing import hash_file
-from napari_ovam.base.names import check_name
+from napari_ovam.base.names import check_name, numbered, slug
 from napari_ovam.base.progress import no_progress
 from napari_ovam.images.files import ImageFileError, image_size, read
 from napari_ovam.images.png import read_png_settings, write_png
@@ -261,12 +260,10 @@ class Project(ProjectClasses):
 
         with self.writing():
             entry = self.classes[number]
-            slug = re.sub(r"[^a-z0-9]+", "-", entry.name.lower()).strip("-")[:40]
-            name = entry.token or f"{number}-{slug or 'class'}.safetensors"
-            file, place = self.files.token(name), 1
-            while self._seen.is_changed(file):  # another program's: it stays
-                place += 1
-                file = self.files.token(f"{Path(name).stem}-{place}.safetensors")
+            name = entry.token or f"{number}-{slug(entry.name)}.safetensors"
+            files = numbered(self.files.token(name))
+            # another program's stays
+            file = next(f for f in files if not self._seen.is_changed(f))
             save_token(token, file)
             self._seen.remember(file)
             self.classes.change(number, token=file.name)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_ovam import __version__
+from napari_ovam.base.names import numbered
 from napari_ovam.images.files import image_size
 from napari_ovam.images.png import PngError, as_ids, read_ids, write_png
 from napari_ovam.project.files import (
@@ -161,10 +162,7 @@ class ProjectLabels(ProjectStore):
     def _keep_copy(self, name: str) -> None:
         folder = self.path / "replaced"
         folder.mkdir(exist_ok=True)
-        target, number = folder / f"{name}.png", 1
-        while target.exists():
-            number += 1
-            target = folder / f"{name}-{number}.png"
+        target = next(p for p in numbered(folder / f"{name}.png") if not p.exists())
         shutil.copyfile(self.files.labels(name), target)
         self.notes.append(
             f"{name}: another program wrote labels meanwhile, kept as {target}."

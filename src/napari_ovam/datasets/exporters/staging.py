@@ -8,9 +8,8 @@ from hashlib import sha256
 from pathlib import Path
 
 from napari_ovam.base.folder_lock import LOCK, FolderLock, lock_folder
-from napari_ovam.base.hashing import hash_file
 
-from .report import INDEX, listed_files
+from .report import INDEX, is_as_listed, listed_files
 
 STAGING = ".napari-ovam-export-"
 OLD = "old-"
@@ -58,9 +57,8 @@ def check_ours(folder: Path) -> None:
         )
     changed = [
         place
-        for place, (digest, size) in (listed or {}).items()
-        if (path := folder / place).is_file()
-        and (path.stat().st_size != size or hash_file(path) != digest)
+        for place, about in (listed or {}).items()
+        if (path := folder / place).is_file() and not is_as_listed(path, about)
     ]
     if changed:
         more = f" and {len(changed) - 3} more" if len(changed) > 3 else ""
