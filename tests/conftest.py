@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import encodings.utf_8_sig  # noqa: F401 (a failing import would be remembered)
 import functools
+import itertools
 import os
 import tempfile
 from typing import Any
@@ -181,7 +182,11 @@ def loaded_once(monkeypatch):
     monkeypatch.setattr(pipelines, "load_pipeline", shared)
 
 
+_NUMBERS = itertools.count()
+
+
 @pytest.fixture(autouse=True)
 def _own_trace_cache(monkeypatch, tmp_path_factory):
     """No test fills the cache of the person who runs it, or finds another's traces."""
-    monkeypatch.setenv("NAPARI_OVAM_CACHE", str(tmp_path_factory.mktemp("cache")))
+    folder = tmp_path_factory.getbasetemp() / "caches" / str(next(_NUMBERS))
+    monkeypatch.setenv("NAPARI_OVAM_CACHE", str(folder))  # made when it is used
