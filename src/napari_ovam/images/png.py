@@ -34,8 +34,6 @@ _NUMBERS: Mapping[str, tuple[type, float, float]] = {
 }
 
 
-PngError = ImageFileError
-
 # Pillow stretches grey values of 2 and 4 bits to 0..255: by these.
 STRETCHED = {"L;2": 85, "L;4": 17}
 

@@ -127,7 +127,7 @@ def read_labels(
 ) -> NDArray[np.uint8] | NDArray[np.uint16]:
     """Read class ids (H, W), with those of removed classes as they are now.
 
-    It raises `PngError` if the file is missing, broken, or in colour.
+    It raises `ImageFileError` if the file is missing, broken, or in colour.
     """
     ids = read_ids(path)
     return replace_ids(ids, changes) if changes else ids

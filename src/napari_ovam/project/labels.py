@@ -9,8 +9,8 @@ import numpy as np
 
 from napari_ovam import __version__
 from napari_ovam.base.names import numbered
-from napari_ovam.images.files import image_size
-from napari_ovam.images.png import PngError, as_ids, read_ids, write_png
+from napari_ovam.images.files import ImageFileError, image_size
+from napari_ovam.images.png import as_ids, read_ids, write_png
 from napari_ovam.project.files import (
     hash_ids,
     now,
@@ -156,7 +156,7 @@ class ProjectLabels(ProjectStore):
             return False
         try:
             return not np.array_equal(read_ids(path), ids)
-        except PngError:
+        except ImageFileError:
             return True
 
     def _keep_copy(self, name: str) -> None:

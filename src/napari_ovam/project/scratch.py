@@ -50,7 +50,7 @@ class Scratch:
 
     def start(self) -> None:
         """Make the folder and hold it."""
-        self.project.make_folders()
+        self.project.files.make_folders()
         self._held = self._held or lock_folder(self.path)
 
     @property

@@ -179,7 +179,7 @@ class ProjectStore:
                 yield
                 return
             self._check_there()
-            self.make_folders()
+            self.files.make_folders()
             with write_lock(self.path):
                 self._take_in()
                 self._depth += 1
@@ -216,10 +216,6 @@ class ProjectStore:
         """Go on in another folder, into which everything was copied; in `writing`."""
         self._seen.move(self.path, folder)
         self.path, self.files = folder, ProjectFiles(folder)
-
-    def make_folders(self) -> None:
-        """Make the folder and those in it, where they are missing."""
-        self.files.make_folders()
 
     def _index(self) -> Index:
         """Return what this program knows, to compare with or to write."""

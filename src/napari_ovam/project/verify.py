@@ -23,8 +23,8 @@ from napari_ovam.datasets.exporters.report import (
     read_listed_files,
 )
 from napari_ovam.datasets.exporters.report import INDEX as EXPORT_INDEX
-from napari_ovam.images.files import image_size, read
-from napari_ovam.images.png import PngError, read_ids
+from napari_ovam.images.files import ImageFileError, image_size, read
+from napari_ovam.images.png import read_ids
 from napari_ovam.project.by_hand import read_index
 from napari_ovam.project.files import (
     ProjectFiles,
@@ -172,7 +172,7 @@ def _check_image(
                 return image_size(path)
             found.wrong(place, "was changed since it was added")
         height, width, _ = read(path).shape
-    except (PngError, OSError) as error:
+    except (ImageFileError, OSError) as error:
         found.wrong(place, f"cannot be read: {error}")
         return None
     return height, width
@@ -208,7 +208,7 @@ def _read_ids(path: Path, place: str, found: _Findings) -> np.ndarray[Any, Any] 
     found.checked += 1
     try:
         return read_ids(path)
-    except (PngError, OSError) as error:
+    except (ImageFileError, OSError) as error:
         found.wrong(place, f"cannot be read: {error}")
         return None
 
