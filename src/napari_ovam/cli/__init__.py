@@ -9,7 +9,6 @@ from typing import Annotated
 import typer
 
 # Nothing heavy is imported here: --help and mistakes are answered at once.
-from napari_ovam.base.names import numbered
 from napari_ovam.cli import dataset, models, project, proposals
 from napari_ovam.cli.common import protect_streams, reported, say, show_progress
 
@@ -57,6 +56,8 @@ def demo(
     overview.png shows it all, with IoUs before and after.
     """
     with reported():
+        from napari_ovam.base.names import numbered
+
         free = (path for path in numbered(Path("ovam-demo")) if not path.exists())
         folder = out or next(free)
         with show_progress("demo") as progress:
