@@ -18,7 +18,7 @@ import torch
 
 from napari_ovam import encode_phrase, iou, load_pipeline, phrase_map, trace_image
 from napari_ovam.diffusion.image_traces import MAX_TILES
-from napari_ovam.diffusion.pipelines import alignment
+from napari_ovam.diffusion.pipelines import pipeline_architecture
 from napari_ovam.diffusion.tiling import Mosaic, Tiles, plan_tiles
 from napari_ovam.scenes import Scene, load_scenes
 
@@ -80,7 +80,8 @@ Picture = tuple[np.ndarray, dict[str, np.ndarray]]  # an image, and masks by phr
 def measured(model, picture: Picture) -> list[list[list[float]]]:
     """Return [seam, IoU] for each phrase and each way to trace (`WAYS`)."""
     image, masks = picture
-    tiles = plan_tiles(image.shape[:2], (SIDE, SIDE), alignment(model), MAX_TILES)
+    alignment = pipeline_architecture(model).alignment(model)
+    tiles = plan_tiles(image.shape[:2], (SIDE, SIDE), alignment, MAX_TILES)
     whole = trace_image(model, image, max_tiles=1).trace
     with cut_off():
         hard = trace_image(model, image).trace

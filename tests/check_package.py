@@ -2,7 +2,8 @@
 
     python tests/check_package.py WORKDIR
 
-Runs in a throw-away environment that has build, lazy-loader and npe2 (tox -e package).
+Runs in a throw-away environment that has what builds it, lazy-loader and npe2
+(tox -e package).
 """
 
 import subprocess
@@ -38,7 +39,7 @@ def pip(*arguments: str | Path) -> None:
 
 def main(work: Path) -> None:
     work.mkdir(parents=True, exist_ok=True)
-    run(sys.executable, "-m", "build", "--outdir", work, ROOT)  # wheel from sdist
+    run(sys.executable, "-m", "build", "--no-isolation", "--outdir", work, ROOT)
     (wheel,), (sdist,) = work.glob("*.whl"), work.glob("*.tar.gz")
 
     tracked = {
@@ -53,7 +54,7 @@ def main(work: Path) -> None:
 
     for artefact in ([wheel], [sdist], ["--editable", ROOT]):
         pip("uninstall", "--yes", "napari-ovam")
-        pip("install", "--no-deps", *artefact)
+        pip("install", "--no-deps", "--no-build-isolation", *artefact)
         run(sys.executable, "-c", SMOKE, cwd=work)
         run(Path(sys.executable).with_name("npe2"), "validate", "napari-ovam", cwd=work)
 

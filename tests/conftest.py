@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import encodings.utf_8_sig  # noqa: F401 (a failing import would be remembered)
+import functools
+import itertools
 import os
 import tempfile
 from typing import Any
@@ -57,11 +59,13 @@ def build_pipeline(
     in_channels: int = 4,
     text_dim: int = TEXT_DIM,
     only_cross_attention: bool | tuple[bool, ...] = False,
+    small: bool = False,
 ) -> Any:
     """Return a random pipeline: 8x8 latents, 32x32 pixels, attention at 8, 4 and 2.
 
-    Its numbers of heads differ from block to block. The weights of the queries are
-    enlarged, as random ones would give maps that are all but flat.
+    A small one has attention at 8 only, in one block down and one up. Numbers of
+    heads differ from block to block. The weights of the queries are enlarged, as random
+    ones would give maps that are all but flat.
     """
     import torch
     from diffusers import (
@@ -90,18 +94,20 @@ def build_pipeline(
             )
         )
         cross = "CrossAttnDownBlock2D", "CrossAttnUpBlock2D"
+        blocks = slice(0, 1 if small else 3)
         unet = UNet2DConditionModel(
             sample_size=8,
             in_channels=in_channels,
             out_channels=4,
-            block_out_channels=(16, 32, 32),
+            block_out_channels=(16, 32, 32)[blocks],
             layers_per_block=1,
-            down_block_types=(cross[0], cross[0], "DownBlock2D"),
-            up_block_types=("UpBlock2D", cross[1], cross[1]),
+            down_block_types=(cross[0], cross[0], "DownBlock2D")[blocks],
+            up_block_types=(cross[1], cross[1], "UpBlock2D")[blocks][::-1],
             only_cross_attention=only_cross_attention,
             mid_block_only_cross_attention=False,
             cross_attention_dim=text_dim,
-            attention_head_dim=(2, 4, 4),  # diffusers takes these as numbers of heads
+            # diffusers takes these as numbers of heads
+            attention_head_dim=(2, 4, 4)[blocks],
             norm_num_groups=4,
         )
         vae = AutoencoderKL(
@@ -150,7 +156,37 @@ def pipe():
     return build_pipeline()
 
 
+@functools.cache
+def _load_tiny(load: Any) -> Any:
+    return load("tiny", device="cpu")
+
+
+@pytest.fixture(scope="session")
+def tiny():
+    """Return the embedded model that all tests share; they leave it as it was."""
+    from napari_ovam.diffusion.pipelines import load_pipeline
+
+    return _load_tiny(load_pipeline)
+
+
+@pytest.fixture
+def loaded_once(monkeypatch):
+    """Who loads the embedded model gets the one that all tests share."""
+    from napari_ovam.diffusion import pipelines
+
+    load = pipelines.load_pipeline
+
+    def shared(model: Any = "tiny", **how: Any) -> Any:
+        return _load_tiny(load) if model == "tiny" else load(model, **how)
+
+    monkeypatch.setattr(pipelines, "load_pipeline", shared)
+
+
+_NUMBERS = itertools.count()
+
+
 @pytest.fixture(autouse=True)
 def _own_trace_cache(monkeypatch, tmp_path_factory):
     """No test fills the cache of the person who runs it, or finds another's traces."""
-    monkeypatch.setenv("NAPARI_OVAM_CACHE", str(tmp_path_factory.mktemp("cache")))
+    folder = tmp_path_factory.getbasetemp() / "caches" / str(next(_NUMBERS))
+    monkeypatch.setenv("NAPARI_OVAM_CACHE", str(folder))  # made when it is used

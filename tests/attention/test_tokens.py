@@ -211,7 +211,7 @@ def test_broken_and_other_files(token, tmp_path):
 
 @pytest.mark.filterwarnings("ignore")  # of the type of a changed header
 @settings(
-    max_examples=200,
+    max_examples=80,
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )

@@ -37,7 +37,7 @@ def test_devices_are_known_with_and_without_an_ending():
     assert not is_reserved("auxiliary")
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(st.text(max_size=120))
 def test_every_text_becomes_a_name_that_stays(text):
     name = safe_name(text)

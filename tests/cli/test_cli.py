@@ -22,7 +22,7 @@ NAMES = ["a-cat-and-a-hat-on-the-grass-0", "a-cat-and-a-hat-on-the-grass-1"]
 
 
 @pytest.fixture
-def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+def run(loaded_once: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     monkeypatch.chdir(tmp_path)
     return lambda *words: CliRunner().invoke(app, [str(w) for w in words])
 

@@ -14,7 +14,7 @@ from napari_ovam.scenes import load_scenes
 
 
 @pytest.fixture
-def run(monkeypatch, tmp_path):
+def run(loaded_once, monkeypatch, tmp_path):
     monkeypatch.setenv("NAPARI_OVAM_TOKENS", str(tmp_path / "tokens"))
     app = typer.Typer()
     register(app)

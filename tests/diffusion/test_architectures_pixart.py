@@ -27,7 +27,7 @@ from napari_ovam import (
     trace_image,
 )
 from napari_ovam.diffusion.phrases import text_encoder_hash, text_space
-from napari_ovam.diffusion.pipelines import alignment, model_defaults
+from napari_ovam.diffusion.pipelines import model_defaults, pipeline_architecture
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__:DeprecationWarning")
 EXACT = TraceSettings("cond", layers=None, calls=None, dtype=None)
@@ -158,7 +158,7 @@ def test_generate_draws_what_the_pipeline_draws(pipe, tmp_path):
 
 
 def test_sizes_are_whole_patches(alpha):
-    assert alignment(alpha) == 8
+    assert pipeline_architecture(alpha).alignment(alpha) == 8
     with pytest.raises(ValueError, match=r"height is 36.*multiples of 8"):
         generate(alpha, GenerationSettings("a cat", height=36))
 

@@ -36,11 +36,6 @@ SETTINGS = GenerationSettings("a cat and a hat", steps=2)
 
 
 @pytest.fixture(scope="module")
-def tiny():
-    return load_pipeline("tiny", device="cpu")
-
-
-@pytest.fixture(scope="module")
 def saved(pipe, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("model")
     pipe.save_pretrained(folder)
@@ -226,8 +221,8 @@ def test_tiles_take_less_for_images_above_the_decoders_size(monkeypatch):
 @pytest.mark.parametrize(
     "plan", [MemoryPlan(attention_slicing=True), MemoryPlan(vae_tiling=True)]
 )
-def test_traces_are_recorded_as_before_with_a_plan(plan):
-    pipe = load_pipeline("tiny", device="cpu")
+def test_traces_are_recorded_as_before_with_a_plan(tiny, plan):
+    pipe = tiny
     trace = TraceSettings(dtype=None, self_attention=True)
     large = GenerationSettings("a cat and a hat", steps=2, height=160, width=160)
     plain = generate(pipe, large, trace=trace)
@@ -243,11 +238,11 @@ def test_traces_are_recorded_as_before_with_a_plan(plan):
         assert not np.array_equal(plain.image, made.image)
 
 
-def test_traces_are_the_same_with_the_hooks_of_offloading(tiny, monkeypatch):
+def test_traces_are_the_same_with_the_hooks_of_offloading():
     """The hooks move weights from the CPU to the CPU here: no GPU was at hand."""
     from diffusers import DiffusionPipeline
 
-    pipe = load_pipeline("tiny", device="cpu")
+    pipe = load_pipeline("tiny", device="cpu")  # its own: it gets hooks
     trace = TraceSettings(dtype=None, self_attention=True)
     plain = generate(pipe, SETTINGS, trace=trace)
     looked = trace_image(pipe, plain.image, noise_seeds=1, trace=trace)

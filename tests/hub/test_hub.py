@@ -55,11 +55,15 @@ def hub(saved, monkeypatch):
 
 @pytest.fixture
 def where(hub, tmp_path, monkeypatch):
-    """Return where the models of the test come from and go to."""
+    """Return where the models of the test go to, from the hub of the test."""
     cache = tmp_path / "cache"
     monkeypatch.setenv("NAPARI_OVAM_SCRATCH", str(tmp_path / "scratch"))
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(cache))
-    return {"cache_dir": cache, "endpoint": hub.url}
+    constants = huggingface_hub.constants
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(cache))
+    _, _, path = constants.HUGGINGFACE_CO_URL_TEMPLATE.partition(constants.ENDPOINT)
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", hub.url + path)
+    monkeypatch.setattr(constants, "ENDPOINT", hub.url)
+    return cache
 
 
 def names(model) -> set[str]:
@@ -75,26 +79,26 @@ def cancel_at(share: float):
 
 
 def test_size_and_licence_are_known_before_anything_is_downloaded(where, saved):
-    model = describe(NAME, **where)
+    model = describe(NAME)
     assert model.licence == "openrail"
     assert model.architecture.startswith("Stable Diffusion")
     assert not model.gated
     assert model.variants == ("", "fp16")
     assert model.size == sum((saved / name).stat().st_size for name in names(model))
     assert model.missing == model.size
-    assert not where["cache_dir"].exists()
+    assert not where.exists()
 
 
 def test_only_what_is_needed_is_downloaded_and_it_loads_offline(
     where, hub, monkeypatch
 ):
     seen = []
-    folder = download_model(NAME, progress=lambda *p: seen.append(p), **where)
+    folder = download_model(NAME, progress=lambda *p: seen.append(p))
     here = {p.relative_to(folder).as_posix() for p in folder.rglob("*.*")}
     assert UNET in here
     assert not [n for n in here if "fp16" in n or n.endswith((".bin", ".py", ".md"))]
     assert not [n for n in here if "safety" in n or n == "small-v1.safetensors"]
-    total = describe(NAME, **where).size
+    total = describe(NAME).size
     assert seen[-1] == (total, total)
     assert [done for done, _ in seen] == sorted(done for done, _ in seen)
 
@@ -102,40 +106,40 @@ def test_only_what_is_needed_is_downloaded_and_it_loads_offline(
     hub.close()
     assert load_pipeline(folder, device="cpu").unet is not None
     assert load_pipeline(NAME, device="cpu").unet is not None
-    found = find_model(NAME, cache_dir=where["cache_dir"])
+    found = find_model(NAME)
     assert found is not None
     assert found.complete
     assert found.size == total
 
 
 def test_the_half_precision_variant_is_taken_where_there_is_one(where):
-    model = describe(NAME, variant="fp16", **where)
+    model = describe(NAME, variant="fp16")
     assert "unet/diffusion_pytorch_model.fp16.safetensors" in names(model)
     assert UNET not in names(model)
     assert "text_encoder/model.safetensors" in names(model)  # it has no other
-    folder = download_model(model, **where)
+    folder = download_model(model)
     assert load_pipeline(folder, device="cpu").unet is not None
     with pytest.raises(ModelError, match=r"no variant 'int4'.*'full', 'fp16'"):
-        describe(NAME, variant="int4", **where)
+        describe(NAME, variant="int4")
 
 
 def test_a_cancelled_download_stops_soon_and_goes_on_where_it_was(where, hub):
     hub.slow = 0.02
     with pytest.raises(Cancelled):
-        download_model(NAME, progress=cancel_at(0.5), **where)
-    [unfinished] = [m for m in list_models([], **cache(where)) if m.source == "hub"]
+        download_model(NAME, progress=cancel_at(0.5))
+    [unfinished] = [m for m in list_models([]) if m.source == "hub"]
     assert "goes on from there" in unfinished.problem
-    arrived = describe(NAME, **where)
+    arrived = describe(NAME)
     assert 0.3 < arrived.missing / arrived.size < 0.6
 
     hub.slow, hub.sent = 0, {}
     first = []
-    folder = download_model(NAME, progress=lambda done, _: first.append(done), **where)
+    folder = download_model(NAME, progress=lambda done, _: first.append(done))
     assert hub.ranges  # it asked for the rest of a file
     again = sum(hub.sent.values())
     assert again < arrived.missing + 20_000  # what was on its way
     assert load_pipeline(folder, device="cpu").unet is not None
-    assert not list(where["cache_dir"].rglob("*.incomplete"))
+    assert not list(where.rglob("*.incomplete"))
 
 
 def test_cancel_does_not_wait_for_a_server_that_hangs(where, hub, monkeypatch):
@@ -152,38 +156,38 @@ def test_cancel_does_not_wait_for_a_server_that_hangs(where, hub, monkeypatch):
             raise Cancelled
 
     with pytest.raises(Cancelled):
-        download_model(NAME, progress=progress, **where)
+        download_model(NAME, progress=progress)
     assert time.monotonic() - cancelled < 1
-    assert describe(NAME, **where).missing > 0
+    assert describe(NAME).missing > 0
     hub.hang = False
-    assert download_model(NAME, **where).is_dir()
+    assert download_model(NAME).is_dir()
 
 
 def test_a_connection_that_breaks_is_taken_up_again(where, hub):
     hub.breaks = 2
-    assert download_model(NAME, **where).is_dir()
+    assert download_model(NAME).is_dir()
     assert len(hub.ranges) == 2
 
 
 def test_a_server_without_ranges_sends_all_of_it_again(where, hub):
     hub.breaks, hub.knows_ranges = 1, False
-    folder = download_model(NAME, **where)
+    folder = download_model(NAME)
     assert load_pipeline(folder, device="cpu").unet is not None
 
 
 def test_a_damaged_file_is_not_kept(where, hub):
     hub.damage = True
     with pytest.raises(ModelError, match=r"damaged.*get it again"):
-        download_model(NAME, **where)
+        download_model(NAME)
     hub.damage = False
-    folder = download_model(NAME, **where)
+    folder = download_model(NAME)
     assert load_pipeline(folder, device="cpu").unet is not None
 
 
 def test_a_second_download_fetches_nothing(where, hub):
-    first = download_model(NAME, **where)
+    first = download_model(NAME)
     hub.sent = {}
-    assert download_model(NAME, **where) == first
+    assert download_model(NAME) == first
     assert set(hub.sent) <= {"model_index.json"}
 
 
@@ -197,10 +201,10 @@ def test_pickles_are_refused_by_name_and_converted_when_told(
     torch.save(weights, repository / "vae" / "diffusion_pytorch_model.bin")
     hub.add("somebody/pickled", repository)
     with pytest.raises(PickleError, match=r"vae/diffusion_pytorch_model\.bin"):
-        describe("somebody/pickled", **where)
-    model = describe("somebody/pickled", pickles=True, **where)
+        describe("somebody/pickled")
+    model = describe("somebody/pickled", pickles=True)
     assert model.pickles == ("vae/diffusion_pytorch_model.bin",)
-    folder = download_model(model, **where)
+    folder = download_model(model)
     with pytest.raises(ModelError, match="pickles"):
         load_pipeline(folder, device="cpu")
     [made] = convert_pickles(folder)
@@ -228,10 +232,10 @@ def test_models_of_other_kinds_are_refused_before_a_download(where, hub):
     }
     hub.about["somebody/chat"] = hub.about["somebody/flux"] = {}
     with pytest.raises(ModelError, match=r"no diffusers pipeline.*model_index\.json"):
-        describe("somebody/chat", **where)
+        describe("somebody/chat")
     with pytest.raises(ModelError, match="Flux"):
-        describe("somebody/flux", **where)
-    assert not where["cache_dir"].exists()
+        describe("somebody/flux")
+    assert not where.exists()
 
 
 @pytest.mark.parametrize(
@@ -243,22 +247,22 @@ def test_models_of_other_kinds_are_refused_before_a_download(where, hub):
 )
 def test_a_wrong_name_is_said(where, name, message):
     with pytest.raises(ModelError, match=message):
-        describe(name, **where)
+        describe(name)
 
 
 def test_no_network_and_offline_are_said_with_what_to_do(where, hub, monkeypatch):
     hub.close()
     with pytest.raises(ModelError, match=r"cannot be reached.*on this computer"):
-        describe(NAME, **where)
+        describe(NAME)
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     with pytest.raises(ModelError, match=r"HF_HUB_OFFLINE is set. Unset it"):
-        describe(NAME, **where)
+        describe(NAME)
 
 
 def test_a_gated_model_says_where_to_accept_its_terms(where, hub):
     hub.refuse = 403
     with pytest.raises(ModelError, match="accept its terms"):
-        describe(NAME, **where)
+        describe(NAME)
 
 
 def test_a_full_disk_is_known_before(where, monkeypatch):
@@ -267,9 +271,5 @@ def test_a_full_disk_is_known_before(where, monkeypatch):
 
     monkeypatch.setattr(shutil, "disk_usage", lambda _: Full)
     with pytest.raises(OSError, match="make room"):
-        download_model(NAME, **where)
-    assert not where["cache_dir"].exists()
-
-
-def cache(where) -> dict:
-    return {"cache_dir": where["cache_dir"]}
+        download_model(NAME)
+    assert not where.exists()

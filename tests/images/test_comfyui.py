@@ -431,7 +431,7 @@ KINDS = st.sampled_from(
 LINKS = st.tuples(st.integers(0, 9).map(str), st.integers(-2, 3)).map(list)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(
     st.dictionaries(
         st.integers(0, 9).map(str),

@@ -280,7 +280,7 @@ def test_tools_that_name_themselves(tmp_path, chunks, tool, model) -> None:
 
 
 @settings(
-    max_examples=150,
+    max_examples=60,
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )

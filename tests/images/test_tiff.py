@@ -186,7 +186,7 @@ def test_pages_are_counted_and_read_whatever_they_hold(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("compression", [None, "zlib"])
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(data=st.data())
 def test_changed_bytes_give_a_picture_or_the_named_error(
     tmp_path_factory: pytest.TempPathFactory, compression: str, data: Any

@@ -167,7 +167,7 @@ VALUES = st.recursive(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(st.data())
 def test_no_value_anywhere_loses_a_project(tmp_path_factory, data):
     path = tmp_path_factory.mktemp("p") / "p"

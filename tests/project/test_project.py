@@ -22,10 +22,11 @@ from napari_ovam.datasets.exporters import export_dataset
 from napari_ovam.datasets.project_class import ClassError
 from napari_ovam.project import Project, ProjectError
 from napari_ovam.project.autosave import Autosave
+from napari_ovam.project.by_hand import parse_index
 from napari_ovam.project.scratch import (
     Scratch,
-    adopt,
     clean,
+    copy_project,
     mark_done,
     remove,
     unfinished,
@@ -59,8 +60,8 @@ def test_ids_are_given_once() -> None:
     assert [table.add(name).id for name in ("cat", "hat", "dog")] == [1, 2, 3]
     table.remove(3)
     assert table.add("fox").id == 4
-    table.rename(1, "Cat, the 2nd / 猫")
-    table.recolour(1, (1, 2, 3))
+    table.change(1, name="Cat, the 2nd / 猫")
+    table.change(1, color=(1, 2, 3))
     assert [(c.id, c.name) for c in table] == [
         (1, "Cat, the 2nd / 猫"),
         (2, "hat"),
@@ -69,7 +70,8 @@ def test_ids_are_given_once() -> None:
     assert table[1].phrase == "cat"
     assert table[1].color == (1, 2, 3)
     assert table[2].color == PALETTE[1]
-    again = ClassTable.from_json(json.loads(json.dumps(table.to_json())))
+    data = json.dumps({**table.to_json(), "samples": []}).encode()
+    again = parse_index(data, Path()).classes
     assert list(again) == list(table)
     again.remove(4)
     assert again.add("owl").id == 5
@@ -92,15 +94,15 @@ def test_a_class_that_cannot_be_is_refused_and_nothing_changes() -> None:
     table.add("hat")
     before = list(table)
     with pytest.raises(ClassError, match="named 'cat' already"):
-        table.rename(2, "cat ")
+        table.change(2, name="cat ")
     with pytest.raises(ClassError, match="needs a name"):
         table.add("  ")
     with pytest.raises(ClassError, match="id 1 belongs to 'cat'"):
         table.add("dog", 1)
     with pytest.raises(ClassError, match="colour"):
-        table.recolour(1, (0, 0, 256))
+        table.change(1, color=(0, 0, 256))
     with pytest.raises(ClassError, match="no class has the id 9"):
-        table.rename(9, "x")
+        table.change(9, name="x")
     with pytest.raises(ClassError, match="threshold"):
         table.change(1, thresholds={"phrase": 2.0, "token": 0.5})
     assert list(table) == before
@@ -193,7 +195,7 @@ def test_a_token_and_a_trace_belong_to_the_project(project: Project) -> None:
     assert project.load_token(number) is None
     path = project.save_token(number, token)
     assert path.name == "1-cat.safetensors"
-    project.classes.rename(number, "dog")
+    project.classes.change(number, name="dog")
     project.save_token(number, token)
     opened = Project.open(project.path)
     assert [p.name for p in (project.path / "tokens").iterdir()] == [path.name]
@@ -469,14 +471,15 @@ def test_work_without_a_folder_is_offered_until_it_is_adopted(tmp_path: Path) ->
     first.close()
     assert unfinished() == [first.path]
 
-    chosen = adopt(first.path, tmp_path / "mine" / "project")
+    copy_project(first.path, tmp_path / "mine" / "project")
+    mark_done(first.path)
     assert unfinished() == []
-    assert chosen.path == tmp_path / "mine" / "project"
+    chosen = Project.open(tmp_path / "mine" / "project")
     np.testing.assert_array_equal(chosen.load_labels("a"), labels())
     assert not (chosen.path / "done").exists()
     assert first.path.is_dir()
     with pytest.raises(ProjectError, match="not empty"):
-        adopt(first.path, chosen.path)
+        copy_project(first.path, chosen.path)
 
 
 def test_an_empty_scratch_project_leaves_nothing(tmp_path: Path) -> None:
@@ -516,6 +519,7 @@ PAINTER = """
 import sys, time
 import numpy as np
 from napari_ovam.project.autosave import Autosave
+from napari_ovam.project.by_hand import parse_index
 from napari_ovam.project.scratch import Scratch
 scratch = Scratch()
 autosave = Autosave(scratch.project)

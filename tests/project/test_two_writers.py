@@ -197,7 +197,7 @@ ACTS = st.lists(
 )
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(ACTS)
 def test_no_order_of_two_writers_loses_a_thing(tmp_path_factory, acts):
     path = tmp_path_factory.mktemp("project") / "p"

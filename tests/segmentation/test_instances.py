@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from napari_ovam.images.png import PngError
+from napari_ovam.images.files import ImageFileError
 from napari_ovam.segmentation.instances import (
     InstanceError,
     Instances,
@@ -227,10 +227,10 @@ def test_files_come_back_and_follow_labels_that_were_saved_later(tmp_path):
     with pytest.raises(InstanceError, match=r"\(3, 3\)"):
         load_instances(tmp_path, "a", np.zeros((3, 3), int))
     Image.fromarray(np.ones((4, 4), np.uint8)).save(path)
-    with pytest.raises(PngError, match=r"a\.png"):
+    with pytest.raises(ImageFileError, match=r"a\.png"):
         load_instances(tmp_path, "a")
     path.write_bytes(b"half")
-    with pytest.raises(PngError, match=r"a\.png"):
+    with pytest.raises(ImageFileError, match=r"a\.png"):
         load_instances(tmp_path, "a")
 
 

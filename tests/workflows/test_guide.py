@@ -21,7 +21,7 @@ SHORTER = {
 
 @pytest.mark.skipif(not GUIDE.is_file(), reason="no checkout")
 def test_the_shell_commands_of_the_guide(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    loaded_once: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     text = GUIDE.read_text(encoding="utf-8")
     blocks = re.findall(r"```sh\n(.*?)```", text, re.DOTALL)

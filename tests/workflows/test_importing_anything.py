@@ -16,7 +16,7 @@ from napari_ovam.project import Project
 from napari_ovam.workflows.importing import import_masks, sample_names
 
 SIZE = (6, 8)
-few = settings(max_examples=25, deadline=None)
+few = settings(max_examples=15, deadline=None)
 
 
 def picture(seed: int) -> np.ndarray:

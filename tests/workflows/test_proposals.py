@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from napari_ovam import Token, iou, labels_to_target, load_pipeline, trace_image
+from napari_ovam import Token, iou, labels_to_target, trace_image
 from napari_ovam.base.progress import Cancelled
 from napari_ovam.project import Project
 from napari_ovam.scenes import load_scenes
@@ -212,13 +212,13 @@ def test_images_of_different_sizes_and_a_threshold_of_zero(project, pipe):
     assert project.load_labels("wide").shape == (48, 80)
 
 
-def test_proposals_of_the_embedded_model_find_their_objects(tmp_path):
+def test_proposals_of_the_embedded_model_find_their_objects(tmp_path, tiny):
     project = Project.create(tmp_path / "scenes")
     scenes = [s for s in load_scenes() if "cat" in s.classes.values()][:2]
     for scene in scenes:
         project.add_sample(scene.image, name=scene.name)
     project.classes.add("cat")
-    propose(project, load_pipeline("tiny"))
+    propose(project, tiny)
     for scene in scenes:
         number = next(i for i, name in scene.classes.items() if name == "cat")
         found = project.load_labels(scene.name) == 1

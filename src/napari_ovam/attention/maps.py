@@ -13,14 +13,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from napari_ovam.attention.trace import LayerTrace, ModelMismatchError, Trace
+from napari_ovam.attention.tokens import Token, check_token
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from numpy.typing import NDArray
 
-    from napari_ovam.attention.tokens import Token
+    from napari_ovam.attention.trace import LayerTrace, Trace
 
 Activation = Literal["softmax", "linear", "sigmoid", "tanh", "relu"]
 Aggregation = Literal["sum", "mean"]
@@ -86,7 +86,7 @@ def attention_maps(
     _check_name("aggregation", aggregation, ("sum", "mean"))
     _check_embedding(trace, embedding)
     (total,) = _all_maps(trace, [embedding[None]], activation, aggregation)
-    return total[0] if size is None else _resize(total[0], _checked_size(size))
+    return total[0] if size is None else resize(total[0], _checked_size(size))
 
 
 def phrase_map(
@@ -150,7 +150,7 @@ def phrase_maps(
     """
     _check_name("normalize", normalize, ("max", "probability", "minmax"))
     for token in tokens:
-        _check_token(trace, token)
+        check_token(token, trace)
     # Phrases of as many rows are computed together.
     places: dict[int, list[int]] = {}
     for place, token in enumerate(tokens):
@@ -166,7 +166,7 @@ def phrase_maps(
             for place, each in zip(group, maps, strict=True):
                 start, stop = tokens[place].span
                 mean = each[start:stop].mean(0, keepdim=True)
-                resized = _resize(mean, trace.image_size)[0]
+                resized = resize(mean, trace.image_size)[0]
                 found[place] = _normalized(resized, trace, normalize).cpu().numpy()
     return found
 
@@ -237,7 +237,7 @@ def _all_maps(
     totals = []
     for i, group in enumerate(groups):
         resized = [
-            _resize(summed[i].unflatten(-1, grid).flatten(0, 1), trace.grid)
+            resize(summed[i].unflatten(-1, grid).flatten(0, 1), trace.grid)
             for grid, summed in by_grid.items()
         ]
         total = torch.stack(resized).sum(0)
@@ -320,7 +320,7 @@ def _normalized(found: Tensor, trace: Trace, normalize: str) -> Tensor:
     return found.clamp_(0, 1)
 
 
-def _resize(maps: Tensor, size: tuple[int, int]) -> Tensor:
+def resize(maps: Tensor, size: tuple[int, int]) -> Tensor:
     """Resize (n, h, w) bilinearly."""
     if tuple(maps.shape[-2:]) == tuple(size):
         return maps
@@ -333,21 +333,6 @@ def _check_name(what: str, value: object, known: object) -> None:
     names = list(known)  # type: ignore[call-overload]
     if value not in names:
         raise ValueError(f"{what} is {value!r}: give one of {names}")
-
-
-def _check_token(trace: Trace, token: Token) -> None:
-    if token.model and trace.model and token.model != trace.model:
-        raise ModelMismatchError(
-            f"the token {token.name!r} belongs to the text encoder {token.model} and "
-            f"the trace to {trace.model}: encode or optimize it with this model"
-        )
-    _check_embedding(trace, token.embedding)
-    start, stop = token.span
-    if not 0 <= start < stop <= len(token.embedding):
-        raise ValueError(
-            f"the token {token.name!r} has the span {token.span} and "
-            f"{len(token.embedding)} rows"
-        )
 
 
 def _check_embedding(trace: Trace, embedding: Tensor) -> None:
@@ -367,11 +352,16 @@ def _checked_size(size: tuple[int, int]) -> tuple[int, int]:
     return size
 
 
+def check_queries(layer: LayerTrace) -> None:
+    """Raise ValueError where the queries of a layer hold NaN or infinity."""
+    if not layer.queries.isfinite().all():
+        raise ValueError(
+            f"layer {layer.name} holds NaN or infinite queries: record again, in "
+            "float32"
+        )
+
+
 def _name_what_is_not_finite(trace: Trace) -> None:
     for layer in trace.layers:
-        if not layer.queries.isfinite().all():
-            raise ValueError(
-                f"layer {layer.name} holds NaN or infinite queries: record again, in "
-                "float32"
-            )
+        check_queries(layer)
     raise ValueError("the maps overflow: the embedding or the weights are too large")

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from napari_ovam import __version__
 from napari_ovam.attention.maps import phrase_map
 from napari_ovam.attention.recipes import DefaultRecipe, OvamRecipe, choose_precision
 from napari_ovam.attention.recipes import OptimizationSettings as OptimizationSettings
@@ -127,7 +128,7 @@ def optimize_token(
             "scores": _scores(traces, masks, token, way.best),
             "cancelled": way.cancelled,
             "settings": asdict(settings) | used,
-            "version": _version(),
+            "version": __version__,
         },
     )
     if way.diverged and not way.losses:
@@ -219,9 +220,3 @@ def _scores(
         maps = [phrase_map(trace, each) for trace in traces]
         scores[f"threshold_{when}"], scores[when] = best_threshold(maps, targets)
     return scores
-
-
-def _version() -> str:
-    from napari_ovam import __version__
-
-    return __version__

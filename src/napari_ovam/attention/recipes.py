@@ -15,6 +15,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from napari_ovam.attention.maps import check_queries, resize
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
@@ -96,12 +98,8 @@ class _ClassMap:
         self._layers: list[tuple[Tensor, Tensor, tuple[int, int]]] = []
         alike: dict[tuple[int, ...], list[tuple[Tensor, Tensor]]] = {}
         for layer in trace.layers:
+            check_queries(layer)
             queries = layer.queries.to(dtype)  # no copy where it is that already
-            if not queries.isfinite().all():
-                raise ValueError(
-                    f"layer {layer.name} holds NaN or infinite queries: record again, "
-                    "in float32"
-                )
             # A key bias is in both keys and leaves their difference as it is.
             weight = layer.key_weight.to(dtype).unflatten(0, (queries.shape[1], -1))
             pair = queries.transpose(-1, -2)[None], weight[None] * layer.scale
@@ -124,7 +122,7 @@ class _ClassMap:
             summed = scores.sigmoid().sum((0, 1, 2, 3))
             by_grid[grid] = by_grid[grid] + summed if grid in by_grid else summed
         maps = [
-            resize(each.unflatten(0, grid), self.grid) for grid, each in by_grid.items()
+            resize(each.view(1, *grid), self.grid)[0] for grid, each in by_grid.items()
         ]
         return torch.stack(maps).sum(0)
 
@@ -197,7 +195,7 @@ class OvamRecipe:
         """Cross-entropy of all maps on one scale, and the maps of the class."""
         pairs = []
         for example in examples:
-            found = resize(example.class_map(rows), example.size)
+            found = resize(example.class_map(rows)[None], example.size)[0]
             pairs.append(torch.stack([example.class_map.total - found, found]))
         # One scale for all images and both rows (OVAM's normalization).
         low = torch.stack([pair.min() for pair in pairs]).min()
@@ -287,15 +285,6 @@ def choose_precision(
     if settings.recipe == "ovam" and device.type != "mps":
         return torch.float64
     return torch.float32
-
-
-def resize(image: Tensor, size: tuple[int, int]) -> Tensor:
-    """Resize (h, w) bilinearly, as `attention_maps` does."""
-    if tuple(image.shape) == tuple(size):
-        return image
-    return functional.interpolate(
-        image[None, None], size=size, mode="bilinear", align_corners=False
-    )[0, 0]
 
 
 def _average(image: Tensor, grid: tuple[int, int]) -> Tensor:

@@ -143,11 +143,8 @@ def best_threshold(
 def split_mask(mask: NDArray[Any], name: str) -> tuple[NDArray[Any], NDArray[Any]]:
     """Split a mask into where it is the class, and where that is known (both bool).
 
-    Raises
-    ------
-    ValueError
-        If it is not (H, W), or holds other values than 0, 1 and 255; `name` says
-        which mask it is.
+    It raises `ValueError` if it is not (H, W), or holds other values than 0, 1 and 255;
+    `name` says which mask it is.
     """
     mask = np.asarray(mask)
     if mask.ndim != 2 or mask.size == 0:

@@ -86,20 +86,11 @@ class Token:
 
 @dataclass(frozen=True)
 class TextSpace:
-    """What the attention of a loaded model reads.
+    """What the attention of a loaded model reads."""
 
-    Attributes
-    ----------
-    text_dim
-        The size of its rows.
-    model
-        The hash of the text encoder's weights, as in `Trace`; "" if unknown.
-    start
-        Returns the row that stands for no class, (text_dim,) float32.
-    """
-
-    text_dim: int
-    model: str
+    text_dim: int  # the size of its rows
+    model: str  # the hash of the text encoder's weights, as in `Trace`; "" if unknown
+    # Returns the row that stands for no class, (text_dim,) float32.
     start: Callable[[], Tensor]
 
 
@@ -107,6 +98,9 @@ def check_token(
     token: Token, target: Trace | TextSpace, *, confirm: bool = False
 ) -> Token:
     """Return a token if it fits a trace or a model.
+
+    It raises `ModelMismatchError` if the sizes differ, or the text encoders do and
+    `confirm` is False.
 
     Parameters
     ----------
@@ -118,11 +112,6 @@ def check_token(
     confirm
         Accept a token of another text encoder of the same size; what is returned
         then has an unknown model, so that maps take it.
-
-    Raises
-    ------
-    ModelMismatchError
-        If the sizes differ, or the text encoders do and `confirm` is False.
     """
     text_dim, model = target.text_dim, target.model
     if token.text_dim != text_dim:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import operator
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -159,8 +159,7 @@ class Trace:
             raise TraceError(
                 f"image_size is {self.image_size!r}: give (height, width) in pixels"
             )
-        everything: list[LayerTrace | SelfTrace] = [*self.layers, *self.self_layers]
-        names = [layer.name for layer in everything]
+        names = [layer.name for layer in self.all_layers]
         if twice := {name for name in names if names.count(name) > 1}:
             raise TraceError(f"a trace holds {sorted(twice)[0]} more than once")
         if len(dims := {layer.key_weight.shape[1] for layer in self.layers}) > 1:
@@ -168,12 +167,17 @@ class Trace:
         if not self.calls:
             count = self.layers[0].queries.shape[0]
             object.__setattr__(self, "calls", tuple(range(count)))
-        for layer in everything:
+        for layer in self.all_layers:
             if (count := layer.queries.shape[0]) != len(self.calls):
                 raise TraceError(
                     f"layer {layer.name} holds {count} denoising calls and calls "
                     f"numbers {len(self.calls)}: {self.calls}"
                 )
+
+    @property
+    def all_layers(self) -> list[LayerTrace | SelfTrace]:
+        """The layers, then the self-attention layers."""
+        return [*self.layers, *self.self_layers]
 
     @property
     def text_dim(self) -> int:
@@ -213,30 +217,35 @@ class Trace:
         ValueError
             If the trace holds no such layer or call.
         """
+        chosen = self.layers
+        if layers is not None:
+            names = choose_layers(layers, {la.name: la.grid for la in self.layers})
+            chosen = tuple(layer for layer in self.layers if layer.name in names)
+        blocks = {block_of(layer.name) for layer in chosen}
+        found = replace(
+            self,
+            layers=chosen,
+            self_layers=tuple(
+                la for la in self.self_layers if block_of(la.name) in blocks
+            ),
+        )
         places = list(range(len(self.calls)))
         if calls is not None:
             places = sorted({self._place_of(operator.index(call)) for call in calls})
             if not places:
                 raise ValueError("calls is empty: name at least one, or give None")
-        whole = len(places) == len(self.calls)
+        if len(places) == len(self.calls):
+            return found
 
-        def pick(tensor: Tensor) -> Tensor:
-            return tensor if whole else tensor[_as_slice(places)]
+        def pick(layer: _Layer) -> _Layer:
+            at = _as_slice(places)
+            parts: dict[str, Any] = {n: getattr(layer, n)[at] for n in recorded(layer)}
+            return replace(layer, **parts)
 
-        chosen = self.layers
-        if layers is not None:
-            grids = {layer.name: layer.grid for layer in self.layers}
-            names = choose_layers(layers, grids)
-            chosen = tuple(layer for layer in self.layers if layer.name in names)
-        blocks = {block_of(layer.name) for layer in chosen}
         return replace(
-            self,
-            layers=tuple(replace(la, queries=pick(la.queries)) for la in chosen),
-            self_layers=tuple(
-                replace(la, queries=pick(la.queries), keys=pick(la.keys))
-                for la in self.self_layers
-                if block_of(la.name) in blocks
-            ),
+            found,
+            layers=tuple(map(pick, found.layers)),
+            self_layers=tuple(map(pick, found.self_layers)),
             calls=tuple(self.calls[place] for place in places),
         )
 
@@ -254,24 +263,17 @@ class Trace:
     ) -> Trace:
         """Return the trace on a device (None: where it is) and in a dtype."""
 
-        def move(tensor: Tensor) -> Tensor:
-            return tensor.to(device=device, dtype=dtype)
+        def move(layer: _Layer) -> _Layer:
+            moved: dict[str, Any] = {
+                name: tensor.to(device=device, dtype=dtype)
+                for name, tensor in tensors_of(layer).items()
+            }
+            return replace(layer, **moved)
 
         return replace(
             self,
-            layers=tuple(
-                replace(
-                    layer,
-                    queries=move(layer.queries),
-                    key_weight=move(layer.key_weight),
-                    key_bias=None if layer.key_bias is None else move(layer.key_bias),
-                )
-                for layer in self.layers
-            ),
-            self_layers=tuple(
-                replace(layer, queries=move(layer.queries), keys=move(layer.keys))
-                for layer in self.self_layers
-            ),
+            layers=tuple(map(move, self.layers)),
+            self_layers=tuple(map(move, self.self_layers)),
         )
 
     def _place_of(self, call: int) -> int:
@@ -280,6 +282,22 @@ class Trace:
         if -len(self.calls) <= call < 0:
             return len(self.calls) + call
         raise ValueError(f"call {call} is not in the trace, which holds {self.calls}")
+
+
+_Layer = TypeVar("_Layer", LayerTrace, SelfTrace)
+
+
+def recorded(layer: LayerTrace | SelfTrace) -> tuple[str, ...]:
+    """Return the names of the tensors that hold a value a call."""
+    return ("queries", "keys") if isinstance(layer, SelfTrace) else ("queries",)
+
+
+def tensors_of(layer: LayerTrace | SelfTrace) -> dict[str, Tensor]:
+    """Return all tensors of a layer by their names."""
+    names = recorded(layer)
+    if isinstance(layer, LayerTrace):
+        names = (*names, "key_weight", *["key_bias"] * (layer.key_bias is not None))
+    return {name: getattr(layer, name) for name in names}
 
 
 def block_of(layer: str) -> str:

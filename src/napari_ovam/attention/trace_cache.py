@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from napari_ovam.attention.trace import tensors_of
 from napari_ovam.attention.trace_files import TraceFileError, load_trace, save_trace
 from napari_ovam.base.atomic import replacing
 from napari_ovam.base.user_folders import cache_folder
@@ -66,12 +67,7 @@ class TraceCache:
     def set_limit(self, limit: int) -> None:
         """Set the limit for this and later sessions; what is above it goes.
 
-        Raises
-        ------
-        ValueError
-            If it is less than 0, which keeps nothing.
-        OSError
-            If it cannot be written.
+        It raises `ValueError` if it is less than 0, which keeps nothing.
         """
         if limit < 0:
             raise ValueError(f"the limit is {limit}: give bytes, 0 to keep nothing")
@@ -111,13 +107,7 @@ class TraceCache:
         return trace
 
     def put(self, key: str, trace: Trace) -> Path | None:
-        """Keep a trace, and give up others for it; None if it is above the limit.
-
-        Raises
-        ------
-        OSError
-            If it cannot be written, such as on a full disk.
-        """
+        """Keep a trace, and give up others for it; None if it is above the limit."""
         if trace_bytes(trace) > self.limit:
             return None
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -169,14 +159,8 @@ class TraceCache:
 
 def trace_bytes(trace: Trace) -> int:
     """Return the bytes of a trace's tensors, in memory or on the disk."""
-    tensors = [
-        tensor
-        for layer in trace.layers
-        for tensor in (layer.queries, layer.key_weight, layer.key_bias)
-        if tensor is not None
-    ]
-    tensors += [t for layer in trace.self_layers for t in (layer.queries, layer.keys)]
-    return sum(tensor.nbytes for tensor in tensors)
+    tensors = (tensors_of(layer).values() for layer in trace.all_layers)
+    return sum(tensor.nbytes for each in tensors for tensor in each)
 
 
 def _delete(path: Path) -> bool:

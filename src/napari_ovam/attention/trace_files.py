@@ -16,6 +16,7 @@ from napari_ovam.attention.trace import (
     TraceError,
     block_of,
     choose_layers,
+    tensors_of,
 )
 from napari_ovam.base.atomic import replacing
 
@@ -46,23 +47,15 @@ def save_trace(trace: Trace, path: str | Path) -> Path:
     """
     path = Path(path)
     tensors: dict[str, torch.Tensor] = {}
-
-    def add(name: str, tensor: torch.Tensor | None) -> None:
-        if tensor is None:
-            return
-        tensor = tensor.detach().cpu().contiguous()
-        storages = {t.untyped_storage().data_ptr() for t in tensors.values()}
-        # safetensors refuses tensors that share memory
-        shared = tensor.untyped_storage().data_ptr() in storages
-        tensors[name] = tensor.clone() if shared else tensor
-
-    for layer in trace.layers:
-        add(f"{layer.name}.queries", layer.queries)
-        add(f"{layer.name}.key_weight", layer.key_weight)
-        add(f"{layer.name}.key_bias", layer.key_bias)
-    for self_layer in trace.self_layers:
-        add(f"{self_layer.name}.queries", self_layer.queries)
-        add(f"{self_layer.name}.keys", self_layer.keys)
+    storages = set[int]()
+    for layer in trace.all_layers:
+        for part, tensor in tensors_of(layer).items():
+            tensor = tensor.detach().cpu().contiguous()
+            # safetensors refuses tensors that share memory
+            if (place := tensor.untyped_storage().data_ptr()) in storages:
+                tensor = tensor.clone()
+            storages.add(place)
+            tensors[f"{layer.name}.{part}"] = tensor
     about = {
         "image_size": trace.image_size,
         "model": trace.model,

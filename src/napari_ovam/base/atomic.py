@@ -18,11 +18,6 @@ def replacing(path: Path) -> Iterator[Path]:
 
     What was written is on the disk before it does. After an error, `path` is as it
     was, and nothing is left behind.
-
-    Raises
-    ------
-    OSError
-        If the file cannot be written, such as on a full disk.
     """
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
     try:

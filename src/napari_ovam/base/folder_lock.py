@@ -68,13 +68,7 @@ class FolderLock(AbstractContextManager["FolderLock"]):
 
 
 def lock_folder(path: Path) -> FolderLock | None:
-    """Hold a folder; None if another program, or another part of this one, does.
-
-    Raises
-    ------
-    OSError
-        If the folder cannot be written.
-    """
+    """Hold a folder; None if another program, or another part of this one, does."""
     return _acquire(path / LOCK, 0)
 
 
@@ -94,10 +88,7 @@ def describe_holder(path: Path) -> str:
 def write_lock(path: Path) -> Iterator[None]:
     """Wait until no other program writes to a folder, and hold that off.
 
-    Raises
-    ------
-    OSError
-        If the folder cannot be written, or the other does not end.
+    It raises `OSError` if the folder cannot be written, or the other does not end.
     """
     lock = _acquire(path / WRITING, _PATIENCE)
     if lock is None:

@@ -20,10 +20,8 @@ class DamagedError(ValueError):
 def load_table(data: bytes) -> tuple[dict[str, Any], list[str]]:
     """Return the table {...} that a file holds, and what was wrong with its text.
 
-    Raises
-    ------
-    DamagedError
-        If it is none, with comments and commas too many or without.
+    It raises `DamagedError` if it is none, with comments and commas too many or
+    without.
     """
     notes: list[str] = []
 

@@ -4,6 +4,12 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from itertools import count
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
 
 _LONGEST = 80  # bytes, so that a number and an ending fit as well
 # Devices of Windows, where a file of such a name cannot be made
@@ -35,6 +41,18 @@ def is_reserved(name: str) -> bool:
     return name.partition(".")[0].rstrip().casefold() in _RESERVED
 
 
+def slug(name: str) -> str:
+    """Return a short word of ASCII letters for the files of a class."""
+    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:40] or "class"
+
+
+def numbered(path: Path) -> Iterator[Path]:
+    """Yield a path, then it with 2, 3 ... behind its stem."""
+    yield path
+    for number in count(2):
+        yield path.with_stem(f"{path.stem}-{number}")
+
+
 def check_name(name: str) -> None:
     """Raise ValueError where `name` is not a file name on every usual system."""
     if (
@@ -45,8 +63,7 @@ def check_name(name: str) -> None:
         or len(name.encode(errors="replace")) > 200
         or is_reserved(name)
     ):
-        msg = (
+        raise ValueError(
             f"item name {name!r} cannot be a file name; use up to 200 bytes without "
             '/ \\ < > : " | ? * and control characters, and no dot in front'
         )
-        raise ValueError(msg)

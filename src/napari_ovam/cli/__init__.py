@@ -56,7 +56,10 @@ def demo(
     overview.png shows it all, with IoUs before and after.
     """
     with reported():
-        folder = out or _new_folder(Path("ovam-demo"))
+        from napari_ovam.base.names import numbered
+
+        free = (path for path in numbered(Path("ovam-demo")) if not path.exists())
+        folder = out or next(free)
         with show_progress("demo") as progress:
             progress(0, 1)  # before torch is imported, which takes a while
             from napari_ovam.workflows.demo import run_demo
@@ -85,12 +88,3 @@ def main() -> None:
     # What torchvision would be good for is not news to a person at a shell.
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     app()
-
-
-def _new_folder(path: Path) -> Path:
-    """Return the path, or with a number behind it the first that is free."""
-    found, number = path, 1
-    while found.exists():
-        number += 1
-        found = path.with_name(f"{path.name}-{number}")
-    return found

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from napari_ovam.base.progress import Progress
+    from napari_ovam.datasets.project_class import ProjectClass
     from napari_ovam.project import Project
 
 Model = Annotated[
@@ -102,19 +103,14 @@ def working_in(path: Path, *, create: bool = False) -> Iterator[Project]:
 
     What is to be said of it is said at the end as well.
 
+    It raises `ProjectError` if it is no project, or open elsewhere.
+
     Parameters
     ----------
     path
         Its folder.
     create
         Make it where there is none.
-
-    Raises
-    ------
-    ProjectError
-        If it is no project, or open elsewhere.
-    OSError
-        If it cannot be written.
     """
     from napari_ovam.base.folder_lock import describe_holder, lock_folder
     from napari_ovam.project import Project, ProjectError
@@ -148,6 +144,20 @@ def _say_notes(project: Project, said: int) -> int:
     for note in project.notes[said:]:
         say(note, err=True)
     return len(project.notes)
+
+
+def find_class(project: Project, text: str) -> ProjectClass:
+    """Return the class of a name, phrase or id; ValueError names those that are."""
+    classes = project.classes
+    entry = classes.by_name(text) or classes.find(text)
+    if entry is None and text.isdecimal():
+        entry = classes.get(int(text))
+    if entry is None:
+        known = ", ".join(repr(each.name) for each in classes) or "none"
+        raise ValueError(
+            f"there is no class {text!r} in {project.path}: there are {known}"
+        )
+    return entry
 
 
 def say_failed(failed: Mapping[str, str]) -> None:

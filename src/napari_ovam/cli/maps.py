@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from napari_ovam.attention.optimize import OptimizationSettings, optimize_token
 from napari_ovam.attention.targets import labels_to_target
+from napari_ovam.base.names import slug
+from napari_ovam.diffusion.phrases import encode_phrase
 from napari_ovam.images.png import write_png
 from napari_ovam.project import ProjectError
+from napari_ovam.project.class_tokens import give_token
 from napari_ovam.segmentation.class_maps import class_iou, class_maps, seen
 from napari_ovam.workflows.proposals import (
     ProposalReport,
@@ -39,23 +42,6 @@ class Optimized:
     path: Path
     before: float
     after: float
-
-
-def find_class(project: Project, text: str) -> ProjectClass:
-    """Return the class of a name or phrase, in whatever case.
-
-    Raises
-    ------
-    ProjectError
-        If there is none.
-    """
-    entry = project.classes.by_name(text) or project.classes.find(text)
-    if entry is None:
-        known = ", ".join(repr(each.name) for each in project.classes) or "none"
-        raise ProjectError(
-            f"there is no class {text!r} in {project.path}: there are {known}"
-        )
-    return entry
 
 
 def choose_classes(
@@ -133,8 +119,7 @@ def _save_maps(
 
 def map_path(project: Project, name: str, entry: ProjectClass) -> Path:
     """Return the place of a map: maps/NAME.ID-CLASS.png."""
-    slug = re.sub(r"[^a-z0-9]+", "-", entry.name.lower()).strip("-")[:40]
-    return project.path / "maps" / f"{name}.{entry.id}-{slug or 'class'}.png"
+    return project.path / "maps" / f"{name}.{entry.id}-{slug(entry.name)}.png"
 
 
 def annotated(
@@ -145,10 +130,7 @@ def annotated(
     Those that are chosen; else all that hold it and were edited or accepted, or, where
     there is none, all that hold it and were not rejected.
 
-    Raises
-    ------
-    ProjectError
-        If there is none, or a chosen one has no labels.
+    It raises `ProjectError` if there is none, or a chosen one has no labels.
     """
     if chosen:
         for name in chosen:
@@ -180,34 +162,18 @@ def optimized(
     progress: Progress,
 ) -> Optimized:
     """Optimize the token of a class on labelled samples, and use it from now on."""
-    from napari_ovam import OptimizationSettings, optimize_token
-    from napari_ovam.diffusion.phrases import encode_phrase
-    from napari_ovam.project.class_tokens import give_token
-
     images = [project.load_image(name) for name in names]
     traces = [seen(sample_trace(project, name, pipe, keep=True)) for name in names]
     targets = [labels_to_target(_labels(project, name), entry.id) for name in names]
     phrase = encode_phrase(pipe, entry.phrase)
-    token = optimize_token(
-        traces,
-        phrase,
-        targets,
-        OptimizationSettings(recipe=recipe, iterations=iterations),  # type: ignore[arg-type]
-        progress=progress,
-    )
+    settings = OptimizationSettings(recipe=recipe, iterations=iterations)  # type: ignore[arg-type]
+    token = optimize_token(traces, phrase, targets, settings, progress=progress)
 
     def score(tokens: Sequence[Any], threshold: float | None) -> float:
+        how: dict[str, Any] = {"threshold": threshold, "layers": "all"}
+        examples = zip(traces, targets, images, strict=True)
         return float(
-            np.mean(
-                [
-                    class_iou(
-                        trace, tokens, target, image, threshold=threshold, layers="all"
-                    )
-                    for trace, target, image in zip(
-                        traces, targets, images, strict=True
-                    )
-                ]
-            )
+            np.mean([class_iou(t, tokens, m, i, **how) for t, m, i in examples])
         )
 
     before = score((phrase,), entry.thresholds["phrase"])

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+import napari_ovam
 from napari_ovam.base.words import plain_phrase, read_phrases
 from napari_ovam.cli.common import (
     Device,
@@ -14,6 +15,7 @@ from napari_ovam.cli.common import (
     Folder,
     Images,
     Model,
+    find_class,
     part_of,
     reported,
     say,
@@ -26,7 +28,6 @@ from napari_ovam.cli.common import (
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from napari_ovam.datasets.project_class import ProjectClass
     from napari_ovam.project import Project
 
 Out = Annotated[
@@ -81,15 +82,14 @@ def generate(
     with reported(), show_progress("generate") as progress:
         from dataclasses import replace
 
-        from napari_ovam import GenerationSettings, load_pipeline
         from napari_ovam.base.prompt_syntax import plain_prompt
         from napari_ovam.diffusion.generation import resolve_settings
         from napari_ovam.workflows.filling import generate_sample
 
         if taken := plain_prompt(prompt)[1]:
             say(f"The model reads as words: {', '.join(taken)}", err=True)
-        pipe = load_pipeline(model, device=device, dtype=dtype)
-        asked = GenerationSettings(
+        pipe = napari_ovam.load_pipeline(model, device=device, dtype=dtype)
+        asked = napari_ovam.GenerationSettings(
             prompt, negative_prompt, seed, steps, guidance_scale, height, width
         )
         resolved = resolve_settings(pipe, asked)  # checked before a folder is made
@@ -144,9 +144,7 @@ def trace(
                 say(f"{path.name}: {found.told.describe()}", err=True)
         if not files:
             raise ValueError("; ".join(failed.values()))
-        from napari_ovam import load_pipeline
-
-        pipe = load_pipeline(model, device=device, dtype=dtype)
+        pipe = napari_ovam.load_pipeline(model, device=device, dtype=dtype)
         with working_in(out, create=True) as project:
             for number, file in enumerate(files):
                 part = part_of(progress, number, len(files))
@@ -200,22 +198,23 @@ def maps(
             raise ValueError(f"--phrase is {', '.join(phrase)!r}: give at least a word")
         from napari_ovam.segmentation.class_maps import LAYERS
 
-        _one_of("--layers", layers, LAYERS)
+        if layers not in LAYERS:
+            raise ValueError(f"--layers is {layers!r}: give one of {', '.join(LAYERS)}")
         for note in notes:
             say(note, err=True)
         with working_in(folder) as project:
             names = _names(project, image)
-            from napari_ovam import load_pipeline
             from napari_ovam.cli.maps import choose_classes, propose_classes
 
             ids = choose_classes(project, phrases, tokens=tokens)
-            if threshold is not None:
-                for number in ids:
-                    _set_threshold(project, number, limit)
+            for number in ids if threshold is not None else ():
+                entry = project.classes[number]
+                limits = {**entry.thresholds, entry.source: limit}
+                project.classes.change(number, thresholds=limits)
             project.save()
             report = propose_classes(
                 project,
-                load_pipeline(model, device=device, dtype=dtype),
+                napari_ovam.load_pipeline(model, device=device, dtype=dtype),
                 names,
                 ids,
                 layers=layers,
@@ -259,8 +258,7 @@ def optimize(
         show_progress("optimize") as progress,
         working_in(folder) as project,
     ):
-        from napari_ovam import load_pipeline
-        from napari_ovam.cli.maps import annotated, find_class, optimized
+        from napari_ovam.cli.maps import annotated, optimized
 
         entry = find_class(project, plain_phrase(phrase))
         if entry.token is not None and not overwrite:
@@ -272,7 +270,7 @@ def optimize(
             project,
             entry,
             names,
-            pipe=load_pipeline(model, device=device, dtype=dtype),
+            pipe=napari_ovam.load_pipeline(model, device=device, dtype=dtype),
             recipe=recipe,
             iterations=iterations,
             progress=progress,
@@ -284,32 +282,12 @@ def optimize(
 
 
 def _names(project: Project, chosen: Sequence[str] | None) -> list[str]:
-    """Return the names of chosen samples, else of all.
-
-    Raises
-    ------
-    ProjectError
-        If one is unknown, or there is none.
-    """
-    from napari_ovam.project import ProjectError
-
+    """Return the names of chosen samples, else of all."""
     if not project.samples:
-        raise ProjectError(f"{project.path} holds no images: generate or trace some")
+        raise ValueError(f"{project.path} holds no images: generate or trace some")
     if not chosen:
         return [sample.name for sample in project.samples]
     return [project.sample(name).name for name in dict.fromkeys(chosen)]
-
-
-def _set_threshold(project: Project, number: int, value: float | None) -> ProjectClass:
-    entry = project.classes[number]
-    return project.classes.change(
-        number, thresholds={**entry.thresholds, entry.source: value}
-    )
-
-
-def _one_of(option: str, value: str, known: Sequence[str]) -> None:
-    if value not in known:
-        raise ValueError(f"{option} is {value!r}: give one of {', '.join(known)}")
 
 
 def _threshold(text: str | None) -> float | None:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
+import napari_ovam
 from napari_ovam.cli.common import (
     Device,
     Dtype,
     Folder,
     Model,
+    find_class,
     reported,
     say,
     say_failed,
@@ -19,10 +21,8 @@ from napari_ovam.cli.common import (
     working_in,
 )
 
-# Nothing heavy is imported here: --help and mistakes are answered at once.
-if TYPE_CHECKING:
-    from napari_ovam.project import Project
-
+# Nothing heavy is imported here: --help and mistakes are answered at once; what is
+# public comes from the package, which loads it then.
 tokens = typer.Typer(
     name="tokens",
     help="The token library: list, import, export and remove tokens.",
@@ -81,18 +81,16 @@ def propose(
         working_in(project) as opened,
     ):
         progress(0, 1)  # before torch is imported, which takes a while
-        from napari_ovam import load_pipeline
-        from napari_ovam.workflows import proposals
-
-        chosen = _ids(opened, classes)
-        report = proposals.propose(
+        settings = napari_ovam.ProposalSettings(
+            redo=redo, keep_traces=keep_traces, by_prompt=not all_classes
+        )
+        chosen = [find_class(opened, text).id for text in classes or ()]
+        report = napari_ovam.propose(
             opened,
-            load_pipeline(model, device=device, dtype=dtype),
+            napari_ovam.load_pipeline(model, device=device, dtype=dtype),
             image,
-            classes=chosen,
-            settings=proposals.ProposalSettings(
-                redo=redo, keep_traces=keep_traces, by_prompt=not all_classes
-            ),
+            classes=chosen or None,
+            settings=settings,
             progress=progress,
         )
     for note in report.notes():
@@ -132,24 +130,22 @@ def improve(
         working_in(project) as opened,
     ):
         progress(0, 1)
-        from napari_ovam import OptimizationSettings, load_pipeline
-        from napari_ovam.project.token_library import TokenLibrary
-        from napari_ovam.workflows.improving import ImproveSettings, improve_tokens
+        from napari_ovam.workflows.improving import ImproveSettings
 
         settings = ImproveSettings(
             leave_out=leave_out,
             most=most,
             seed=seed,
             store=store,  # type: ignore[arg-type]  # checked there
-            optimization=OptimizationSettings(iterations=iterations),
+            optimization=napari_ovam.OptimizationSettings(iterations=iterations),
         )
-        chosen = _ids(opened, classes)
-        report = improve_tokens(
+        chosen = [find_class(opened, text).id for text in classes or ()]
+        report = napari_ovam.improve_tokens(
             opened,
-            load_pipeline(model, device=device, dtype=dtype),
-            chosen,
+            napari_ovam.load_pipeline(model, device=device, dtype=dtype),
+            chosen or None,
             settings=settings,
-            library=TokenLibrary(library),
+            library=napari_ovam.TokenLibrary(library),
             progress=progress,
         )
     say(f"{'class':20} {'before':>7} {'after':>7}  on")
@@ -179,9 +175,7 @@ def list_tokens(
 ) -> None:
     """List the tokens; damaged files come last."""
     with reported():
-        from napari_ovam.project.token_library import TokenLibrary
-
-        for entry in TokenLibrary(library).entries(
+        for entry in napari_ovam.TokenLibrary(library).entries(
             text,
             sort=sort,  # type: ignore[arg-type]  # checked there
             descending=descending,
@@ -210,16 +204,14 @@ def import_tokens(
     with reported():
         import warnings
 
-        from napari_ovam import load_pipeline
         from napari_ovam.diffusion.phrases import text_space
-        from napari_ovam.project.token_library import TokenLibrary
 
         target = None
         if model is not None:
-            target = text_space(load_pipeline(model, device="cpu"))
+            target = text_space(napari_ovam.load_pipeline(model, device="cpu"))
         with warnings.catch_warnings(record=True) as notes:
             warnings.simplefilter("always")
-            entries = TokenLibrary(library).import_file(file, target=target)
+            entries = napari_ovam.TokenLibrary(library).import_file(file, target=target)
         for note in notes:
             if issubclass(note.category, UserWarning):
                 say(note.message, err=True)
@@ -235,41 +227,19 @@ def export_token(
 ) -> None:
     """Write a token to a file of its own."""
     with reported():
-        from napari_ovam.project.token_library import TokenLibrary
-
-        say(TokenLibrary(library).export(token, file))
+        say(napari_ovam.TokenLibrary(library).export(token, file))
 
 
 @tokens.command("remove")
 def remove_token(token: TokenName, library: Library = None) -> None:
     """Move a token to the library's folder `removed`."""
     with reported():
-        from napari_ovam.project.token_library import TokenLibrary
-
-        say(TokenLibrary(library).remove(token))
+        say(napari_ovam.TokenLibrary(library).remove(token))
 
 
 @tokens.command("restore")
 def restore_token(token: TokenName, library: Library = None) -> None:
     """Put back a token that was removed, by the name of its file."""
     with reported():
-        from napari_ovam.project.token_library import TokenLibrary
-
         name = token if token.endswith(".safetensors") else f"{token}.safetensors"
-        say(TokenLibrary(library).restore(name).path)
-
-
-def _ids(project: Project, classes: list[str] | None) -> list[int] | None:
-    """Return the ids of classes that are named by name or id; None for all."""
-    if not classes:
-        return None
-    ids = []
-    for text in classes:
-        entry = project.classes.by_name(text)
-        if entry is None and text.isdecimal():
-            entry = project.classes[int(text)]
-        if entry is None:
-            known = ", ".join(repr(each.name) for each in project.classes) or "none"
-            raise ValueError(f"there is no class {text!r}: there are {known}")
-        ids.append(entry.id)
-    return ids
+        say(napari_ovam.TokenLibrary(library).restore(name).path)

@@ -51,45 +51,22 @@ class ClassListError(ValueError):
 
 @dataclass(frozen=True)
 class ListedClass:
-    """A class as a list has it.
+    """A class as a list has it."""
 
-    Attributes
-    ----------
-    name
-        Not empty, without spaces at its ends.
-    id
-        None where the list has no ids that labels could hold.
-    color
-        (red, green, blue), 0 to 255, or None.
-    thing
-        As in `ProjectClass`.
-    phrase
-        What is looked for, or None for the name.
-    """
-
-    name: str
-    id: int | None = None
-    color: Colour | None = None
-    thing: bool = True
-    phrase: str | None = None
+    name: str  # not empty, without spaces at its ends
+    id: int | None = None  # None where the list has no ids that labels could hold
+    color: Colour | None = None  # (red, green, blue), 0 to 255, or None
+    thing: bool = True  # as in `ProjectClass`
+    phrase: str | None = None  # what is looked for, or None for the name
 
 
 @dataclass(frozen=True)
 class ListReport:
-    """What adding a list did.
+    """What adding a list did."""
 
-    Attributes
-    ----------
-    ids
-        The id of each listed class in the table, by its name.
-    added
-        The names that were new.
-    conflicts
-        A sentence for each class that could not keep its id.
-    """
-
-    ids: Mapping[str, int]
-    added: tuple[str, ...] = ()
+    ids: Mapping[str, int]  # the id of each listed class in the table, by its name
+    added: tuple[str, ...] = ()  # the names that were new
+    # A sentence for each class that could not keep its id.
     conflicts: tuple[str, ...] = field(default=())
 
 
@@ -108,10 +85,7 @@ def whole(value: Any) -> int | None:
 def preset(name: str) -> list[ListedClass]:
     """Return a list by name: the 20 of Pascal VOC, or the 80 of COCO with their ids.
 
-    Raises
-    ------
-    ClassListError
-        If there is no such list.
+    It raises `ClassListError` if there is no such list.
     """
     if name == "voc":
         return [ListedClass(n, i) for i, n in enumerate(_VOC.split(", "), start=1)]
@@ -124,6 +98,9 @@ def preset(name: str) -> list[ListedClass]:
 def read_class_list(path: str | Path) -> list[ListedClass]:
     """Read a class list from a file.
 
+    It raises `ClassListError` if it is none of these, or names a class twice or not at
+    all.
+
     Parameters
     ----------
     path
@@ -132,13 +109,6 @@ def read_class_list(path: str | Path) -> list[ListedClass]:
         or the `data.yaml` of YOLO, whose indices count from 0 and are no ids, and whose
         names are as they stand there, also `no`, `off` and `1.0`. In UTF-8, or UTF-16
         with its mark.
-
-    Raises
-    ------
-    ClassListError
-        If it is none of these, or names a class twice or not at all.
-    OSError
-        If it cannot be read.
     """
     path = Path(path)
     if path.stat().st_size > _LARGEST_FILE:
@@ -171,12 +141,7 @@ def read_class_list(path: str | Path) -> list[ListedClass]:
 def read_text(path: Path) -> str:
     """Return a text file in UTF-8, or in UTF-16 where its mark says so.
 
-    Raises
-    ------
-    UnicodeDecodeError
-        If it is neither.
-    OSError
-        If it cannot be read.
+    It raises `UnicodeDecodeError` if it is neither.
     """
     content = path.read_bytes()
     wide = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
@@ -190,10 +155,7 @@ def add_classes(table: ClassTable, listed: Iterable[ListedClass]) -> ListReport:
     can hold only 0 (background) and 255 (unsure) beside the ids of classes: these, and
     those of removed classes, are never free.
 
-    Raises
-    ------
-    ClassError
-        If the table has no id left, or a colour is none.
+    It raises `ClassError` if the table has no id left, or a colour is none.
     """
     here = {one_form(entry.name): entry.id for entry in table}
     ids: dict[str, int] = {}
@@ -311,10 +273,7 @@ def _colour(values: Any) -> Colour:
 def plain(value: Any) -> str:
     """Return the name of a class as it is kept: in one Unicode form, without spaces.
 
-    Raises
-    ------
-    ClassListError
-        If it is empty, or neither text nor a number.
+    It raises `ClassListError` if it is empty, or neither text nor a number.
     """
     known = isinstance(value, str | int | float) and not isinstance(value, bool)
     name = one_form(str(value)) if known else ""

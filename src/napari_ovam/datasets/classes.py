@@ -58,10 +58,6 @@ class ClassTable:
         """Return the class with an id, if there is one."""
         return self._entries.get(number)
 
-    def knows(self, number: int) -> bool:
-        """Whether an id belongs to a class, or belonged to one that was removed."""
-        return number in self._entries or number in self._retired
-
     @property
     def active(self) -> list[ProjectClass]:
         """The classes whose phrases are looked for."""
@@ -91,6 +87,9 @@ class ClassTable:
     ) -> ProjectClass:
         """Add a class under the id `number`, or the next that was never used.
 
+        It raises `ClassError` if the name or id is taken or reserved, or the id was a
+        removed class's.
+
         Parameters
         ----------
         name
@@ -106,11 +105,6 @@ class ClassTable:
         alike
             Whether another name may differ from it by case only, as in lists of others.
             Phrases are the same in any case.
-
-        Raises
-        ------
-        ClassError
-            If the name or id is taken or reserved, or the id was a removed class's.
         """
         with self._changing:
             if number is None:
@@ -146,10 +140,8 @@ class ClassTable:
     def change(self, number: int, **values: Any) -> ProjectClass:
         """Set fields of a class, all but its id; return it as it is now.
 
-        Raises
-        ------
-        ClassError
-            If there is no such class or field, or a value is not possible.
+        It raises `ClassError` if there is no such class or field, or a value is not
+        possible.
         """
         allowed = {f.name for f in fields(ProjectClass)} - {"id"}
         if unknown := set(values) - allowed:
@@ -167,14 +159,6 @@ class ClassTable:
         with self._changing:
             self._put(replace(self[number], **values))
             return self._entries[number]
-
-    def rename(self, number: int, name: str) -> ProjectClass:
-        """Give a class another name; its id and phrase stay."""
-        return self.change(number, name=name)
-
-    def recolour(self, number: int, color: Colour) -> ProjectClass:
-        """Give a class another colour."""
-        return self.change(number, color=color)
 
     def remove(self, number: int, becomes: int | None = None) -> None:
         """Remove a class; its id is not given again.
@@ -199,15 +183,9 @@ class ClassTable:
     def merge(self, number: int, into: int) -> dict[int, int]:
         """Remove a class whose pixels belong to another from now on.
 
-        Returns
-        -------
-        dict
-            What the pixels of labels turn into, by what they are.
+        It raises `ClassError` if there is no such class, or both are the same.
 
-        Raises
-        ------
-        ClassError
-            If there is no such class, or both are the same.
+        It returns what the pixels of labels turn into, by what they are.
         """
         if self[number] is self[into]:
             raise ClassError(f"{self[into].name!r} cannot be merged into itself")
@@ -266,27 +244,6 @@ class ClassTable:
         }
 
     @classmethod
-    def from_json(cls, content: Mapping[str, Any]) -> ClassTable:
-        """Return the table that `to_json` gave.
-
-        Raises
-        ------
-        ValueError, TypeError, KeyError
-            If it is none.
-        """
-        known = {f.name for f in fields(ProjectClass)}
-        entries = []
-        for values in content["classes"]:
-            values = {k: v for k, v in values.items() if k in known}
-            red, green, blue = values["color"]
-            entries.append(ProjectClass(**values | {"color": (red, green, blue)}))
-        retired = {
-            int(number): None if becomes is None else int(becomes)
-            for number, becomes in content.get("retired", {}).items()
-        }
-        return cls.of(entries, int(content.get("last_id", 0)), retired)
-
-    @classmethod
     def of(
         cls,
         entries: Iterable[ProjectClass],
@@ -294,6 +251,8 @@ class ClassTable:
         retired: Mapping[int, int | None] | None = None,
     ) -> ClassTable:
         """Return a table of these classes.
+
+        It raises `ClassError` if two have the same id or name, or one is not possible.
 
         Parameters
         ----------
@@ -303,11 +262,6 @@ class ClassTable:
             The largest id that was ever given, if it is larger than theirs.
         retired
             Of removed classes, as the property. An id that a class has is none.
-
-        Raises
-        ------
-        ClassError
-            If two have the same id or name, or one is not possible.
         """
         table = cls()
         names: dict[str, int] = {}

@@ -80,27 +80,15 @@ class Step:
 
 @dataclass
 class Call:
-    """What the model is given in one call.
+    """What the model is given in one call."""
 
-    Attributes
-    ----------
-    sample
-        Latents, the images one after the other.
-    text
-        What its cross-attention reads, a row an image.
-    step
-        The time step.
-    encodings
-        How often texts were encoded before it: a call of a pipeline begins with that.
-    uncond, cond
-        The rows of the batch that see the negative text and the prompt. Without
-        guidance all are in `cond`.
-    """
-
-    sample: Tensor
-    text: Tensor
+    sample: Tensor  # latents, the images one after the other
+    text: Tensor  # what its cross-attention reads, a row an image
     step: Step
+    # How often texts were encoded before it: a call of a pipeline begins with that.
     encodings: int = 0
+    # The rows of the batch that see the negative text and the prompt. Without guidance
+    # all are in `cond`.
     uncond: list[int] = field(default_factory=list)
     cond: list[int] = field(default_factory=list)
 
@@ -129,31 +117,16 @@ class Call:
 
 @dataclass
 class Run:
-    """One walk through a schedule.
-
-    Attributes
-    ----------
-    last
-        The call that came last.
-    totals
-        How many calls there may be; empty where nothing is known.
-    guided
-        Whether a call of it was guided.
-    alone
-        Its calls without guidance.
-    passes
-        How often the last time step was shown: twice, where each text has a call of
-        its own.
-    count
-        Denoising calls so far; two calls with one text each count once.
-    """
+    """One walk through a schedule."""
 
     last: Call
-    totals: tuple[int, ...]
-    guided: bool = False
-    alone: set[int] = field(default_factory=set)
+    totals: tuple[int, ...]  # how many calls there may be; empty where nothing is known
+    guided: bool = False  # whether a call of it was guided
+    alone: set[int] = field(default_factory=set)  # its calls without guidance
+    # How often the last time step was shown: twice, where each text has a call of its
+    # own.
     passes: int = 1
-    count: int = 1
+    count: int = 1  # denoising calls so far; two calls with one text each count once
 
     @property
     def images(self) -> int:
@@ -218,10 +191,7 @@ class Texts:
     def assign(self, call: Call) -> None:
         """Find the rows of a batch that see the negative text, and the prompt.
 
-        Raises
-        ------
-        GuidanceError
-            If that cannot be told.
+        It raises `GuidanceError` if that cannot be told.
         """
         rows = list(range(len(call.sample)))
         call.uncond, call.cond = [], rows
@@ -265,10 +235,7 @@ class Texts:
     def tell_apart(self, first: Call, second: Call) -> None:
         """Assign one text each to two calls with the same latents.
 
-        Raises
-        ------
-        GuidanceError
-            If that cannot be told.
+        It raises `GuidanceError` if that cannot be told.
         """
         kinds = [self._sort(call.text) for call in (first, second)]
         negative = [all(negatives) for negatives, _ in kinds]

@@ -30,10 +30,8 @@ if TYPE_CHECKING:
 def load_checkpoint(path: Path, dtype: torch.dtype) -> Any:
     """Load a `.safetensors` checkpoint, with the configuration beside it or its kind's.
 
-    Raises
-    ------
-    ModelError
-        If it is none, lacks tensors, or its configuration cannot be had.
+    It raises `ModelError` if it is none, lacks tensors, or its configuration cannot be
+    had.
     """
     if path.suffix in PICKLES:
         raise ModelError(

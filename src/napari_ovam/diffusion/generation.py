@@ -6,7 +6,7 @@ import math
 import operator
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from numbers import Real
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
@@ -133,7 +133,7 @@ def generate(
     try:
         with (
             memory_guard(advice),
-            record(pipe, **record_options(trace), check=check) as recorder,
+            record(pipe, **vars(trace), check=check) as recorder,
         ):
             output = pipe(
                 settings.prompt,
@@ -156,10 +156,8 @@ def generate(
 def resolve_settings(pipe: Any, settings: GenerationSettings) -> GenerationSettings:
     """Check settings against a pipeline and fill in the model's defaults.
 
-    Raises
-    ------
-    ValueError
-        If a setting is out of its range; the message names it and what would do.
+    It raises `ValueError` if a setting is out of its range; the message names it and
+    what would do.
     """
     architecture = pipeline_architecture(pipe)
     wanted = architecture.family.pipelines[0]
@@ -244,11 +242,6 @@ def check_finite(pipe: Any, finite: bool) -> None:
     raise GenerationError(
         f"the model made NaNs, a black image, in {explain_nans(pipe, dtype)}"
     )
-
-
-def record_options(trace: TraceSettings) -> dict[str, Any]:
-    """Return the arguments of `record` that stand for trace settings."""
-    return {field.name: getattr(trace, field.name) for field in fields(trace)}
 
 
 def encode_image(pipe: Any, pixels: torch.Tensor) -> torch.Tensor:

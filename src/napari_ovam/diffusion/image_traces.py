@@ -20,13 +20,8 @@ from napari_ovam.diffusion.generation import (
     check_range,
     checked_seed,
     encode_image,
-    record_options,
 )
-from napari_ovam.diffusion.pipelines import (
-    alignment,
-    model_defaults,
-    pipeline_architecture,
-)
+from napari_ovam.diffusion.pipelines import model_defaults, pipeline_architecture
 from napari_ovam.diffusion.recording import record
 from napari_ovam.diffusion.tiling import Mosaic, Tiles, joined, plan_tiles
 
@@ -129,7 +124,7 @@ def trace_image(
         "Use fewer layers in the trace or fewer max_tiles, or load the model in "
         "float16."
     )
-    kept = {**record_options(trace), "calls": None, "check": check}
+    kept = {**vars(trace), "calls": None, "check": check}
     traces = []
     try:
         with memory_guard(advice), torch.no_grad():
@@ -156,7 +151,8 @@ def trace_image(
 def _plan(pipe: Any, size: tuple[int, int], max_tiles: int) -> Tiles:
     defaults = model_defaults(pipe)
     model = defaults.height, defaults.width
-    return plan_tiles(size, model, alignment(pipe), max_tiles)
+    alignment = pipeline_architecture(pipe).alignment(pipe)
+    return plan_tiles(size, model, alignment, max_tiles)
 
 
 def _encoded(

@@ -66,10 +66,8 @@ class MemoryPlan:
     def load(self, model: str | Path, *, device: str = "auto") -> Any:
         """Load a pipeline as planned; see `load_pipeline` for errors.
 
-        Raises
-        ------
-        ValueError
-            If `offload` is wanted on a CPU, which has nowhere to offload to.
+        It raises `ValueError` if `offload` is wanted on a CPU, which has nowhere to
+        offload to.
         """
         target = find_device(device)
         self._check(target)
@@ -85,10 +83,7 @@ class MemoryPlan:
 
         Settings that are off are switched off. Traces are recorded as before.
 
-        Raises
-        ------
-        ValueError
-            If `offload` is wanted on a CPU.
+        It raises `ValueError` if `offload` is wanted on a CPU.
         """
         target = find_device(device)
         self._check(target)
@@ -117,28 +112,12 @@ class MemoryPlan:
 
 @dataclass(frozen=True)
 class MemoryEstimate:
-    """Bytes on the device.
+    """Bytes on the device."""
 
-    Attributes
-    ----------
-    weights
-        By component.
-    activations
-        Of the UNet or the decoder, whichever takes more.
-    trace
-        Of one image.
-    free
-        What the device has left now.
-    device
-        Its name.
-    plan
-        What was estimated.
-    """
-
-    weights: Mapping[str, int]
-    activations: int
-    trace: int
-    free: int
+    weights: Mapping[str, int]  # by component
+    activations: int  # of the UNet or the decoder, whichever takes more
+    trace: int  # of one image
+    free: int  # what the device has left now
     device: str
     plan: MemoryPlan = field(default_factory=MemoryPlan)
 
@@ -166,21 +145,11 @@ class MemoryEstimate:
 
 @dataclass(frozen=True)
 class MemoryOption:
-    """One setting that makes a model take less.
+    """One setting that makes a model take less."""
 
-    Attributes
-    ----------
-    name
-        As a button says it.
-    price
-        What it costs, in a sentence.
-    estimate
-        With it; `estimate.plan` is the plan to load with.
-    """
-
-    name: str
-    price: str
-    estimate: MemoryEstimate
+    name: str  # as a button says it
+    price: str  # what it costs, in a sentence
+    estimate: MemoryEstimate  # with it; `estimate.plan` is the plan to load with
 
 
 def estimate_memory(
@@ -195,6 +164,9 @@ def estimate_memory(
 ) -> MemoryEstimate:
     """Estimate what a model on this machine takes; no weight is read.
 
+    It raises `ModelError` if the model is not on this machine, or is none; `ValueError`
+    if the device or the precision does not exist.
+
     Parameters
     ----------
     model, device
@@ -208,13 +180,6 @@ def estimate_memory(
         What is recorded.
     plan
         How the model is to be loaded and run.
-
-    Raises
-    ------
-    ModelError
-        If the model is not on this machine, or is none.
-    ValueError
-        If the device or the precision does not exist.
     """
     plan = plan or MemoryPlan()
     target = find_device(device)
@@ -261,40 +226,22 @@ def memory_options(
     on_cpu = torch.device(estimate.device).type == "cpu"
     half = "bfloat16" if on_cpu else "float16"
     plan = estimate.plan
-    changes = [
-        (
-            f"Half precision ({half})",
-            "slow on a CPU; maps change by about a thousandth" if on_cpu else "faster",
-            replace(plan, dtype=half),
-        ),
-        ("Decode in tiles", "pixels change slightly", replace(plan, vae_tiling=True)),
-        (
-            "Attention in slices",
-            "slower",
-            replace(plan, attention_slicing=True),
-        ),
+    slow = "slow on a CPU; maps change by about a thousandth"
+    changes: list[tuple[str, str, dict[str, Any]]] = [
+        (f"Half precision ({half})", slow if on_cpu else "faster", {"dtype": half}),
+        ("Decode in tiles", "pixels change slightly", {"vae_tiling": True}),
+        ("Attention in slices", "slower", {"attention_slicing": True}),
     ]
     if not on_cpu:
-        changes.append(
-            (
-                "CPU offload",
-                "slower by copying the weights for each image",
-                replace(plan, offload=True),
-            )
-        )
-    options = [
-        MemoryOption(
-            name,
-            price,
-            estimate_memory(model, device=estimate.device, plan=changed, **size),
-        )
-        for name, price, changed in changes
-        if changed != plan
-    ]
-    return sorted(
-        (o for o in options if o.estimate.needed < estimate.needed),
-        key=lambda option: option.estimate.needed,
-    )
+        price = "slower by copying the weights for each image"
+        changes.append(("CPU offload", price, {"offload": True}))
+    options = []
+    for name, price, change in changes:
+        changed = replace(plan, **change)
+        found = estimate_memory(model, device=estimate.device, plan=changed, **size)
+        if found.needed < estimate.needed:
+            options.append(MemoryOption(name, price, found))
+    return sorted(options, key=lambda option: option.estimate.needed)
 
 
 def free_memory(device: torch.device | str) -> int:

@@ -183,8 +183,3 @@ def _check_whole(folder: Path, part: torch.nn.Module) -> None:
     if not missing and len(stored) < len(wanted):
         missing = set(wanted.values()) - stored
     check_missing(folder.parent, folder.name, missing)
-
-
-def alignment(pipe: Any) -> int:
-    """Return the pixels that one cell of the model's coarsest grid covers."""
-    return pipeline_architecture(pipe).alignment(pipe)

@@ -6,6 +6,7 @@ import operator
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
@@ -168,44 +169,22 @@ class _Hooks:
         add(model.register_forward_hook(self._after_model))
         for outer in {la.outer for la in self.wanted.found}:
             here = [la.name for la in self.wanted.found if la.outer is outer]
-            add(
-                outer.register_forward_pre_hook(
-                    lambda _module, args, kwargs, here=here: self._before_outer(
-                        here, _argument(args, kwargs, 0, "hidden_states")
-                    ),
-                    with_kwargs=True,
-                )
-            )
+            before = partial(self._before_outer, here)
+            add(outer.register_forward_pre_hook(before, with_kwargs=True))
         for layer in self.wanted.found:
             self._listen(layer, add)
 
     def _listen(self, layer: AttentionLayer, add: Callable[[Any], None]) -> None:
         attention = layer.attention
         for part in layer.parts:
-            add(
-                getattr(attention, part).register_forward_hook(
-                    lambda _module, _args, output, part=part: self._keep(
-                        layer, part, output
-                    )
-                )
-            )
+            keep = partial(self._keep, layer, part)
+            add(getattr(attention, part).register_forward_hook(keep))
         if not layer.is_self:
-            add(
-                getattr(attention, layer.text_keys).register_forward_hook(
-                    lambda _module, args, output: self._keep_keys(
-                        layer, args[0], output
-                    )
-                )
-            )
+            keys = getattr(attention, layer.text_keys)
+            add(keys.register_forward_hook(partial(self._keep_keys, layer)))
         if not layer.is_plain:
-            add(
-                attention.register_forward_hook(
-                    lambda _module, args, kwargs, output: self._check_plain(
-                        layer, args, kwargs, output
-                    ),
-                    with_kwargs=True,
-                )
-            )
+            check = partial(self._check_plain, layer)
+            add(attention.register_forward_hook(check, with_kwargs=True))
 
     def _before_model(self, _module: Any, args: Any, kwargs: Any) -> None:
         self.check()
@@ -262,8 +241,11 @@ class _Hooks:
         self.runs[-1].end_call()
         self.rows = None
 
-    def _before_outer(self, names: list[str], hidden_states: Tensor) -> None:
+    def _before_outer(
+        self, names: list[str], _module: Any, args: Any, kwargs: Any
+    ) -> None:
         self.check()
+        hidden_states = _argument(args, kwargs, 0, "hidden_states")
         if hidden_states.ndim != 4:
             raise ValueError(
                 f"{names[0]} works on a tensor of shape {tuple(hidden_states.shape)}, "
@@ -273,10 +255,12 @@ class _Hooks:
         grid = (hidden_states.shape[2] // patch, hidden_states.shape[3] // patch)
         self.runs[-1].note_grid(names, grid)
 
-    def _keep(self, layer: AttentionLayer, part: str, output: Tensor) -> None:
+    def _keep(
+        self, layer: AttentionLayer, part: str, _module: Any, _args: Any, output: Tensor
+    ) -> None:
         self.check()
         kept = self.runs[-1]
-        if self.is_asking or self.rows is None or not self._is_wanted(layer):
+        if self.rows is None or not self._is_wanted(layer):
             return
         grid, batch = kept.grids[layer.name], len(kept.run.last.sample)
         if output.shape[:-1] != (batch, grid[0] * grid[1]):
@@ -296,33 +280,43 @@ class _Hooks:
         )
         kept.store(layer, part, tensor)
 
-    def _keep_keys(self, layer: AttentionLayer, text: Tensor, keys: Tensor) -> None:
+    def _keep_keys(
+        self, layer: AttentionLayer, _module: Any, args: Any, keys: Tensor
+    ) -> None:
         kept = self.runs[-1]
-        if self.is_asking or self.rows is None or layer.name in kept.keys:
+        if layer.name in kept.keys or not self._is_wanted(layer):
             return
-        if not self._is_wanted(layer):
-            return
-        self.is_asking = True
-        try:
-            tensors = copy_key_weight(layer, text)
-        finally:
-            self.is_asking = False
+        with self._asking():
+            tensors = copy_key_weight(layer, args[0])
         to = keys.device, self.dtype or keys.dtype
         weight, bias = (None if t is None else t.to(*to) for t in tensors)
         kept.keys[layer.name] = cast("Tensor", weight), bias
 
     def _check_plain(
-        self, layer: AttentionLayer, args: Any, kwargs: Any, output: Tensor
+        self,
+        layer: AttentionLayer,
+        _module: Any,
+        args: Any,
+        kwargs: Any,
+        output: Tensor,
     ) -> None:
-        if self.is_asking or self.rows is None or not self._is_wanted(layer):
-            return
+        if self._is_wanted(layer):
+            with self._asking():
+                check_plain(layer, args, kwargs, output)
+
+    @contextmanager
+    def _asking(self) -> Iterator[None]:
+        """Ask a layer on our own account: that is not recorded."""
         self.is_asking = True
         try:
-            check_plain(layer, args, kwargs, output)
+            yield
         finally:
             self.is_asking = False
 
     def _is_wanted(self, layer: AttentionLayer) -> bool:
+        """Tell whether what a layer does now is to be kept."""
+        if self.is_asking or self.rows is None:
+            return False
         kept, layers = self.runs[-1], self.wanted.layers
         if kept.names:
             return layer.name in kept.names

@@ -44,42 +44,23 @@ _ATTENTION = re.compile(r"((?:.*\.)?transformer_blocks\.\d+\.attn[12])\.to_q\.we
 
 @dataclass(frozen=True)
 class ModelSizes:
-    """What the headers and configurations of a model say.
+    """What the headers and configurations of a model say."""
 
-    Attributes
-    ----------
-    parameters
-        How many, by component.
-    attention
-        (level, inner size, numbers in its key weights and bias) of each attention layer
-        of the UNet or transformer; a level's grid has half the side of the one before.
-    unet_channels, vae_channels
-        Of the UNet's first map, and of the decoder's widest at full size. For a
-        transformer as many as give its tokens.
-    factor
-        Pixels along a latent cell.
-    tile
-        Side in pixels of the tiles that the decoder can work in.
-    upcast
-        Whether the decoder runs in full precision where the rest runs in half.
-    size
-        (H, W) in pixels of images when nothing is said.
-    steps
-        Denoising steps when nothing is said.
-    heads
-        Of the finest attention layer, at most.
-    """
-
-    parameters: Mapping[str, int]
-    attention: Mapping[str, tuple[int, int, int]]  # name -> (level, inner, text dim)
+    parameters: Mapping[str, int]  # how many, by component
+    # (level, inner size, numbers in its key weights and bias) of each attention layer
+    # of the UNet or transformer; a level's grid has half the side of the one before.
+    attention: Mapping[str, tuple[int, int, int]]
+    # Of the UNet's first map, and of the decoder's widest at full size. For a
+    # transformer as many as give its tokens.
     unet_channels: int
     vae_channels: int
-    factor: int
-    tile: int
+    factor: int  # pixels along a latent cell
+    tile: int  # side in pixels of the tiles that the decoder can work in
+    # Whether the decoder runs in full precision where the rest runs in half.
     upcast: bool
-    size: tuple[int, int]
-    steps: int
-    heads: int = 8
+    size: tuple[int, int]  # (H, W) in pixels of images when nothing is said
+    steps: int  # denoising steps when nothing is said
+    heads: int = 8  # of the finest attention layer, at most
 
     @classmethod
     def read(cls, path: Path) -> ModelSizes:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from napari_ovam.attention.trace import LayerTrace, SelfTrace, Trace
+from napari_ovam.attention.trace import LayerTrace, SelfTrace, Trace, recorded
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -31,20 +31,12 @@ _Layer = TypeVar("_Layer", LayerTrace, SelfTrace)
 
 @dataclass(frozen=True)
 class Tiles:
-    """How a picture is cut: all tiles have one size, and cover it.
+    """How a picture is cut: all tiles have one size, and cover it."""
 
-    Attributes
-    ----------
-    size
-        (H, W) of the picture that is cut, in pixels. The image is scaled to it.
-    tile
-        (h, w) of each tile, in pixels.
-    tops, lefts
-        Where the rows and columns of tiles begin, in pixels.
-    """
-
+    # (H, W) of the picture that is cut, in pixels. The image is scaled to it.
     size: tuple[int, int]
-    tile: tuple[int, int]
+    tile: tuple[int, int]  # (h, w) of each tile, in pixels
+    # Where the rows and columns of tiles begin, in pixels.
     tops: tuple[int, ...] = (0,)
     lefts: tuple[int, ...] = (0,)
 
@@ -163,14 +155,13 @@ class Mosaic:
         `mirrored` says that the model saw the tile with left and right exchanged.
         """
         self._first = self._first or trace
-        layers: tuple[LayerTrace | SelfTrace, ...] = trace.layers + trace.self_layers
-        for layer in layers:
+        for layer in trace.all_layers:
             rows, columns = self._place(layer.grid, top, left)
             weight = torch.outer(
                 self._fade(layer.grid, 0, top), self._fade(layer.grid, 1, left)
             )
             height, width = self._grid(layer.grid)
-            for part in _parts(layer):
+            for part in recorded(layer):
                 cells = getattr(layer, part)[0].unflatten(1, layer.grid)
                 if mirrored:
                     cells = cells.flip(2)
@@ -197,7 +188,7 @@ class Mosaic:
     def _joined(self, layer: _Layer) -> _Layer:
         parts: dict[str, Any] = {
             part: self._whole.pop((layer.name, part)).flatten(2, 3)
-            for part in _parts(layer)
+            for part in recorded(layer)
         }
         return replace(layer, grid=self._grid(layer.grid), **parts)
 
@@ -246,7 +237,7 @@ def joined(coarse: Trace, fine: Trace) -> Trace:
 
     def both(first: _Layer, second: _Layer) -> _Layer:
         parts: dict[str, Any] = {}
-        for part in _parts(second):
+        for part in recorded(second):
             cells = getattr(first, part).unflatten(2, first.grid).movedim(-1, 2)
             resized = functional.interpolate(
                 cells.flatten(0, 1).float(), second.grid, mode="bilinear"
@@ -264,7 +255,3 @@ def joined(coarse: Trace, fine: Trace) -> Trace:
         layers=tuple(both(*pair) for pair in pairs),
         self_layers=tuple(both(*pair) for pair in self_pairs),
     )
-
-
-def _parts(layer: LayerTrace | SelfTrace) -> tuple[str, ...]:
-    return ("queries", "keys") if isinstance(layer, SelfTrace) else ("queries",)

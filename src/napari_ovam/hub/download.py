@@ -37,10 +37,7 @@ def get_model(model: str, *, weights: bool = True) -> Path:
     A bar on the screen shows how far it is. Without `weights`, configurations and
     tokenizers are enough.
 
-    Raises
-    ------
-    ModelError, OSError
-        As `download_model`.
+    It raises `ModelError` or `OSError` as `download_model`.
     """
     found = find_model(model)
     if found is not None and (found.complete or (not weights and _has_parts(found))):
@@ -62,54 +59,38 @@ def download_model(
     pickles: bool = False,
     weights: bool = True,
     progress: Progress = no_progress,
-    cache_dir: str | Path | None = None,
-    endpoint: str | None = None,
 ) -> Path:
     """Download a model from the hub; what is here already is not fetched again.
+
+    It raises `ModelError` as `describe`; or if a file arrived damaged, or the
+    connection broke off; `OSError` if the disk is too small or cannot be written;
+    `Cancelled` if `progress` raised it.
+
+    It returns a diffusers folder for `load_pipeline`.
 
     Parameters
     ----------
     model
         A hub id, or what `describe` said of it.
-    variant, pickles, weights, cache_dir, endpoint
+    variant, pickles, weights
         As in `describe`.
     progress
         Called about ten times a second with (bytes here, all bytes). It may raise
         `Cancelled`: what has arrived stays, and the next call goes on from there.
-
-    Returns
-    -------
-    Path
-        A diffusers folder for `load_pipeline`.
-
-    Raises
-    ------
-    ModelError
-        As `describe`; or if a file arrived damaged, or the connection broke off.
-    OSError
-        If the disk is too small or cannot be written.
-    Cancelled
-        If `progress` raised it.
     """
     if isinstance(model, str):
         look_up = partial(
-            describe,
-            model,
-            variant=variant,
-            pickles=pickles,
-            weights=weights,
-            cache_dir=cache_dir,
-            endpoint=endpoint,
+            describe, model, variant=variant, pickles=pickles, weights=weights
         )
         model = patiently(look_up, lambda: progress(0, 1))
-    folder = cache_folder(model.id, cache_dir)
+    folder = cache_folder(model.id)
     _check_disk(model, folder)
     before, place = 0, Path()
     # The index first: an unfinished download is recognised by it.
     for file in sorted(model.files, key=lambda f: (f.name != INDEX, f.size)):
         report = partial(_report, progress, before, model.size)
         try:
-            path = _fetch(model, file, folder, report, cache_dir, endpoint)
+            path = _fetch(model, file, folder, report)
         except Exception as error:
             raise explain(model.id, error) from error
         if file.name == INDEX:
@@ -126,26 +107,20 @@ def download_model(
 
 
 def _fetch(
-    model: HubModel,
-    file: HubFile,
-    folder: Path,
-    report: Callable[[int], None],
-    cache_dir: str | Path | None,
-    endpoint: str | None,
+    model: HubModel, file: HubFile, folder: Path, report: Callable[[int], None]
 ) -> Path:
     """Fetch a file under its hash, and put it in its place in the cache."""
-    at: dict[str, Any] = {"revision": model.commit, "endpoint": endpoint}
     target = folder / "blobs" / file.hash
     if not target.exists():
         fetch(
-            hf_hub_url(model.id, file.name, **at),
+            hf_hub_url(model.id, file.name, revision=model.commit),
             target,
             lock=folder.parent / ".locks" / folder.name / f"{file.hash}.lock",
             size=file.size,
             headers=build_hf_headers(),
             report=report,
         )
-    link = partial(hf_hub_download, model.id, file.name, cache_dir=cache_dir, **at)
+    link = partial(hf_hub_download, model.id, file.name, revision=model.commit)
     return Path(patiently(link, partial(report, file.size)))
 
 

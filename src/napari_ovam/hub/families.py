@@ -87,10 +87,8 @@ _REFUSED = {
 def find_family(class_name: object) -> Family:
     """Return the family of a pipeline's class name.
 
-    Raises
-    ------
-    ModelError
-        If the class is not supported; the message says why, if that is known.
+    It raises `ModelError` if the class is not supported; the message says why, if that
+    is known.
     """
     for family in FAMILIES:
         if class_name in family.pipelines:

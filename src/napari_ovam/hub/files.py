@@ -133,27 +133,17 @@ def weights_of(folder: Path) -> list[Path]:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What a single-file checkpoint is, and where its configuration can be had.
+    """What a single-file checkpoint is, and where its configuration can be had."""
 
-    Attributes
-    ----------
-    pipeline, config
-        A class of diffusers, and a model on the hub whose configuration it has.
-    is_ambiguous
-        SD 2.0 base predicts the noise, 2.0 and 2.1 the velocity; few files say which.
-    prediction
-        "epsilon" or "v_prediction", None where the file does not say.
-    zero_snr
-        Whether it was trained up to pure noise.
-    old_text
-        What the names of its CLIP begin with, where they lack "text_model.".
-    """
-
+    # A class of diffusers, and a model on the hub whose configuration it has.
     pipeline: str
     config: str
+    # SD 2.0 base predicts the noise, 2.0 and 2.1 the velocity; few files say which.
     is_ambiguous: bool = False
+    # "epsilon" or "v_prediction", None where the file does not say.
     prediction: str | None = None
-    zero_snr: bool = False
+    zero_snr: bool = False  # whether it was trained up to pure noise
+    # What the names of its CLIP begin with, where they lack "text_model.".
     old_text: str = ""
 
 

@@ -23,36 +23,18 @@ _TIMEOUT = 10.0  # seconds to wait for the hub's first answer
 
 @dataclass(frozen=True)
 class HubModel:
-    """What the hub says of a model, and which of its files are needed.
+    """What the hub says of a model, and which of its files are needed."""
 
-    Attributes
-    ----------
-    id
-        "owner/name".
-    commit
-        The version that the hub gives now.
-    architecture
-        As `napari_ovam.hub.families.Family.name`.
-    licence
-        As its card says, such as "creativeml-openrail-m"; "" where it says none.
-    gated
-        Whether its terms have to be accepted first.
-    variant
-        "" for the full weights, "fp16" for the half-precision ones.
-    variants
-        Those that the hub has, "" first.
-    files
-        What a download takes: neither other variants, nor single-file checkpoints of
-        the same weights, nor the safety checker.
-    """
-
-    id: str
-    commit: str
-    architecture: str
+    id: str  # "owner/name"
+    commit: str  # the version that the hub gives now
+    architecture: str  # as `napari_ovam.hub.families.Family.name`
+    # As its card says, such as "creativeml-openrail-m"; "" where it says none.
     licence: str
-    gated: bool
-    variant: str
-    variants: tuple[str, ...]
+    gated: bool  # whether its terms have to be accepted first
+    variant: str  # "" for the full weights, "fp16" for the half-precision ones
+    variants: tuple[str, ...]  # those that the hub has, "" first
+    # What a download takes: neither other variants, nor single-file checkpoints of the
+    # same weights, nor the safety checker.
     files: tuple[HubFile, ...]
 
     @property
@@ -77,10 +59,12 @@ def describe(
     variant: str | None = None,
     pickles: bool = False,
     weights: bool = True,
-    cache_dir: str | Path | None = None,
-    endpoint: str | None = None,
 ) -> HubModel:
     """Ask the hub what a model is; nothing is downloaded.
+
+    It raises `ModelError` if there is no such model, it is of no supported
+    architecture, lacks the variant, or the hub cannot be reached; `PickleError` if a
+    part of it is there as a pickle only, unless `pickles`.
 
     Parameters
     ----------
@@ -93,21 +77,9 @@ def describe(
         Take weights that are pickles where there are no others.
     weights
         Without them only configurations and tokenizers are taken.
-    cache_dir, endpoint
-        Another cache than the hub's own, another server than huggingface.co.
-
-    Raises
-    ------
-    ModelError
-        If there is no such model, it is of no supported architecture, lacks the
-        variant, or the hub cannot be reached.
-    PickleError
-        If a part of it is there as a pickle only, unless `pickles`.
     """
     try:
-        info = HfApi(endpoint=endpoint).model_info(
-            model, files_metadata=True, timeout=_TIMEOUT
-        )
+        info = HfApi().model_info(model, files_metadata=True, timeout=_TIMEOUT)
         sizes = {
             s.rfilename: HubFile(
                 s.rfilename, s.size or 0, s.lfs.sha256 if s.lfs else s.blob_id or ""
@@ -121,7 +93,7 @@ def describe(
                 "name that file"
             )
         answer = get_session().get(
-            hf_hub_url(model, INDEX, revision=info.sha, endpoint=endpoint),
+            hf_hub_url(model, INDEX, revision=info.sha),
             headers=build_hf_headers(),
             timeout=_TIMEOUT,
             follow_redirects=True,
@@ -141,7 +113,7 @@ def describe(
             raise ModelError(
                 f"the hub gives no hash for {file.name} of {model}: try again later"
             )
-    blobs = cache_folder(model, cache_dir) / "blobs"
+    blobs = cache_folder(model) / "blobs"
     return HubModel(
         id=model,
         commit=str(info.sha),
@@ -154,10 +126,10 @@ def describe(
     )
 
 
-def cache_folder(model: str, cache_dir: str | Path | None) -> Path:
+def cache_folder(model: str) -> Path:
     """Return the folder of a model in the hub's cache, which need not exist."""
-    cache = Path(cache_dir or constants.HF_HUB_CACHE)
-    return cache / repo_folder_name(repo_id=model, repo_type="model")
+    name = repo_folder_name(repo_id=model, repo_type="model")
+    return Path(constants.HF_HUB_CACHE) / name
 
 
 def _have(blob: Path, size: int) -> int:
@@ -169,14 +141,8 @@ def _have(blob: Path, size: int) -> int:
 
 def _licence(info: Any) -> str:
     card = info.card_data or {}
-    licence = card.get("license") or next(
-        (
-            t.removeprefix("license:")
-            for t in info.tags or ()
-            if t.startswith("license:")
-        ),
-        "",
-    )
+    tags = (tag.partition("license:")[2] for tag in info.tags or ())
+    licence = card.get("license") or next(filter(None, tags), "")
     if licence == "other":
         return str(card.get("license_name") or card.get("license_link") or licence)
     return ", ".join(licence) if isinstance(licence, list) else str(licence)

@@ -27,24 +27,12 @@ class PickleError(ModelError):
 
 @dataclass(frozen=True)
 class HubFile:
-    """A file of a model on the hub.
+    """A file of a model on the hub."""
 
-    Attributes
-    ----------
-    name
-        Its path in the repository.
-    size
-        Bytes.
-    hash
-        As the hub gives it: SHA-256 of a large file, git's of a small one.
-    have
-        Bytes of it that are in the cache.
-    """
-
-    name: str
-    size: int
-    hash: str
-    have: int = 0
+    name: str  # its path in the repository
+    size: int  # bytes
+    hash: str  # as the hub gives it: SHA-256 of a large file, git's of a small one
+    have: int = 0  # bytes of it that are in the cache
 
 
 def choose_files(
@@ -83,9 +71,7 @@ def choose_files(
         variants = {_variant(f.name) for f in usable}
         found |= variants
         # A component may lack the variant: its full weights are taken then.
-        take = variant if variant in variants else "" if "" in variants else None
-        if take is None:
-            take = sorted(variants)[0] if variants else ""
+        take = variant if variant in variants else min(variants, default="")
         fitting = fitting or take == variant
         suffix = ".safetensors" if usable and usable[0].name.endswith("s") else ".bin"
         wanted += [f for f in usable if _variant(f.name) == take]

@@ -20,23 +20,15 @@ if TYPE_CHECKING:
 def convert_pickles(path: str | Path) -> list[Path]:
     """Write the `.safetensors` of a pickled checkpoint, or of a folder's components.
 
+    It raises `ModelError` if a file holds anything but tensors, or is broken.
+
+    It returns the files written, each beside its pickle and of its name.
+
     Parameters
     ----------
     path
         A `.ckpt`, `.pt`, `.pth` or `.bin` file, or a diffusers folder. The pickles
         stay where they are, and components that have safetensors are left alone.
-
-    Returns
-    -------
-    list of Path
-        The files written, each beside its pickle and of its name.
-
-    Raises
-    ------
-    ModelError
-        If a file holds anything but tensors, or is broken.
-    OSError
-        If a file cannot be read or written.
     """
     path = Path(path)
     if path.is_dir():

@@ -34,32 +34,17 @@ _DEPTH = 3  # folders below one that a person named
 
 @dataclass(frozen=True)
 class LocalModel:
-    """A model on this machine.
+    """A model on this machine."""
 
-    Attributes
-    ----------
-    name
-        What `load_pipeline` takes: "tiny", a hub id, or a path.
-    source
-        Where it was found.
-    path
-        The diffusers folder or the checkpoint.
-    size
-        Bytes on the disk.
-    architecture
-        As `napari_ovam.hub.families.Family.name`; "" where it is not known.
-    problem
-        Why it cannot be loaded and what to do, "" for a model that is whole.
-    recent
-        Its place among the models used last, from 0; None if it was not used.
-    """
-
-    name: str
-    source: Source
-    path: Path
-    size: int
+    name: str  # what `load_pipeline` takes: "tiny", a hub id, or a path
+    source: Source  # where it was found
+    path: Path  # the diffusers folder or the checkpoint
+    size: int  # bytes on the disk
+    # As `napari_ovam.hub.families.Family.name`; "" where it is not known.
     architecture: str = ""
+    # Why it cannot be loaded and what to do, "" for a model that is whole.
     problem: str = ""
+    # Its place among the models used last, from 0; None if it was not used.
     recent: int | None = None
 
     @property
@@ -68,15 +53,14 @@ class LocalModel:
         return not self.problem
 
 
-def list_models(
-    folders: Iterable[str | Path] | None = None,
-    *,
-    cache_dir: str | Path | None = None,
-) -> list[LocalModel]:
+def list_models(folders: Iterable[str | Path] | None = None) -> list[LocalModel]:
     """Return what is on this machine: embedded, hub cache, folders, recent ones.
 
     Only file sizes and headers are read. Models of the hub that are of other kinds,
     such as language models, are left out.
+
+    It returns the embedded one, the recent ones by their last use, then all others by
+    name.
 
     Parameters
     ----------
@@ -84,16 +68,9 @@ def list_models(
         Where a person keeps models; by default those of `model_folders`. Diffusers
         folders, `.safetensors` checkpoints and pickled ones are found down to three
         folders below; files that are no model are listed with what they are.
-    cache_dir
-        Another cache than the hub's own.
-
-    Returns
-    -------
-    list of LocalModel
-        The embedded one, the recent ones by their last use, then all others by name.
     """
     found = {model.path: model for model in _embedded()}
-    for model in _cached(cache_dir):
+    for model in _cached():
         found.setdefault(model.path, model)
     for folder in model_folders() if folders is None else folders:
         for path in _walk(Path(folder).expanduser()):
@@ -114,32 +91,32 @@ def list_models(
     )
 
 
-def find_model(name: str, *, cache_dir: str | Path | None = None) -> LocalModel | None:
+def find_model(name: str) -> LocalModel | None:
     """Return the model on this machine that `load_pipeline` takes by this name."""
     path = Path(name).expanduser()
     if name == "tiny":
         return next(_embedded(), None)
     if path.exists():
         return inspect_model(path)
-    return next(_cached(cache_dir, name), None)
+    return next(_cached(name), None)
 
 
 def inspect_model(path: Path) -> LocalModel:
     """Return what a diffusers folder or a checkpoint is, whole or not."""
     if path.is_dir():
         return _folder(str(path), "folder", path)
-    size = path.stat().st_size
+    name = problem = ""
     if path.suffix in PICKLES:
         problem = (
             f"{path.name} is a pickle, which can run code when it is opened: get the "
             "model as .safetensors, or convert it (`napari-ovam models convert`)"
         )
-        return LocalModel(str(path), "file", path, size, problem=problem)
-    try:
-        name = find_family(recognise(path).pipeline).name
-    except ModelError as error:
-        return LocalModel(str(path), "file", path, size, problem=str(error))
-    return LocalModel(str(path), "file", path, size, name)
+    else:
+        try:
+            name = find_family(recognise(path).pipeline).name
+        except ModelError as error:
+            problem = str(error)
+    return LocalModel(str(path), "file", path, path.stat().st_size, name, problem)
 
 
 def human_size(size: float) -> str:
@@ -157,11 +134,9 @@ def _embedded() -> Iterator[LocalModel]:
         yield _folder("tiny", "embedded", folder)
 
 
-def _cached(
-    cache_dir: str | Path | None, only: str | None = None
-) -> Iterator[LocalModel]:
+def _cached(only: str | None = None) -> Iterator[LocalModel]:
     try:
-        cache = scan_cache_dir(cache_dir or constants.HF_HUB_CACHE)
+        cache = scan_cache_dir(constants.HF_HUB_CACHE)
     except (CacheNotFound, ValueError, OSError):
         return  # none yet
     for repo in cache.repos:
@@ -169,13 +144,11 @@ def _cached(
         revisions = sorted(
             repo.revisions, key=lambda r: ("main" in r.refs, r.last_modified)
         )
-        if repo.repo_type != "model" or not revisions:
+        if repo.repo_type != "model" or only not in (None, repo.repo_id):
             continue
-        if only is not None and repo.repo_id != only:
+        if not revisions or not (revisions[-1].snapshot_path / INDEX).is_file():
             continue
         newest = revisions[-1]
-        if not (newest.snapshot_path / INDEX).is_file():
-            continue
         model = _folder(repo.repo_id, "hub", newest.snapshot_path)
         if model.problem and "main" not in newest.refs:
             waiting = sum(
@@ -192,15 +165,15 @@ def _cached(
 
 def _folder(name: str, source: Source, path: Path) -> LocalModel:
     size = sum(p.stat().st_size for p in path.rglob("*") if p.is_file())
-    architecture = ""
+    architecture = problem = ""
     try:
         index = read_index(path)
         architecture = find_family(index.get("_class_name")).name
         check_weights(path, index)
         _check_shards(path, index)
     except ModelError as error:
-        return LocalModel(name, source, path, size, architecture, str(error))
-    return LocalModel(name, source, path, size, architecture)
+        problem = str(error)
+    return LocalModel(name, source, path, size, architecture, problem)
 
 
 def _check_shards(folder: Path, index: Any) -> None:

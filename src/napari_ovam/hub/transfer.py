@@ -82,6 +82,9 @@ def fetch(
 ) -> None:
     """Fetch a file into `target`, whose name is the hash that the hub gives.
 
+    It raises `DamagedFileError` if its hash is another one; nothing of it is kept;
+    `OSError` if it cannot be written, or the server does not answer.
+
     Parameters
     ----------
     url
@@ -97,13 +100,6 @@ def fetch(
     report
         Called about ten times a second with the bytes that are here, in this thread.
         It may raise to end the transfer; what arrived is kept for the next time.
-
-    Raises
-    ------
-    DamagedFileError
-        If its hash is another one; nothing of it is kept.
-    OSError
-        If it cannot be written, or the server does not answer.
     """
     worker = _Transfer(url, target, lock, size, headers)
     try:

@@ -65,10 +65,7 @@ class ImageFileError(ValueError):
 def named_faults(path: Path) -> Iterator[None]:
     """Raise whatever breaks inside, while a picture file is read, as its error.
 
-    Raises
-    ------
-    ImageFileError
-        Also where there is no such file, or it is empty.
+    It raises `ImageFileError` also where there is no such file, or it is empty.
     """
     _check_is_file(path)
     try:

@@ -65,18 +65,15 @@ def read(path: str | Path, *, page: int | None = None) -> NDArray[np.uint8]:
     16-bit colour keeps its upper 8 bits. A picture is turned as its EXIF says, and
     EXIF that cannot be read is ignored. Colour profiles are not applied.
 
+    It raises `ImageFileError` if the file is missing, empty, broken or cut off; of
+    another kind; of more than `MAX_PIXELS`; or of several pages, with `page` None.
+
     Parameters
     ----------
     path
         PNG, JPEG, WebP, AVIF, TIFF, BMP, GIF, PPM or JPEG 2000, whatever it is called.
     page
         Which of several pages or frames, from 0. None takes the only one.
-
-    Raises
-    ------
-    ImageFileError
-        If the file is missing, empty, broken or cut off; of another kind; of more than
-        `MAX_PIXELS`; or of several pages, with `page` None.
     """
     path = Path(path)
     count, kind = _count_pages(path)
@@ -107,10 +104,7 @@ def read(path: str | Path, *, page: int | None = None) -> NDArray[np.uint8]:
 def page_count(path: str | Path) -> int:
     """Return how many pages or frames a picture file holds, usually 1.
 
-    Raises
-    ------
-    ImageFileError
-        As from `read`, for what its head says.
+    It raises `ImageFileError` as from `read`, for what its head says.
     """
     return _count_pages(Path(path))[0]
 
@@ -118,10 +112,7 @@ def page_count(path: str | Path) -> int:
 def image_size(path: str | Path) -> tuple[int, int]:
     """Return (H, W) of a picture as `read` turns it, of its first page, by its head.
 
-    Raises
-    ------
-    ImageFileError
-        As from `read`, for what its head says.
+    It raises `ImageFileError` as from `read`, for what its head says.
     """
     path = Path(path)
     if is_tiff(path):
@@ -137,10 +128,7 @@ def image_size(path: str | Path) -> tuple[int, int]:
 def read_orientation(path: str | Path) -> int:
     """Return how `read` turns the stored pixels of a picture: EXIF's number, 1 to 8.
 
-    Raises
-    ------
-    ImageFileError
-        As from `read`, for what its head says.
+    It raises `ImageFileError` as from `read`, for what its head says.
     """
     path = Path(path)
     if is_tiff(path):
@@ -175,10 +163,8 @@ def is_tiff(path: Path) -> bool:
 def opened(path: str | Path) -> Iterator[Image.Image]:
     """Open a picture of a known kind and a size that fits, its pixels not read yet.
 
-    Raises
-    ------
-    ImageFileError
-        As from `read`, there and for whatever breaks inside the block.
+    It raises `ImageFileError` as from `read`, there and for whatever breaks inside the
+    block.
     """
     path = Path(path)
     with (

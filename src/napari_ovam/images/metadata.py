@@ -45,35 +45,21 @@ _FIRST = ("ovam", "parameters", "invokeai_metadata", "sd-metadata")
 
 @dataclass(frozen=True)
 class ImageMetadata:
-    """How an image was made, as far as its file says.
+    """How an image was made, as far as its file says: else "" or None."""
 
-    Attributes
-    ----------
-    tool
-        "AUTOMATIC1111", "Forge", "ComfyUI", "InvokeAI", "NovelAI", "napari-ovam" and
-        so on; "" if it is not known.
-    prompt, negative_prompt, sampler, model
-        As the tool names them, "" if not known.
-    seed, steps, guidance_scale
-        None if not known.
-    size
-        (H, W) in pixels that was asked for; the image may have been enlarged since.
-    raw
-        Every text of the file by its name, whatever it says.
-    refused
-        What was not believed: the field, and why.
-    """
-
-    tool: str = ""
+    tool: str = ""  # "AUTOMATIC1111", "Forge", "ComfyUI", "InvokeAI", "NovelAI" ...
     prompt: str = ""
     negative_prompt: str = ""
     seed: int | None = None
     sampler: str = ""
     steps: int | None = None
     guidance_scale: float | None = None
+    # (H, W) in pixels that was asked for; the image may have been enlarged since.
     size: tuple[int, int] | None = None
     model: str = ""
+    # Every text of the file by its name, whatever it says.
     raw: Mapping[str, str] = field(default_factory=dict)
+    # What was not believed: the field, and why.
     refused: Mapping[str, str] = field(default_factory=dict)
 
     def settings(self) -> GenerationSettings | None:
@@ -137,11 +123,8 @@ def read_metadata(path: str | Path) -> ImageMetadata:
     scripts that write JSON or a chunk a setting; EXIF of JPEG, WebP, AVIF and PNG.
     Nothing that a file holds makes it fail: what is not understood is in `raw`.
 
-    Raises
-    ------
-    ImageFileError
-        If there is no such file, or it is no picture or too large, as from
-        `image_files.read`.
+    It raises `ImageFileError` if there is no such file, or it is no picture or too
+    large, as from `image_files.read`.
     """
     path = Path(path)
     page_count(path)  # what is no picture is named

@@ -29,10 +29,7 @@ def turned(pixels: NDArray[_Any], orientation: int) -> NDArray[_Any]:
 def stretch(path: Path, values: NDArray[Any]) -> NDArray[np.uint8]:
     """Return values as 0 to 255, their largest at 255; negative ones move 0.
 
-    Raises
-    ------
-    ImageFileError
-        If they are not all finite.
+    It raises `ImageFileError` if they are not all finite.
     """
     if not np.isfinite(values).all():
         raise ImageFileError(

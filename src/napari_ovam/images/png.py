@@ -34,8 +34,6 @@ _NUMBERS: Mapping[str, tuple[type, float, float]] = {
 }
 
 
-PngError = ImageFileError
-
 # Pillow stretches grey values of 2 and 4 bits to 0..255: by these.
 STRETCHED = {"L;2": 85, "L;4": 17}
 
@@ -44,6 +42,8 @@ def write_png(
     path: Path, image: NDArray[Any], settings: Mapping[str, Any] | None = None
 ) -> None:
     """Write pixels as PNG; a file of that name is replaced only by a whole new one.
+
+    It raises `ValueError` if `settings` is not JSON, or the array is no such image.
 
     Parameters
     ----------
@@ -54,13 +54,6 @@ def write_png(
     settings
         How it was made, as JSON: the fields of `GenerationSettings`, `model` and
         whatever else is to be known. None writes no text.
-
-    Raises
-    ------
-    ValueError
-        If `settings` is not JSON, or the array is no such image.
-    OSError
-        If the file cannot be written, such as on a full disk.
     """
     kinds = {2: (np.uint8, np.uint16), 3: (np.uint8,)}
     if image.dtype not in kinds.get(image.ndim, ()) or image.shape[2:] not in (
@@ -93,10 +86,7 @@ def read_png_settings(path: Path) -> dict[str, Any] | None:
     Files come from anywhere: text of other programs, too much of it, and values that
     no image can have been made with give None too.
 
-    Raises
-    ------
-    FileNotFoundError
-        If there is no such file.
+    It raises `FileNotFoundError` if there is no such file.
     """
     if not path.exists():
         raise FileNotFoundError(f"there is no file {path}")
@@ -153,10 +143,7 @@ def read_ids(path: Path) -> NDArray[np.uint8] | NDArray[np.uint16]:
     Of fewer than 8 bits a pixel, as programs that save room write them, the ids are the
     values that the file holds, not what they stand for as grey.
 
-    Raises
-    ------
-    ImageFileError
-        If it is missing, broken, or in colour.
+    It raises `ImageFileError` if it is missing, broken, or in colour.
     """
     with opened(path) as picture:
         if picture.mode not in ("1", "L", "P", "I", "I;16", "I;16B"):
@@ -175,10 +162,8 @@ def read_ids(path: Path) -> NDArray[np.uint8] | NDArray[np.uint16]:
 def as_ids(name: str, labels: NDArray[Any]) -> NDArray[np.uint8] | NDArray[np.uint16]:
     """Return labels (H, W) in 8 bits, or in 16 where an id needs them.
 
-    Raises
-    ------
-    ImageFileError
-        If they are no ids of 0 to 65535; `name` says whose they are.
+    It raises `ImageFileError` if they are no ids of 0 to 65535; `name` says whose they
+    are.
     """
     if labels.ndim != 2 or not np.issubdtype(labels.dtype, np.integer):
         raise ImageFileError(

@@ -51,12 +51,8 @@ def page_size(path: Path, number: int = 0) -> tuple[int, int]:
 def read_page(path: Path, number: int) -> NDArray[np.uint8] | None:
     """Read a page as (H, W, 3) RGB; None where Pillow reads it right.
 
-    Raises
-    ------
-    ImageFileError
-        If it is too large, or of a kind that is not read here.
-    Exception
-        Of any kind in `BROKEN`, if it is broken.
+    It raises `ImageFileError` if it is too large, or of a kind that is not read here;
+    `Exception` of any kind in `BROKEN`, if it is broken.
     """
     with _opened(path) as file:
         page = _page(path, file, number)

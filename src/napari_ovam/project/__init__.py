@@ -11,20 +11,20 @@ Every file is written beside its place and moved there when it is on the disk.
 
 from __future__ import annotations
 
-import re
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
+from napari_ovam import __version__
 from napari_ovam.base.hashing import hash_file
-from napari_ovam.base.names import check_name
+from napari_ovam.base.names import check_name, numbered, slug
 from napari_ovam.base.progress import no_progress
 from napari_ovam.images.files import ImageFileError, image_size, read
 from napari_ovam.images.png import read_png_settings, write_png
 from napari_ovam.project.class_changes import ProjectClasses
-from napari_ovam.project.files import now, program_version
+from napari_ovam.project.files import now
 from napari_ovam.project.index import (
     INDEX,
     ConflictError,
@@ -156,9 +156,8 @@ class Project(ProjectClasses):
             check_name(name)
         if image.ndim != 3:
             raise ProjectError(f"{name}: the image is {image.shape}; use (H, W, 3)")
-        version = program_version()
-        made = {"added": now(), "version": version, **(provenance or {})}
-        text = None if settings is None else {"version": version, **settings}
+        made = {"added": now(), "version": __version__, **(provenance or {})}
+        text = None if settings is None else {"version": __version__, **settings}
         with self.writing():
             if name is None:  # when all that others added is known
                 name = self.reserve(str((settings or {}).get("prompt") or "image"))
@@ -261,12 +260,10 @@ class Project(ProjectClasses):
 
         with self.writing():
             entry = self.classes[number]
-            slug = re.sub(r"[^a-z0-9]+", "-", entry.name.lower()).strip("-")[:40]
-            name = entry.token or f"{number}-{slug or 'class'}.safetensors"
-            file, place = self.files.token(name), 1
-            while self._seen.is_changed(file):  # another program's: it stays
-                place += 1
-                file = self.files.token(f"{Path(name).stem}-{place}.safetensors")
+            name = entry.token or f"{number}-{slug(entry.name)}.safetensors"
+            files = numbered(self.files.token(name))
+            # another program's stays
+            file = next(f for f in files if not self._seen.is_changed(f))
             save_token(token, file)
             self._seen.remember(file)
             self.classes.change(number, token=file.name)
@@ -289,7 +286,7 @@ class Project(ProjectClasses):
 
         self.sample(name)
         self._check_there()
-        self.make_folders()
+        self.files.make_folders()
         return save_trace(trace, self.trace_path(name))
 
     def trace_path(self, name: str) -> Path:

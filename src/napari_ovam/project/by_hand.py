@@ -51,16 +51,14 @@ def read_index(folder: Path, *, mend: bool = True) -> Index:
     What a person wrote into it is taken as far as it can be, and `notes` names the
     rest, for which the copy or a default stands.
 
+    It raises `ProjectError` if there is no index, neither of the two is whole, or it is
+    of a newer version.
+
     Parameters
     ----------
     mend
         Whether a file that is not taken as it is, is kept as `project.json.damaged` or
         `project.json.by-hand`, where the folder can be written.
-
-    Raises
-    ------
-    ProjectError
-        If there is no index, neither of the two is whole, or it is of a newer version.
     """
     index, backup = folder / INDEX, folder / BACKUP
     if not index.is_file() and not backup.is_file():
@@ -89,6 +87,9 @@ def read_index(folder: Path, *, mend: bool = True) -> Index:
 def parse_index(data: bytes, folder: Path, copy: Index | None = None) -> Index:
     """Return what an index says, as far as it can be taken.
 
+    It raises `DamagedError` if it is no JSON, with comments and commas too many or
+    without; `NewerProjectError` if a newer version wrote it.
+
     Parameters
     ----------
     data
@@ -97,13 +98,6 @@ def parse_index(data: bytes, folder: Path, copy: Index | None = None) -> Index:
         Of the project.
     copy
         What its last good copy says.
-
-    Raises
-    ------
-    DamagedError
-        If it is no JSON, with comments and commas too many or without.
-    NewerProjectError
-        If a newer version wrote it.
     """
     reader = _Reader(folder, copy or Index())
     content = reader.content(data)

@@ -13,7 +13,8 @@ import numpy as np
 
 from napari_ovam.base.progress import Progress, no_progress
 from napari_ovam.datasets.classes import ClassTable
-from napari_ovam.images.png import PngError, read_ids
+from napari_ovam.images.files import ImageFileError
+from napari_ovam.images.png import read_ids
 from napari_ovam.project.files import (
     read_about_labels,
     read_labels,
@@ -131,7 +132,7 @@ class ProjectClasses(ProjectLabels):
             try:
                 if path.is_file() and wanted[read_labels(path, changes)].any():
                     found.append(sample.name)
-            except (PngError, OSError):
+            except (ImageFileError, OSError):
                 continue
         return found
 
@@ -151,7 +152,7 @@ class ProjectClasses(ProjectLabels):
                 try:
                     if self._rewrite(sample.name, changes):
                         changed.append(sample.name)
-                except PngError as error:
+                except ImageFileError as error:
                     self.notes.append(f"Labels were not rewritten: {error}")
         progress(len(samples), len(samples))
         with self.writing():

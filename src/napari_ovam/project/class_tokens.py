@@ -23,6 +23,10 @@ def give_token(
 ) -> bool:
     """Give a class a token; the token that it had goes into the library.
 
+    It raises `OSError` if a file cannot be written; the class has its old token then.
+
+    It returns False where the class is gone by now.
+
     Parameters
     ----------
     project, number
@@ -34,16 +38,6 @@ def give_token(
     source
         What makes the maps of the class from now on, and the threshold of its token
         is 0.5; None leaves both as they are.
-
-    Returns
-    -------
-    bool
-        False where the class is gone by now.
-
-    Raises
-    ------
-    OSError
-        If a file cannot be written; the class has its old token then.
     """
     with project.writing():
         old = project.classes.get(number)

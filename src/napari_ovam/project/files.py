@@ -88,10 +88,7 @@ def write_labels(path: Path, ids: NDArray[Any], about: Mapping[str, Any]) -> Non
 
     The hash is of the pixels and in the file itself, so that both change at once.
 
-    Raises
-    ------
-    OSError
-        If they cannot be written; the old ones are there then.
+    It raises `OSError` if they cannot be written; the old ones are there then.
     """
     text = {**about, "sha256": hash_ids(ids)}
     write_png(path, as_ids(path.name, ids), {_ABOUT: text})
@@ -130,10 +127,7 @@ def read_labels(
 ) -> NDArray[np.uint8] | NDArray[np.uint16]:
     """Read class ids (H, W), with those of removed classes as they are now.
 
-    Raises
-    ------
-    PngError
-        If the file is missing, broken, or in colour.
+    It raises `ImageFileError` if the file is missing, broken, or in colour.
     """
     ids = read_ids(path)
     return replace_ids(ids, changes) if changes else ids
@@ -142,10 +136,3 @@ def read_labels(
 def now() -> str:
     """Return the time in UTC, to the second."""
     return datetime.now(UTC).isoformat(timespec="seconds")
-
-
-def program_version() -> str:
-    """Return the version of this program."""
-    from napari_ovam import __version__
-
-    return __version__

@@ -63,24 +63,14 @@ class Sample:
 
 @dataclass(frozen=True)
 class Index:
-    """What an index says.
-
-    Attributes
-    ----------
-    samples
-        By name.
-    pending
-        Whether labels may still hold ids of removed classes that turn into others.
-    program
-        What wrote it.
-    notes
-        What was wrong with the file and what was made of it, a sentence each.
-    """
+    """What an index says."""
 
     classes: ClassTable = field(default_factory=ClassTable)
-    samples: Mapping[str, Sample] = field(default_factory=dict)
+    samples: Mapping[str, Sample] = field(default_factory=dict)  # by name
+    # Whether labels may still hold ids of removed classes that turn into others.
     pending: bool = False
-    program: str = ""
+    program: str = ""  # what wrote it
+    # What was wrong with the file and what was made of it, a sentence each.
     notes: tuple[str, ...] = ()
 
 
@@ -101,13 +91,7 @@ def write_index(folder: Path, index: Index) -> str:
 
 
 def mark_of(folder: Path) -> str:
-    """Return what changes with `project.json`; "" where there is none.
-
-    Raises
-    ------
-    OSError
-        If it cannot be read.
-    """
+    """Return what changes with `project.json`; "" where there is none."""
     try:
         return sha256((folder / INDEX).read_bytes()).hexdigest()
     except FileNotFoundError:

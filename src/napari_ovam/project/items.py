@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from napari_ovam.datasets.exporters import ExportItem
-from napari_ovam.images.png import PngError
+from napari_ovam.images.files import ImageFileError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -30,7 +30,7 @@ class ProjectItems:
         for name in self.names:
             labels = self.project.load_labels(name, to_edit=False)
             if labels is None:
-                raise PngError(
+                raise ImageFileError(
                     f"the labels of {name} are gone from {self.project.path}"
                 )
             instances = load_instances(self.project.path, name, labels)

@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_ovam.images.files import image_size
-from napari_ovam.images.png import PngError, as_ids, read_ids, write_png
+from napari_ovam import __version__
+from napari_ovam.base.names import numbered
+from napari_ovam.images.files import ImageFileError, image_size
+from napari_ovam.images.png import as_ids, read_ids, write_png
 from napari_ovam.project.files import (
     hash_ids,
     now,
-    program_version,
     read_about_labels,
     read_labels,
     replace_ids,
@@ -96,7 +97,7 @@ class ProjectLabels(ProjectStore):
                 write_png(self.files.painted(name), painted.astype(np.uint8) * 255)
             made = {**(provenance or {}), "labelled": now()}
             status = status or self.sample(name).status
-            about = {"status": status, "version": program_version(), **made}
+            about = {"status": status, "version": __version__, **made}
             self._write(name, ids, about)
             self.change_sample(name, status=status, absent=absent, provenance=made)
 
@@ -155,16 +156,13 @@ class ProjectLabels(ProjectStore):
             return False
         try:
             return not np.array_equal(read_ids(path), ids)
-        except PngError:
+        except ImageFileError:
             return True
 
     def _keep_copy(self, name: str) -> None:
         folder = self.path / "replaced"
         folder.mkdir(exist_ok=True)
-        target, number = folder / f"{name}.png", 1
-        while target.exists():
-            number += 1
-            target = folder / f"{name}-{number}.png"
+        target = next(p for p in numbered(folder / f"{name}.png") if not p.exists())
         shutil.copyfile(self.files.labels(name), target)
         self.notes.append(
             f"{name}: another program wrote labels meanwhile, kept as {target}."

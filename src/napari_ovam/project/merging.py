@@ -23,10 +23,8 @@ _RANK: tuple[Status, ...] = ("new", "proposed", "edited", "rejected", "accepted"
 def merge_indices(base: Index, ours: Index, theirs: Index) -> Index:
     """Return an index with the changes of both; its notes say where they met.
 
-    Raises
-    ------
-    ConflictError
-        If both gave one id to different classes, or one name to different ids.
+    It raises `ConflictError` if both gave one id to different classes, or one name to
+    different ids.
     """
     notes = list(theirs.notes)
     classes = _merge_classes(base.classes, ours.classes, theirs.classes, notes)

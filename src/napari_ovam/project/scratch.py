@@ -11,7 +11,6 @@ import shutil
 import time
 import uuid
 from datetime import datetime
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from napari_ovam.base.folder_lock import LOCK, WRITING, FolderLock, lock_folder
@@ -19,7 +18,7 @@ from napari_ovam.base.user_folders import scratch_folder
 from napari_ovam.project import Project, ProjectError
 
 if TYPE_CHECKING:
-    from os import PathLike
+    from pathlib import Path
 
 _DONE = "done"
 
@@ -50,14 +49,8 @@ class Scratch:
         self._held = held
 
     def start(self) -> None:
-        """Make the folder and hold it.
-
-        Raises
-        ------
-        OSError
-            If it cannot be written.
-        """
-        self.project.make_folders()
+        """Make the folder and hold it."""
+        self.project.files.make_folders()
         self._held = self._held or lock_folder(self.path)
 
     @property
@@ -96,12 +89,8 @@ def mark_done(path: Path) -> None:
 def remove(path: Path) -> None:
     """Delete a scratch project and everything in it.
 
-    Raises
-    ------
-    ProjectError
-        If it is no scratch project, or a running program works in it.
-    OSError
-        If it cannot be deleted.
+    It raises `ProjectError` if it is no scratch project, or a running program works in
+    it.
     """
     if not is_scratch(path):
         raise ProjectError(f"{path} is not in {scratch_folder()}: delete it yourself")
@@ -132,31 +121,12 @@ def is_scratch(path: Path) -> bool:
     return path.resolve().parent == scratch_folder().resolve()
 
 
-def adopt(path: Path, folder: str | PathLike[str]) -> Project:
-    """Copy a scratch project into a folder that a person chose, and open it there.
-
-    Parameters
-    ----------
-    path
-        The scratch project, which is marked as done then. An `Autosave` on it should
-        be flushed before.
-    folder
-        A new or empty folder.
-
-    Raises
-    ------
-    ProjectError
-        If the folder holds something.
-    OSError
-        If it cannot be written; nothing is left behind then.
-    """
-    copy_project(path, Path(folder))
-    mark_done(path)
-    return Project.open(folder)
-
-
 def copy_project(path: Path, folder: Path) -> None:
-    """Copy a project into a new or empty folder; see `adopt` for what it raises."""
+    """Copy a project into a new or empty folder, whole or not at all.
+
+    It raises `ProjectError` if the folder holds something. An `Autosave` on the project
+    should be flushed before.
+    """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ProjectError(f"{folder} is not empty: choose another folder")
     folder.parent.mkdir(parents=True, exist_ok=True)

@@ -11,17 +11,13 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, get_args
 
+from napari_ovam import __version__
 from napari_ovam.base.folder_lock import write_lock
 from napari_ovam.base.known_files import KnownFiles
 from napari_ovam.base.names import check_name, safe_name
 from napari_ovam.datasets.classes import ClassTable
 from napari_ovam.project.by_hand import keep_copy, read_index
-from napari_ovam.project.files import (
-    ProjectFiles,
-    find_left_out,
-    now,
-    program_version,
-)
+from napari_ovam.project.files import ProjectFiles, find_left_out, now
 from napari_ovam.project.index import (
     BACKUP,
     INDEX,
@@ -147,7 +143,7 @@ class ProjectStore:
             old = self.sample(name)
             added = dict(provenance)
             if status is not None and status != old.status:
-                became = {"status": status, "at": now(), "version": program_version()}
+                became = {"status": status, "at": now(), "version": __version__}
                 added["history"] = [*old.provenance.get("history", ()), became]
             new = replace(
                 old,
@@ -183,7 +179,7 @@ class ProjectStore:
                 yield
                 return
             self._check_there()
-            self.make_folders()
+            self.files.make_folders()
             with write_lock(self.path):
                 self._take_in()
                 self._depth += 1
@@ -221,10 +217,6 @@ class ProjectStore:
         self._seen.move(self.path, folder)
         self.path, self.files = folder, ProjectFiles(folder)
 
-    def make_folders(self) -> None:
-        """Make the folder and those in it, where they are missing."""
-        self.files.make_folders()
-
     def _index(self) -> Index:
         """Return what this program knows, to compare with or to write."""
         with self._memory:
@@ -232,7 +224,7 @@ class ProjectStore:
                 _copy(self.classes),
                 dict(self._samples),
                 self._pending,
-                f"napari-ovam {program_version()}",
+                f"napari-ovam {__version__}",
             )
 
     def _read(self) -> None:

@@ -7,8 +7,6 @@ every file of an export with the one in its `ovam.json`.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -19,9 +17,14 @@ import numpy as np
 from napari_ovam.base.hashing import hash_file
 from napari_ovam.base.ids import BACKGROUND, IGNORE
 from napari_ovam.base.progress import Progress, no_progress
+from napari_ovam.datasets.exporters.report import (
+    BROKEN,
+    is_as_listed,
+    read_listed_files,
+)
 from napari_ovam.datasets.exporters.report import INDEX as EXPORT_INDEX
-from napari_ovam.images.files import image_size, read
-from napari_ovam.images.png import PngError, read_ids
+from napari_ovam.images.files import ImageFileError, image_size, read
+from napari_ovam.images.png import read_ids
 from napari_ovam.project.by_hand import read_index
 from napari_ovam.project.files import (
     ProjectFiles,
@@ -32,8 +35,6 @@ from napari_ovam.project.index import BACKUP, INDEX, ProjectError
 from napari_ovam.segmentation.instances.files import instances_path, load_instances
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from napari_ovam.datasets.classes import ClassTable
     from napari_ovam.project.index import Sample
 
@@ -47,25 +48,18 @@ class VerifyError(ValueError):
 
 @dataclass(frozen=True)
 class Report:
-    """What was checked.
+    """What was checked."""
 
-    Attributes
-    ----------
-    problems
-        What is wrong, a sentence each, with the file's place in the folder.
-    notes
-        What may be meant so.
-    checked
-        How many files were read.
-    """
-
+    # What is wrong, a sentence each, with the file's place in the folder.
     problems: tuple[str, ...]
-    notes: tuple[str, ...]
-    checked: int
+    notes: tuple[str, ...]  # what may be meant so
+    checked: int  # how many files were read
 
 
 def verify(path: str | Path, *, progress: Progress = no_progress) -> Report:
     """Check a project, an export, or one format of an export.
+
+    It raises `VerifyError` if it is none of these.
 
     Parameters
     ----------
@@ -73,11 +67,6 @@ def verify(path: str | Path, *, progress: Progress = no_progress) -> Report:
         The folder.
     progress
         Called with (done, all); may raise `Cancelled`.
-
-    Raises
-    ------
-    VerifyError
-        If it is none of these.
     """
     path = Path(path)
     found = _Findings()
@@ -183,7 +172,7 @@ def _check_image(
                 return image_size(path)
             found.wrong(place, "was changed since it was added")
         height, width, _ = read(path).shape
-    except (PngError, OSError) as error:
+    except (ImageFileError, OSError) as error:
         found.wrong(place, f"cannot be read: {error}")
         return None
     return height, width
@@ -219,7 +208,7 @@ def _read_ids(path: Path, place: str, found: _Findings) -> np.ndarray[Any, Any] 
     found.checked += 1
     try:
         return read_ids(path)
-    except (PngError, OSError) as error:
+    except (ImageFileError, OSError) as error:
         found.wrong(place, f"cannot be read: {error}")
         return None
 
@@ -259,13 +248,12 @@ def _check_export(
 ) -> None:
     place = f"{where}{EXPORT_INDEX}"
     try:
-        content = json.loads((folder / EXPORT_INDEX).read_text(encoding="utf-8"))
-        files = dict(_listed(content["files"]))
-    except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
+        files = read_listed_files(folder)
+    except BROKEN as error:
         found.wrong(place, f"is damaged: {error!r}")
         return
     found.checked += 1
-    for done, (name, (digest, size)) in enumerate(files.items()):
+    for done, (name, about) in enumerate(files.items()):
         progress(done, len(files))
         path = folder / name
         if not path.resolve().is_relative_to(folder.resolve()):
@@ -275,7 +263,7 @@ def _check_export(
         else:
             found.checked += 1
             try:
-                if path.stat().st_size != size or hash_file(path) != digest:
+                if not is_as_listed(path, about):
                     found.wrong(f"{where}{name}", "was changed since the export")
             except OSError as error:
                 found.wrong(f"{where}{name}", f"cannot be read: {error}")
@@ -284,10 +272,3 @@ def _check_export(
         if path.is_file() and name not in files and name != EXPORT_INDEX:
             found.note(f"{where}{name}", "was not there when it was exported")
     progress(len(files), len(files))
-
-
-def _listed(files: Any) -> Iterator[tuple[str, tuple[str, int]]]:
-    if not isinstance(files, Mapping):
-        raise TypeError("its files are no table")
-    for name, about in files.items():
-        yield str(name), (str(about["sha256"]), int(about["bytes"]))

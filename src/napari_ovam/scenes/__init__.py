@@ -22,27 +22,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class Scene:
-    """An image with its exact mask.
+    """An image with its exact mask."""
 
-    Attributes
-    ----------
-    name
-        What is to be seen, such as "cat-hat-room".
-    caption
-        A sentence that describes it.
-    image
-        RGB, shape (128, 128, 3).
-    labels
-        Shape (128, 128): class ids, 0 for the background.
-    classes
-        Names by id, of the objects in this scene.
-    """
-
-    name: str
-    caption: str
-    image: NDArray[np.uint8]
-    labels: NDArray[np.uint8]
-    classes: Mapping[int, str]
+    name: str  # what is to be seen, such as "cat-hat-room"
+    caption: str  # a sentence that describes it
+    image: NDArray[np.uint8]  # RGB, shape (128, 128, 3)
+    labels: NDArray[np.uint8]  # shape (128, 128): class ids, 0 for the background
+    classes: Mapping[int, str]  # names by id, of the objects in this scene
 
 
 def load_scenes() -> list[Scene]:

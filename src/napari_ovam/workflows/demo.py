@@ -50,18 +50,13 @@ _COLOURS = ((230, 97, 1), (26, 133, 255), (0, 158, 115), (212, 17, 89), (240, 20
 
 @dataclass(frozen=True)
 class Score:
-    """IoU of a class on an image that its token was not optimized on.
-
-    Attributes
-    ----------
-    phrase, token
-        IoU of the labels made with the plain phrase, and with the optimized token and
-        its phrase together. The image's other classes are looked for by their phrases.
-    """
+    """IoU of a class on an image that its token was not optimized on."""
 
     name: str
     image: str
     masks_by: str
+    # IoU of the labels made with the plain phrase, and with the optimized token and its
+    # phrase together. The image's other classes are looked for by their phrases.
     phrase: float
     token: float
 
@@ -83,6 +78,8 @@ class _Picture:
 def run_demo(out: Path, *, progress: Progress = no_progress) -> list[Score]:
     """Run the whole job and write its results into a folder.
 
+    It raises `FileExistsError` if the folder holds something.
+
     Parameters
     ----------
     out
@@ -91,11 +88,6 @@ def run_demo(out: Path, *, progress: Progress = no_progress) -> list[Score]:
         `masks` (exported as indexed PNG and COCO).
     progress
         Called with (parts done, all parts); may raise `Cancelled`.
-
-    Raises
-    ------
-    FileExistsError
-        If the folder holds something.
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise FileExistsError(

@@ -33,6 +33,8 @@ def generate_sample(
 ) -> tuple[str, bool]:
     """Generate an image with its trace, unless the project holds it already.
 
+    It returns the name of its sample, and whether it is new.
+
     Parameters
     ----------
     project
@@ -43,11 +45,6 @@ def generate_sample(
         With all of the model's defaults: see `resolve_settings`.
     progress
         As in `generate`; may raise `Cancelled`.
-
-    Returns
-    -------
-    str, bool
-        The name of its sample, and whether it is new.
     """
     made_of = {"model": model, **asdict(settings)}
     for sample in project.samples:
@@ -85,6 +82,8 @@ class ImageFile:
     ) -> Self:
         """Look at a file, without its pixels.
 
+        It raises `ImageFileError` if it is no image.
+
         Parameters
         ----------
         path, page
@@ -93,11 +92,6 @@ class ImageFile:
             What it shows; None for what it says of that itself.
         plain
             Whether weights and tags of other programs are taken out of the prompt.
-
-        Raises
-        ------
-        ImageFileError
-            If it is no image.
         """
         page_count(path)
         told = read_metadata(path)
@@ -118,15 +112,10 @@ def trace_file(
 
     One that is there gets the new trace and keeps its labels.
 
-    Returns
-    -------
-    str, bool
-        The name of its sample, and whether it is new.
+    It raises `ImageFileError` if it is broken, or holds several pages and none was
+    chosen.
 
-    Raises
-    ------
-    ImageFileError
-        If it is broken, or holds several pages and none was chosen.
+    It returns the name of its sample, and whether it is new.
     """
     image = read(file.path, page=file.page)
     source = file.told.as_source(file.path.name) if file.told.raw else file.path.name

@@ -37,33 +37,19 @@ _NEAR = 8  # mean difference, of 255, that a JPEG of a picture may have
 
 @dataclass(frozen=True)
 class ImportReport:
-    """What an import did.
+    """What an import did."""
 
-    Attributes
-    ----------
-    labelled
-        Names of the samples that got labels.
-    added
-        Those of them whose image is new.
-    kept
-        Names of samples that were there already and are left as they are, and why.
-    failed
-        Pictures that could not be imported, by their paths in the data set, and why.
-    skipped
-        What was not understood of the others and of the data set itself, by the paths
-        of pictures and files.
-    new_classes
-        Names of classes that were added.
-    notes
-        Sentences: what was taken for what, classes that have another id here.
-    """
-
-    labelled: tuple[str, ...]
-    added: tuple[str, ...]
+    labelled: tuple[str, ...]  # names of the samples that got labels
+    added: tuple[str, ...]  # those of them whose image is new
+    # Names of samples that were there already and are left as they are, and why.
     kept: Mapping[str, str]
+    # Pictures that could not be imported, by their paths in the data set, and why.
     failed: Mapping[str, str]
+    # What was not understood of the others and of the data set itself, by the paths of
+    # pictures and files.
     skipped: Mapping[str, tuple[str, ...]]
-    new_classes: tuple[str, ...]
+    new_classes: tuple[str, ...]  # names of classes that were added
+    # Sentences: what was taken for what, classes that have another id here.
     notes: tuple[str, ...]
 
 
@@ -81,6 +67,9 @@ def import_masks(
     its name that came otherwise only if it shows the same. Labels become "edited", as
     a person made them; proposals are replaced.
 
+    It raises `ClassError` if there are more classes than ids; `OSError` if the project
+    cannot be written.
+
     Parameters
     ----------
     project, source
@@ -90,13 +79,6 @@ def import_masks(
     progress
         Called with (pictures done, all pictures); may raise `Cancelled`. What was
         imported before that stays.
-
-    Raises
-    ------
-    ClassError
-        If there are more classes than ids.
-    OSError
-        If the project cannot be written.
     """
     with project.writing():
         listed = add_classes(project.classes, source.classes)

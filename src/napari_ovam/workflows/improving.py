@@ -212,7 +212,7 @@ def improve_tokens(
         pipe,
         layers=settings.layers,
         settings=settings.trace,
-        check=report.check,
+        check=report.of_one,
     ) as examples:
         for place, (entry, names) in enumerate(plans):
             report.begin(place)
@@ -245,23 +245,17 @@ class _Report:
     def begin(self, place: int) -> None:
         """Begin a class, wherever the one before ended."""
         self._done = sum(self._runs[:place]) * _OPTIMIZATION
-        self.step(0)
+        self.of_one()
 
-    def step(self, done: int) -> None:
-        self._progress(self._done + done, self.total)
-
-    def check(self) -> None:
-        """Report that work goes on: the chance to cancel."""
-        self.step(0)
-
-    def of_one(self, done: int, total: int) -> None:
-        """Report the steps of one optimization."""
-        self.step(min(_OPTIMIZATION, _OPTIMIZATION * done // max(total, 1)))
+    def of_one(self, done: int = 0, total: int = 1) -> None:
+        """Report the steps of one optimization, or that work goes on."""
+        step = min(_OPTIMIZATION, _OPTIMIZATION * done // max(total, 1))
+        self._progress(self._done + step, self.total)
 
     def end_one(self) -> None:
         """Count an optimization as done, in however many steps."""
         self._done += _OPTIMIZATION
-        self.step(0)
+        self.of_one()
 
 
 def _runs(count: int) -> int:

@@ -193,15 +193,13 @@ def class_sources(
 ) -> dict[int, tuple[Token, ...]]:
     """Return what finds each class, by its id: its phrase, with its token before it.
 
+    It raises `ProposalError` if there is none, or some cannot be looked for; it names
+    all of those.
+
     Parameters
     ----------
     classes
         Ids; all active classes by default.
-
-    Raises
-    ------
-    ProposalError
-        If there is none, or some cannot be looked for; it names all of those.
     """
     entries = (
         [entry for entry in project.classes if entry.active]

@@ -50,6 +50,9 @@ def sample_trace(
 ) -> Trace:
     """Return the trace of a sample: saved, cached, made again, or by a look at it.
 
+    It raises `ProjectError` if there is no such sample; `ValueError` or
+    `GenerationError` or `OutOfMemory` or `Cancelled` as `trace_image`.
+
     Parameters
     ----------
     project, name
@@ -64,13 +67,6 @@ def sample_trace(
         Where it is kept otherwise; the user's by default.
     progress
         As in `generate`; may raise `Cancelled`.
-
-    Raises
-    ------
-    ProjectError
-        If there is no such sample.
-    ValueError, GenerationError, OutOfMemory, Cancelled
-        As `trace_image`.
     """
     found = saved_trace(project, name, text_encoder_hash(pipe))
     if found is not None:

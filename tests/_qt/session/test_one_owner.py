@@ -151,7 +151,7 @@ def test_a_class_changed_from_a_script_is_shown_and_saved(widget: Any) -> None:
     session = widget.session
     session.class_changes.add("cat")
     add_image(session)
-    session.project.classes.rename(1, "tiger")
+    session.project.classes.change(1, name="tiger")
     session.classes_changed.emit()
     session.saving.flush()
     from napari_ovam.project import Project

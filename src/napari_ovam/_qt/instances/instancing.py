@@ -190,7 +190,7 @@ class InstanceEdits:
 
         def run(_: Job) -> tuple[Instances, Instances, str]:
             # scikit-image is imported here, and not when napari starts
-            from napari_ovam.images.png import PngError
+            from napari_ovam.images.files import ImageFileError
             from napari_ovam.segmentation.instances import InstanceError
             from napari_ovam.segmentation.instances.files import load_instances
             from napari_ovam.segmentation.instances.relabel import (
@@ -207,7 +207,7 @@ class InstanceEdits:
             else:
                 try:
                     found = load_instances(project.path, name, labels.labels)
-                except (PngError, InstanceError, OSError) as error:
+                except (ImageFileError, InstanceError, OSError) as error:
                     note = f"{error}. They were found again from the labels."
             if found is None:
                 found = find_instances(labels.labels)

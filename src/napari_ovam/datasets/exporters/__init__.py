@@ -132,8 +132,7 @@ def export_dataset(
     classes = check_classes(classes)
     unknown = [name for name in formats if name not in FORMATS]
     if unknown or not formats:
-        msg = f"unknown formats {unknown}; choose from {', '.join(FORMATS)}"
-        raise ValueError(msg)
+        raise ValueError(f"unknown formats {unknown}; choose from {', '.join(FORMATS)}")
     check_folder(out, overwrite=overwrite)
     with staging_for(out) as staging:
         check_folder(out, overwrite=overwrite)  # another export may have made it
@@ -174,8 +173,9 @@ def _write(
     for done, item in enumerate(dealt, start=1):
         # Some file systems take "Cat.png" and "cat.png" for one file.
         if item.name.casefold() in names:
-            msg = f"two items are named {item.name!r}; file names must differ"
-            raise ValueError(msg)
+            raise ValueError(
+                f"two items are named {item.name!r}; file names must differ"
+            )
         names.add(item.name.casefold())
         for writer in writers.values():
             writer.add(item)
@@ -183,8 +183,7 @@ def _write(
         if progress is not None:
             progress(done, total)
     if not names:
-        msg = "there are no items to export; choose at least one"
-        raise ValueError(msg)
+        raise ValueError("there are no items to export; choose at least one")
     lowest = {}
     for name, writer in writers.items():
         found = writer.finish()

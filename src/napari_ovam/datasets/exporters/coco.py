@@ -24,7 +24,7 @@ from pycocotools import mask as rle
 from napari_ovam.base.ids import IGNORE
 
 from .dataset import ExportItem, LabelClass, check_same, save_png
-from .polygons import LowestIou, lower, outlines
+from .polygons import LowestIou, compare, outlines
 
 
 class CocoWriter:
@@ -96,7 +96,7 @@ class CocoWriter:
             )
         self.hashes.append(_hash(drawn if self.polygons else labels))
         if self.polygons:
-            self._compare(item.name, drawn, labels)
+            self.worst = compare(drawn, labels, self.names, item.name, self.worst)
 
     def _encode(self, mask: NDArray[np.bool_]) -> tuple[Any, Any]:
         """Return a mask as it is written, and the code of what that draws."""
@@ -108,31 +108,17 @@ class CocoWriter:
         rings = [ring.ravel().round(2).tolist() for ring in outlines(mask)]
         return rings, rle.merge(rle.frPyObjects(rings, height, width))
 
-    def _compare(
-        self, name: str, drawn: NDArray[np.uint16], labels: NDArray[np.uint16]
-    ) -> None:
-        for number in np.unique(labels[labels > 0]).tolist():
-            found, expected = drawn == number, labels == number
-            iou = int((found & expected).sum()) / int((found | expected).sum())
-            lowest = LowestIou(iou, name, self.names[number])
-            self.worst = lower(self.worst, lowest)
-
     def _masks(
         self, labels: NDArray[np.uint16], instances: NDArray[np.integer[Any]] | None
     ) -> Iterator[tuple[int, NDArray[np.bool_]]]:
-        from skimage.measure import label as connected
-
         for class_id in np.unique(labels[labels > 0]):
             mask = labels == class_id
             if not self.parts:
                 yield int(class_id), mask
                 continue
-            if instances is None:
-                components = connected(mask, connectivity=2)
-            else:
-                components = np.where(mask, instances, 0)
-            for part in np.unique(components[mask]):
-                yield int(class_id), components == part
+            objects = number_objects(mask, instances)
+            for number in range(1, int(objects.max()) + 1):
+                yield int(class_id), objects == number
 
     def finish(self) -> LowestIou | None:
         """Write `annotations.json`, then decode it and compare the pixels."""
@@ -167,6 +153,21 @@ class CocoWriter:
                 labels[mask.astype(bool)] = annotation["category_id"]
                 annotation = next(annotations, None)
             check_same(path, np.array(_hash(labels)), np.array(expected))
+
+
+def number_objects(
+    mask: NDArray[np.bool_], instances: NDArray[np.integer[Any]] | None
+) -> NDArray[Any]:
+    """Return the objects of a class, numbered from 1, (H, W); else its parts."""
+    from skimage.measure import label as connected
+
+    objects: NDArray[Any]
+    if instances is None:
+        objects = connected(mask, connectivity=2)
+    else:
+        objects = np.zeros(mask.shape, np.int64)
+        objects[mask] = np.unique(instances[mask], return_inverse=True)[1] + 1
+    return objects
 
 
 def image_record(number: int, file: str, item: ExportItem) -> dict[str, Any]:

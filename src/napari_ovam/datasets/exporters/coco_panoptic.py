@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .coco import coco_content, image_record, json_name
+from .coco import coco_content, image_record, json_name, number_objects
 from .dataset import ExportItem, LabelClass, save_json, save_png
 from .palette import voc_palette
 
@@ -76,7 +76,7 @@ class CocoPanopticWriter:
             if entry.id not in present:
                 continue
             mask = labels == entry.id
-            parts = _objects(mask, instances) if entry.thing else mask
+            parts = number_objects(mask, instances) if entry.thing else mask
             offset = len(segments)
             ids[mask] = parts[mask] + offset
             for region in regionprops(np.asarray(parts, np.int64)):
@@ -102,18 +102,3 @@ class CocoPanopticWriter:
                 self.annotations[split],
             )
             save_json(self.folder / json_name("panoptic", split), content)
-
-
-def _objects(
-    mask: NDArray[np.bool_], instances: NDArray[np.integer[Any]] | None
-) -> NDArray[Any]:
-    """Return the objects of a class, numbered from 1, (H, W)."""
-    from skimage.measure import label as connected
-
-    parts: NDArray[Any]
-    if instances is None:
-        parts = connected(mask, connectivity=2)
-    else:
-        parts = np.zeros(mask.shape, np.int64)
-        parts[mask] = np.unique(instances[mask], return_inverse=True)[1] + 1
-    return parts

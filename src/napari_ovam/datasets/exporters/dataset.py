@@ -98,11 +98,9 @@ class ExportError(RuntimeError):
 def check_classes(classes: Sequence[LabelClass]) -> tuple[LabelClass, ...]:
     """Return the classes, ordered by id, their numbers as plain int (for JSON).
 
-    Raises
-    ------
-    ValueError
-        For an id that is out of range, reserved or used twice, for a name that is
-        empty or used twice, and for a colour that is not three values of 0 to 255.
+    It raises `ValueError` for an id that is out of range, reserved or used twice, for a
+    name that is empty or used twice, and for a colour that is not three values of 0 to
+    255.
     """
     names: dict[str, int] = {}
     ids: dict[int, str] = {}
@@ -113,26 +111,29 @@ def check_classes(classes: Sequence[LabelClass]) -> tuple[LabelClass, ...]:
             or not 0 < number <= np.iinfo(np.uint16).max
             or number == IGNORE
         ):
-            msg = (
+            raise ValueError(
                 f"class {name!r} has the id {number}; use 1 to 65535 without 255 "
                 "(0 is the background, 255 means ignore)"
             )
-            raise ValueError(msg)
         if number in ids:
-            msg = f"classes {ids[number]!r} and {name!r} share the id {number}"
-            raise ValueError(msg)
+            raise ValueError(
+                f"classes {ids[number]!r} and {name!r} share the id {number}"
+            )
         if not name.strip():
-            msg = f"the class with the id {number} has no name; name it first"
-            raise ValueError(msg)
+            raise ValueError(
+                f"the class with the id {number} has no name; name it first"
+            )
         if name in names:
-            msg = f"two classes are named {name!r} (ids {names[name]} and {number})"
-            raise ValueError(msg)
+            raise ValueError(
+                f"two classes are named {name!r} (ids {names[name]} and {number})"
+            )
         if entry.color is not None and not (
             len(entry.color) == 3
             and all(_is_whole(value) and 0 <= value <= 255 for value in entry.color)
         ):
-            msg = f"class {name!r} has the colour {entry.color!r}; use (r, g, b), 0-255"
-            raise ValueError(msg)
+            raise ValueError(
+                f"class {name!r} has the colour {entry.color!r}; use (r, g, b), 0-255"
+            )
         ids[number], names[name] = name, number
     return tuple(
         sorted((_plain(entry) for entry in classes), key=lambda entry: entry.id)
@@ -155,40 +156,37 @@ def _plain(entry: LabelClass) -> LabelClass:
 def check_item(item: ExportItem, ids: frozenset[int]) -> None:
     """Check one item against the ids of the classes.
 
-    Raises
-    ------
-    ValueError
-        For a name that is no plain file name, for an unknown split, for arrays of the
-        wrong type or shape, and for labels whose ids have no class.
+    It raises `ValueError` for a name that is no plain file name, for an unknown split,
+    for arrays of the wrong type or shape, and for labels whose ids have no class.
     """
     check_name(item.name)
     where = f"item {item.name!r}"
     if item.split and item.split not in SPLITS:
-        msg = f"{where} is in the split {item.split!r}; use {', '.join(SPLITS)} or ''"
-        raise ValueError(msg)
+        raise ValueError(
+            f"{where} is in the split {item.split!r}; use {', '.join(SPLITS)} or ''"
+        )
     image, labels = item.image, item.labels
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
-        msg = f"{where}: the image is {_describe(image)}; use (H, W, 3) uint8 RGB"
-        raise ValueError(msg)
+        raise ValueError(
+            f"{where}: the image is {_describe(image)}; use (H, W, 3) uint8 RGB"
+        )
     if not np.issubdtype(labels.dtype, np.integer) or labels.ndim != 2:
-        msg = f"{where}: the labels are {_describe(labels)}; use (H, W) integers"
-        raise ValueError(msg)
+        raise ValueError(
+            f"{where}: the labels are {_describe(labels)}; use (H, W) integers"
+        )
     if image.shape[:2] != labels.shape:
-        msg = (
+        raise ValueError(
             f"{where}: the image is {image.shape[:2]} but its labels are "
             f"{labels.shape}; bring the labels to the size of the image"
         )
-        raise ValueError(msg)
     if not labels.size:
-        msg = f"{where} has no pixels: {labels.shape}"
-        raise ValueError(msg)
+        raise ValueError(f"{where} has no pixels: {labels.shape}")
     unknown = sorted({int(i) for i in np.unique(labels)} - ids - {BACKGROUND, IGNORE})
     if unknown:
-        msg = (
+        raise ValueError(
             f"{where}: the labels hold ids without a class: "
             f"{', '.join(map(str, unknown))}; add the classes or erase the pixels"
         )
-        raise ValueError(msg)
     if item.instances is not None:
         _check_instances(where, item.instances, labels)
 
@@ -199,16 +197,19 @@ def _check_instances(
     if instances.shape != labels.shape or not np.issubdtype(
         instances.dtype, np.integer
     ):
-        msg = f"{where}: the instances are {_describe(instances)}; use {labels.shape}"
-        raise ValueError(msg)
+        raise ValueError(
+            f"{where}: the instances are {_describe(instances)}; use {labels.shape}"
+        )
     inside = (labels != BACKGROUND) & (labels != IGNORE)
     if not np.array_equal(instances > 0, inside):
-        msg = f"{where}: the instances are not where the labels have a class"
-        raise ValueError(msg)
+        raise ValueError(
+            f"{where}: the instances are not where the labels have a class"
+        )
     pairs = np.unique(np.stack([instances[inside], labels[inside]], 1), axis=0)
     if len(pairs) != len(np.unique(pairs[:, 0])):
-        msg = f"{where}: an instance has more than one class; split it first"
-        raise ValueError(msg)
+        raise ValueError(
+            f"{where}: an instance has more than one class; split it first"
+        )
 
 
 def save_png(path: Path, pixels: NDArray[Any], palette: bytes | None = None) -> None:
@@ -250,8 +251,9 @@ def check_same(path: Path, found: NDArray[Any], expected: NDArray[Any]) -> None:
 
 
 def _differs(path: Path) -> ExportError:
-    msg = f"{path.name} reads back differently from what was written; export again"
-    return ExportError(msg)
+    return ExportError(
+        f"{path.name} reads back differently from what was written; export again"
+    )
 
 
 def _describe(array: NDArray[Any]) -> str:

@@ -20,6 +20,8 @@ def index_table(
 
     Classes keep the order of their ids, also those that no pixel has.
 
+    It raises `ValueError` where there are more classes than 8 bits hold.
+
     Parameters
     ----------
     classes
@@ -28,18 +30,12 @@ def index_table(
         The format, for the message.
     ignore
         What 255 becomes.
-
-    Raises
-    ------
-    ValueError
-        Where there are more classes than 8 bits hold.
     """
     if len(classes) > _MOST:
-        msg = (
+        raise ValueError(
             f"there are {len(classes)} classes; {form!r} holds {_MOST} in its 8-bit "
             f"PNGs, and {classes[_MOST].name!r} is one too many: choose 'indexed'"
         )
-        raise ValueError(msg)
     table = np.zeros(1 << 16, np.uint8)
     for index, entry in enumerate(classes, start=1):
         table[entry.id] = index
@@ -58,5 +54,6 @@ def check_reserved(
     """Raise ValueError where a class has a name that the format uses itself."""
     for entry in classes:
         if entry.name in reserved:
-            msg = f"{form!r} uses the name {entry.name!r} itself; rename the class"
-            raise ValueError(msg)
+            raise ValueError(
+                f"{form!r} uses the name {entry.name!r} itself; rename the class"
+            )

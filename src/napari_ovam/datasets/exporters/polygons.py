@@ -5,7 +5,7 @@ the mask exactly: to cut the coordinates to whole pixels and fill with the borde
 cv2.fillPoly does, and YOLO's trainers with it), and to fill what has its centre inside.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,24 +23,32 @@ _Stop = tuple[_Pixel, _Point]
 
 @dataclass(frozen=True)
 class LowestIou:
-    """Where polygons, drawn again, agree least with the mask that they are of.
+    """Where polygons, drawn again, agree least with the mask that they are of."""
 
-    Attributes
-    ----------
-    iou
-        Intersection over union, 0 to 1.
-    image, class_name
-        Of which mask.
-    """
-
-    iou: float
+    iou: float  # intersection over union, 0 to 1
+    # Of which mask.
     image: str
     class_name: str
 
 
-def lower(one: LowestIou | None, other: LowestIou) -> LowestIou:
-    """Return the lower of two; `one` of equals."""
-    return other if one is None or other.iou < one.iou else one
+def compare(
+    drawn: NDArray[np.integer[Any]],
+    labels: NDArray[np.integer[Any]],
+    names: Mapping[int, str],
+    image: str,
+    worst: LowestIou | None,
+) -> LowestIou | None:
+    """Return where drawn labels agree least with labels, or `worst` if that is less.
+
+    `names` has the classes by their ids, and `image` the name of what is compared.
+    """
+    for number in np.union1d(drawn, labels).tolist():
+        if number in names:
+            found, expected = drawn == number, labels == number
+            iou = int((found & expected).sum()) / int((found | expected).sum())
+            if worst is None or iou < worst.iou:
+                worst = LowestIou(iou, image, names[number])
+    return worst
 
 
 def outlines(mask: NDArray[np.bool_]) -> Iterator[NDArray[np.float64]]:

@@ -7,6 +7,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+from napari_ovam import __version__
 from napari_ovam.base.hashing import hash_file
 
 from .dataset import ExportItem, LabelClass, save_text
@@ -16,7 +17,7 @@ INDEX = "ovam.json"
 """In the folder of each format: what `verify` compares with, and may be replaced."""
 
 _PROGRAM = "napari-ovam"
-_BROKEN = (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError)
+BROKEN = (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError)
 
 if TYPE_CHECKING:
     _Path = Path
@@ -55,15 +56,9 @@ def save_index(
 ) -> None:
     """Write what made a dataset, and the SHA-256 and size of each file in it.
 
-    Raises
-    ------
-    ExportError
-        If it reads back differently.
-    ValueError
-        If the provenance of an item is no JSON.
+    It raises `ExportError` if it reads back differently; `ValueError` if the provenance
+    of an item is no JSON.
     """
-    from napari_ovam import __version__
-
     files = {}
     for path in sorted(folder.rglob("*")):
         if path.is_file():
@@ -80,23 +75,33 @@ def save_index(
     try:
         text = json.dumps(about, ensure_ascii=False, indent=1, allow_nan=False)
     except (TypeError, ValueError) as error:
-        msg = f"the provenance of an item is not JSON: {error}"
-        raise ValueError(msg) from error
+        raise ValueError(f"the provenance of an item is not JSON: {error}") from error
     save_text(folder / INDEX, text)
 
 
-def listed_files(folder: Path) -> dict[str, tuple[str, int]] | None:
+def read_listed_files(folder: Path) -> dict[str, tuple[str, int]]:
     """Return the SHA-256 and size of each file that an export wrote, by its place.
 
-    None where no export says so in the folder.
+    It raises one of `BROKEN` where no export says so in the folder.
     """
+    content = json.loads((folder / INDEX).read_text(encoding="utf-8"))
+    if not str(content["program"]).startswith(_PROGRAM):
+        raise ValueError(f"it is of {content['program']!r}")
+    return {
+        str(place): (str(about["sha256"]), int(about["bytes"]))
+        for place, about in content["files"].items()
+    }
+
+
+def listed_files(folder: Path) -> dict[str, tuple[str, int]] | None:
+    """Return what `read_listed_files` does; None where no export says so."""
     try:
-        content = json.loads((folder / INDEX).read_text(encoding="utf-8"))
-        if not str(content["program"]).startswith(_PROGRAM):
-            return None
-        return {
-            str(place): (str(about["sha256"]), int(about["bytes"]))
-            for place, about in content["files"].items()
-        }
-    except _BROKEN:
+        return read_listed_files(folder)
+    except BROKEN:
         return None
+
+
+def is_as_listed(path: Path, listed: tuple[str, int]) -> bool:
+    """Whether a file still has its SHA-256 and size."""
+    digest, size = listed
+    return path.stat().st_size == size and hash_file(path) == digest

@@ -31,10 +31,9 @@ class Split:
     def __post_init__(self) -> None:
         shares = (self.train, self.val, self.test)
         if not all(0 <= share <= 1 for share in shares) or abs(sum(shares) - 1) > 1e-6:
-            msg = (
+            raise ValueError(
                 f"the shares of train, val and test are {shares}; they must add up to 1"
             )
-            raise ValueError(msg)
 
     def deal(self, items: Iterable[ExportItem]) -> Iterator[ExportItem]:
         """Yield the items, each with its split; read once, one at a time.
@@ -64,20 +63,16 @@ class Split:
 def parse_split(text: str, seed: int = 0) -> Split:
     """Return a split from its shares as text, "0.8,0.1,0.1" or "0.8,0.2".
 
-    Raises
-    ------
-    ValueError
-        If these are no two or three shares that add up to 1.
+    It raises `ValueError` if these are no two or three shares that add up to 1.
     """
     try:
         shares = [float(part) for part in text.split(",")]
     except ValueError:
         shares = []
     if len(shares) not in (2, 3):
-        msg = (
+        raise ValueError(
             f"the split is {text!r}: give the shares of train, validation and test, "
             "such as 0.8,0.1,0.1"
         )
-        raise ValueError(msg)
     train, val, test = [*shares, 0.0][:3]
     return Split(train, val, test, seed)

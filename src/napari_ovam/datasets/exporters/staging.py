@@ -8,9 +8,8 @@ from hashlib import sha256
 from pathlib import Path
 
 from napari_ovam.base.folder_lock import LOCK, FolderLock, lock_folder
-from napari_ovam.base.hashing import hash_file
 
-from .report import INDEX, listed_files
+from .report import INDEX, is_as_listed, listed_files
 
 STAGING = ".napari-ovam-export-"
 OLD = "old-"
@@ -29,14 +28,14 @@ class FolderInUseError(ValueError):
 def check_folder(out: Path, *, overwrite: bool) -> None:
     """Raise FolderExistsError where `out` is a file, or holds files that count."""
     if out.exists() and not out.is_dir():
-        msg = f"{str(out)!r} is a file; choose a folder"
-        raise FolderExistsError(msg)
+        raise FolderExistsError(f"{str(out)!r} is a file; choose a folder")
     if overwrite or not out.is_dir():
         return
     # What a killed export left behind does not count.
     if any(not path.name.startswith(STAGING) for path in out.iterdir()):
-        msg = f"{str(out)!r} is not empty; choose another folder or allow overwriting"
-        raise FolderExistsError(msg)
+        raise FolderExistsError(
+            f"{str(out)!r} is not empty; choose another folder or allow overwriting"
+        )
 
 
 def check_ours(folder: Path) -> None:
@@ -47,29 +46,27 @@ def check_ours(folder: Path) -> None:
     if not folder.is_symlink() and not folder.exists():
         return
     if folder.is_symlink() or not folder.is_dir():
-        msg = f"{str(folder)!r} is no folder of an export; it stays: choose another"
-        raise FolderExistsError(msg)
+        raise FolderExistsError(
+            f"{str(folder)!r} is no folder of an export; it stays: choose another"
+        )
     listed = listed_files(folder)
     if listed is None and any(folder.iterdir()):
-        msg = (
+        raise FolderExistsError(
             f"{str(folder)!r} was not made by an export: it holds files and no "
             f"{INDEX}. It stays as it is: choose another folder, or move it away"
         )
-        raise FolderExistsError(msg)
     changed = [
         place
-        for place, (digest, size) in (listed or {}).items()
-        if (path := folder / place).is_file()
-        and (path.stat().st_size != size or hash_file(path) != digest)
+        for place, about in (listed or {}).items()
+        if (path := folder / place).is_file() and not is_as_listed(path, about)
     ]
     if changed:
         more = f" and {len(changed) - 3} more" if len(changed) > 3 else ""
-        msg = (
+        raise FolderExistsError(
             f"{', '.join(changed[:3])}{more} in {str(folder)!r} changed since the "
             "export that wrote it. It stays as it is: choose another folder, or move "
             "it away"
         )
-        raise FolderExistsError(msg)
 
 
 @contextmanager
@@ -78,12 +75,7 @@ def staging_for(out: Path) -> Iterator[Path]:
 
     It is deleted at the end; what a killed export left in it, at the start.
 
-    Raises
-    ------
-    FolderInUseError
-        If another export has it.
-    OSError
-        If it cannot be made.
+    It raises `FolderInUseError` if another export has it.
     """
     staging, lock = _lock(out)
     try:
@@ -116,11 +108,10 @@ def _lock(out: Path) -> tuple[Path, FolderLock]:
         if lock.in_place() and out.is_dir() == existed:
             return staging, lock
         _release(staging, lock)
-    msg = (
+    raise FolderInUseError(
         f"another export is writing to {str(out)!r} now; wait for it, or choose "
         "another folder"
     )
-    raise FolderInUseError(msg)
 
 
 def _release(staging: Path, lock: FolderLock) -> None:
@@ -138,10 +129,8 @@ def _release(staging: Path, lock: FolderLock) -> None:
 def replace_folder(target: Path, new: Path, old: Path) -> None:
     """Move `new` to `target`, with what no export wrote there; undo where that fails.
 
-    Raises
-    ------
-    FolderExistsError
-        If something that has to stay is where a new file would be.
+    It raises `FolderExistsError` if something that has to stay is where a new file
+    would be.
     """
     if target.exists():
         _keep_others(target, new)
@@ -163,11 +152,10 @@ def _keep_others(target: Path, new: Path) -> None:
             if place in listed and not path.is_symlink():
                 continue
             if place.casefold() in names:
-                msg = (
+                raise FolderExistsError(
                     f"{str(path)!r} was not written by an export, and a new file has "
                     "its name. It stays as it is: move it away, or rename the image"
                 )
-                raise FolderExistsError(msg)
             (new / place).parent.mkdir(parents=True, exist_ok=True)
             # As links at first, so that a kill at any moment loses nothing.
             try:

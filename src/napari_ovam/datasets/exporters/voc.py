@@ -45,20 +45,18 @@ class VocWriter:
         from skimage.measure import label as connected
 
         if item.name != item.name.strip():
-            msg = (
+            raise ValueError(
                 f"item {item.name!r} starts with a space, which readers of {_FORM!r} "
                 "take off; rename it"
             )
-            raise ValueError(msg)
         labels = item.labels.astype(np.uint8)
         decided = np.where(labels == IGNORE, BACKGROUND, labels)
         objects = connected(decided, connectivity=2)
         if objects.max() >= IGNORE:
-            msg = (
+            raise ValueError(
                 f"item {item.name!r} has {objects.max()} connected parts; {_FORM!r} "
                 "holds 254 objects an image: erase specks, or choose 'indexed'"
             )
-            raise ValueError(msg)
         objects = np.where(labels == IGNORE, IGNORE, objects).astype(np.uint8)
         _save_jpeg(self.folder / "JPEGImages" / f"{item.name}.jpg", item.image)
         palette = self.palette.tobytes()
@@ -89,19 +87,17 @@ class VocWriter:
 
 def _check_class(entry: LabelClass) -> None:
     if entry.id > IGNORE:
-        msg = (
+        raise ValueError(
             f"class {entry.name!r} has the id {entry.id}; {_FORM!r} holds ids up to "
             "254 in its 8-bit PNGs: choose 'indexed', or give it a smaller id"
         )
-        raise ValueError(msg)
     name = entry.name
     lines = name.splitlines()
     if ":" in name or name[0] == "#" or name != name.strip() or len(lines) > 1:
-        msg = (
+        raise ValueError(
             f"class {name!r} cannot be written to the labelmap.txt of {_FORM!r}; "
             "rename it without colons, line breaks, spaces at its ends and a # in front"
         )
-        raise ValueError(msg)
 
 
 def _save_jpeg(path: Path, pixels: NDArray[np.uint8]) -> None:

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from napari_ovam.base.ids import IGNORE
 
 from .dataset import ExportItem, LabelClass, save_json, save_png, save_text
-from .polygons import LowestIou, fill, lower, outlines
+from .polygons import LowestIou, compare, fill, outlines
 from .yolo import make_folders, save_data_yaml
 
 
@@ -60,16 +60,8 @@ class YoloSegWriter:
             index, *numbers = line.split()
             mask = _draw(np.array(numbers, np.float32), item.labels.shape)
             drawn[mask] = self.classes[int(index)].id
-        present = {int(i) for i in np.unique(drawn)} | {
-            int(i) for i in np.unique(item.labels)
-        }
-        for entry in self.classes:
-            if entry.id not in present:
-                continue
-            found, expected = drawn == entry.id, item.labels == entry.id
-            union = int((found | expected).sum())
-            iou = int((found & expected).sum()) / union
-            self.worst = lower(self.worst, LowestIou(iou, item.name, entry.name))
+        names = {entry.id: entry.name for entry in self.classes}
+        self.worst = compare(drawn, item.labels, names, item.name, self.worst)
 
     def finish(self) -> LowestIou | None:
         """Write `data.yaml` and `report.json`."""

@@ -45,6 +45,8 @@ def open_source(
 ) -> Source:
     """Open a data set; masks are read when they are imported.
 
+    It raises `ImportSourceError` if the form is unknown, or this is no such data set.
+
     Parameters
     ----------
     path
@@ -55,11 +57,6 @@ def open_source(
         Where the data set says none of its own.
     background
         The id of the background in indexed masks.
-
-    Raises
-    ------
-    ImportSourceError
-        If the form is unknown, or this is no such data set.
     """
     path = Path(path)
     if form not in FORMATS:

@@ -56,6 +56,9 @@ class _File:
 def open_coco(path: Path, classes: Sequence[ListedClass] | None = None) -> Source:
     """Open COCO's instances.
 
+    It raises `ImportSourceError` if there is no such file, or several that speak of the
+    same pictures.
+
     Parameters
     ----------
     path
@@ -64,11 +67,6 @@ def open_coco(path: Path, classes: Sequence[ListedClass] | None = None) -> Sourc
         beside it: by the names in the JSON, whose folders may be another computer's.
     classes
         Not used: the file has them.
-
-    Raises
-    ------
-    ImportSourceError
-        If there is no such file, or several that speak of the same pictures.
     """
     del classes
     root = path.parent if path.is_file() else path

@@ -48,6 +48,9 @@ def draw_all(
 ) -> Masks:
     """Draw the annotations of an image: crowds first, then the largest first.
 
+    It raises `ImportSourceError` if there are annotations, and none of them can be
+    drawn.
+
     Parameters
     ----------
     annotations
@@ -60,11 +63,6 @@ def draw_all(
         The classes, in the order of their places.
     several
         Whether an annotation is an object, and not all that there is of its class.
-
-    Raises
-    ------
-    ImportSourceError
-        If there are annotations, and none of them can be drawn.
     """
     if size is None:
         raise ImportSourceError("neither its picture nor the JSON says how large it is")
@@ -137,10 +135,7 @@ def draw(
 ) -> tuple[NDArray[np.bool_], list[str]]:
     """Return the mask of an annotation, (H, W), and what is wrong with its parts.
 
-    Raises
-    ------
-    ValueError
-        If it has none, or nothing of it can be drawn.
+    It raises `ValueError` if it has none, or nothing of it can be drawn.
     """
     code = annotation.get("segmentation")
     if not code:

@@ -56,6 +56,9 @@ def open_indexed(
 ) -> Source:
     """Open pictures and masks of class ids, as `indexed`, ADE20K and many others have.
 
+    It raises `ImportSourceError` if there are no masks in it, or they hold too many ids
+    to be classes.
+
     Parameters
     ----------
     path
@@ -67,11 +70,6 @@ def open_indexed(
         background, it is the class, be it 255.
     background
         The id of the background.
-
-    Raises
-    ------
-    ImportSourceError
-        If there are no masks in it, or they hold too many ids to be classes.
     """
     problems: list[str] = []
     notes: list[str] = []

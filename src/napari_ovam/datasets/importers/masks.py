@@ -27,16 +27,14 @@ _TABLE = 1 << 16
 def read_mask(path: Path) -> NDArray[np.int64]:
     """Read the ids of a mask, (H, W).
 
+    It raises `ImportSourceError` or `ImageFileError` if it is broken, in colour, of
+    several pages, or holds values that are no ids.
+
     Parameters
     ----------
     path
         A grey or palette picture of up to 32 bits, one in colour whose channels are
         equal, or a NumPy array of integers, bool or whole floats.
-
-    Raises
-    ------
-    ImportSourceError, ImageFileError
-        If it is broken, in colour, of several pages, or holds values that are no ids.
     """
     values = _array(path) if path.suffix.lower() == ".npy" else _pixels(path)
     if values.ndim == 3 and 1 in (values.shape[0], values.shape[2]):

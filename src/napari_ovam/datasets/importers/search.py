@@ -43,23 +43,11 @@ Kind = Literal["mask", "picture", ""]
 
 
 class Place(NamedTuple):
-    """Where a file is, or where a data set says it is.
+    """Where a file is, or where a data set says it is."""
 
-    Attributes
-    ----------
-    folders
-        In normal form.
-    parts
-        Folders and name as they stand.
-    core
-        Those of them that say more than what is in them.
-    name
-        As it stands.
-    """
-
-    folders: tuple[str, ...]
-    core: tuple[str, ...]
-    parts: tuple[str, ...]
+    folders: tuple[str, ...]  # in normal form
+    core: tuple[str, ...]  # those that say more than what is in them
+    parts: tuple[str, ...]  # folders and name as they stand
     name: str
 
 
@@ -199,17 +187,14 @@ def pair(
     is taken, then the one of exactly the same names, then the preferred one; and only
     if nothing else that is wanted fits it as well.
 
+    It returns the file of each; the files that each could have where that is not clear.
+
     Parameters
     ----------
     wanted, files
         Their places.
     prefer
         Which file is likelier: the larger, the more.
-
-    Returns
-    -------
-    found, unclear
-        The file of each; the files that each could have where that is not clear.
     """
     by_name: dict[str, list[str]] = defaultdict(list)
     for file, place in files.items():

@@ -28,63 +28,40 @@ class ImportSourceError(ValueError):
 
 @dataclass(frozen=True, eq=False)
 class Masks:
-    """The masks of one picture.
+    """The masks of one picture."""
 
-    Attributes
-    ----------
-    places
-        (H, W) int32: places in the list of classes from 1, 0 for the background, or
-        `UNSURE`.
-    objects
-        (H, W) integers that differ between objects, or None where they are not told
-        apart.
-    problems
-        A sentence for each kind of thing that was not understood, or is not to be seen.
-    """
-
+    # (H, W) int32: places in the list of classes from 1, 0 for the background, or
+    # `UNSURE`.
     places: NDArray[np.int32]
+    # (H, W) integers that differ between objects, or None where they are not told
+    # apart.
     objects: NDArray[Any] | None = None
+    # A sentence for each kind of thing that was not understood, or is not to be seen.
     problems: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
 class Picture:
-    """A picture of a data set.
+    """A picture of a data set."""
 
-    Attributes
-    ----------
-    path
-        Its place in the data set, with "/" between folders: what it is known by. For
-        masks without a picture, what the data set calls it.
-    file
-        Its file, or None.
-    mask_size
-        (H, W) of its masks, or None where only reading tells.
-    read_stored
-        Reads its masks as they are stored.
-    missing
-        Why it has no file.
-    turn
-        The EXIF orientation by which its masks are turned, as the picture is.
-    problems
-        As in `Masks`, known without reading.
-    """
-
+    # Its place in the data set, with "/" between folders: what it is known by. For
+    # masks without a picture, what the data set calls it.
     path: str
     file: Path | None
+    # (H, W) of its masks, or None where only reading tells.
     mask_size: tuple[int, int] | None
-    read_stored: Callable[[], Masks]
+    read_stored: Callable[[], Masks]  # reads its masks as they are stored
+    # Why it has no file.
     missing: str = "its picture is neither in the data set nor here"
+    # The EXIF orientation by which its masks are turned, as the picture is.
     turn: int = UPRIGHT
-    problems: tuple[str, ...] = ()
+    problems: tuple[str, ...] = ()  # as in `Masks`, known without reading
 
     def read_image(self) -> NDArray[np.uint8]:
         """Return the picture, (H, W, 3) RGB, upright.
 
-        Raises
-        ------
-        ImportSourceError
-            If it has no file; and as `napari_ovam.images.files.read`.
+        It raises `ImportSourceError` if it has no file; and as
+        `napari_ovam.images.files.read`.
         """
         if self.file is None:
             raise ImportSourceError(self.missing)
@@ -103,27 +80,16 @@ class Picture:
 
 @dataclass(frozen=True, eq=False)
 class Source:
-    """A data set.
+    """A data set."""
 
-    Attributes
-    ----------
-    form, path
-        As they were given to `open_source`.
-    classes
-        In the order of the places in `Masks`; their names differ.
-    pictures
-        Ordered by path.
-    notes
-        Sentences: what was taken for what.
-    problems
-        What was not understood of the data set itself, by the file that holds it.
-    """
-
+    # As they were given to `open_source`.
     form: str
     path: Path
+    # In the order of the places in `Masks`; their names differ.
     classes: Sequence[ListedClass]
-    pictures: Sequence[Picture]
-    notes: Sequence[str] = ()
+    pictures: Sequence[Picture]  # ordered by path
+    notes: Sequence[str] = ()  # sentences: what was taken for what
+    # What was not understood of the data set itself, by the file that holds it.
     problems: dict[str, list[str]] = field(default_factory=dict)
 
 

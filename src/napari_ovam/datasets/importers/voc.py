@@ -38,6 +38,9 @@ _Colour = tuple[int, int, int]
 def open_voc(path: Path, classes: Sequence[ListedClass] | None = None) -> Source:
     """Open a folder in the form of Pascal VOC, its masks in palette or RGB PNGs.
 
+    It raises `ImportSourceError` if there are no masks in it or several
+    SegmentationClass, or `labelmap.txt` cannot be read.
+
     Parameters
     ----------
     path
@@ -45,12 +48,6 @@ def open_voc(path: Path, classes: Sequence[ListedClass] | None = None) -> Source
         pictures and labelmap.txt; SegmentationClass may be some folders deeper.
     classes
         With ids of VOC's colours, where there is no `labelmap.txt`; by default the 20.
-
-    Raises
-    ------
-    ImportSourceError
-        If there are no masks in it or several SegmentationClass, or `labelmap.txt`
-        cannot be read.
     """
     problems: list[str] = []
     notes: list[str] = []

@@ -237,10 +237,7 @@ ARCHITECTURES: tuple[Architecture, ...] = (
 def find_architecture(*class_names: str) -> Architecture:
     """Return the architecture of the first class of pipelines that has one.
 
-    Raises
-    ------
-    ModelError
-        If none is supported; the message is about the first.
+    It raises `ModelError` if none is supported; the message is about the first.
     """
     for name in class_names:
         for architecture in ARCHITECTURES:
@@ -253,9 +250,6 @@ def find_architecture(*class_names: str) -> Architecture:
 def pipeline_architecture(pipe: Any) -> Architecture:
     """Return the architecture of a loaded pipeline, a subclass of a known one too.
 
-    Raises
-    ------
-    ModelError
-        If it is not supported.
+    It raises `ModelError` if it is not supported.
     """
     return find_architecture(*(ancestor.__name__ for ancestor in type(pipe).__mro__))

@@ -60,10 +60,8 @@ def find_layers(
 ) -> list[AttentionLayer]:
     """Return the layers to be recorded, in the order of their names' blocks.
 
-    Raises
-    ------
-    ValueError
-        If a layer does what a trace cannot answer for, or there is none.
+    It raises `ValueError` if a layer does what a trace cannot answer for, or there is
+    none.
     """
     # The module inside a wrapper comes after it, and takes its place.
     modules = {
@@ -159,10 +157,7 @@ def _is_bare(linear: Any) -> bool:
 def check_plain(layer: AttentionLayer, inputs: Any, options: Any, output: Any) -> None:
     """Compare what a layer made with what attention makes of the same.
 
-    Raises
-    ------
-    ValueError
-        If they differ: its maps would not be what the model saw.
+    It raises `ValueError` if they differ: its maps would not be what the model saw.
     """
     names = ("hidden_states", "encoder_hidden_states", "attention_mask")
     given = {**dict(zip(names, inputs, strict=False)), **options}

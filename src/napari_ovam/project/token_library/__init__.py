@@ -12,16 +12,17 @@ import os
 import uuid
 from dataclasses import replace
 from datetime import UTC, datetime
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from napari_ovam.base.names import safe_name
+from napari_ovam.base.names import numbered, safe_name
 from napari_ovam.base.user_folders import library_folder
 from napari_ovam.images.png import write_png
 from napari_ovam.project.token_library.entry import TokenEntry, read_entry
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
     from os import PathLike
 
     import numpy as np
@@ -301,16 +302,12 @@ def _known(values: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in values.items() if value is not None}
 
 
-def _names(target: Path) -> Sequence[Path]:
-    return [target, *(target.with_stem(f"{target.stem}-{i}") for i in range(2, 10_000))]
-
-
 def _move_new(source: Path, target: Path) -> Path:
     """Move a file to `target`, or with a number behind it; replace nothing.
 
     Another program may take the same name at the same time: a link is made or not.
     """
-    for path in _names(target):
+    for path in islice(numbered(target), 10_000):
         try:
             os.link(source, path)
         except FileExistsError:

@@ -24,39 +24,22 @@ _PREVIEW = 128  # pixels, the longer side of each half
 
 @dataclass(frozen=True)
 class TokenEntry:
-    """A token file of the library, as its head describes it.
-
-    Attributes
-    ----------
-    path
-        The file.
-    name, phrase
-        What the token is called, and what its optimization began with.
-    model
-        Hash of the text encoder that it fits; "" if unknown.
-    text_dim, rows
-        Shape of its embedding: (rows, text_dim).
-    images
-        How many it was optimized on; 0 if unknown.
-    iou
-        Of its optimization, 0 to 1; on images left out where there were some. None
-        if unknown.
-    date
-        When it was added, ISO 8601 in UTC; "" if unknown.
-    damaged
-        Why the file cannot be read; empty if it can.
-    """
+    """A token file of the library, as its head describes it."""
 
     path: Path
+    # What the token is called, and what its optimization began with.
     name: str
-    model: str = ""
+    model: str = ""  # hash of the text encoder that it fits; "" if unknown
     phrase: str = ""
+    # Shape of its embedding: (rows, text_dim).
     text_dim: int = 0
     rows: int = 0
-    images: int = 0
+    images: int = 0  # how many it was optimized on; 0 if unknown
+    # Of its optimization, 0 to 1; on images left out where there were some. None if
+    # unknown.
     iou: float | None = None
-    date: str = ""
-    damaged: str = ""
+    date: str = ""  # when it was added, ISO 8601 in UTC; "" if unknown
+    damaged: str = ""  # why the file cannot be read; empty if it can
 
     @property
     def preview(self) -> Path | None:
@@ -97,17 +80,14 @@ def preview_picture(
 ) -> NDArray[np.uint8]:
     """Return a small picture of what a token finds: an image beside its map.
 
+    It returns (h, 2w, 3) uint8, h and w up to 128.
+
     Parameters
     ----------
     image
         (H, W, 3) uint8.
     values
         The token's map on it, (H, W) from 0 to 1.
-
-    Returns
-    -------
-    ndarray
-        (h, 2w, 3) uint8, h and w up to 128.
     """
     halves = []
     for picture in (Image.fromarray(image), Image.fromarray(heat(values))):

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
-from napari_ovam.images.png import PngError, read_ids, write_png
+from napari_ovam.images.files import ImageFileError
+from napari_ovam.images.png import read_ids, write_png
 from napari_ovam.segmentation.instances import Instances, check_count
 from napari_ovam.segmentation.instances.relabel import follow_labels
 
@@ -59,7 +60,7 @@ def load_instances(
 
     Raises
     ------
-    PngError
+    ImageFileError
         If the file is broken.
     InstanceError
         If it is of another size than the labels.
@@ -73,7 +74,9 @@ def load_instances(
         classes = {int(i): int(c) for i, c in about["classes"].items()}
         instances = Instances(ids, classes, int(about["last"]))
     except (KeyError, TypeError, AttributeError, ValueError) as error:
-        raise PngError(f"{path} does not say what its instances are: {error}") from None
+        raise ImageFileError(
+            f"{path} does not say what its instances are: {error}"
+        ) from None
     return instances if labels is None else follow_labels(instances, labels)
 
 
