@@ -394,13 +394,13 @@ def test_subgraphs_are_opened() -> None:
     ] + [[90, 60, 0, 6, 1, "STRING"]]
     assert sides(drawn) == ("cat", "fog")
     group["nodes"] += [{"id": i, "type": "words"} for i in range(20, 30)]  # in itself
-    start = time.perf_counter()
+    start = time.process_time()
     read_graph(drawn)
-    assert time.perf_counter() - start < 5
+    assert time.process_time() - start < 5
 
 
 def test_a_chain_of_switches_and_doubled_links_ends_soon() -> None:
-    start = time.perf_counter()
+    start = time.process_time()
     for kind in ("Any Switch", "ConditioningCombine"):
         made = fed(["20", 0], ["20", 1])
         made["3"]["inputs"]["seed"] = ["20", 0]
@@ -409,7 +409,7 @@ def test_a_chain_of_switches_and_doubled_links_ends_soon() -> None:
             inputs = {"select": after, "input1": after, "conditioning_1": after}
             made[str(number)] = node(kind, **inputs, conditioning_2=after)
         assert sides(made) == ("", "")
-    assert time.perf_counter() - start < 10
+    assert time.process_time() - start < 10
 
 
 ANY = st.recursive(
