@@ -3,6 +3,7 @@
 import json
 import unicodedata
 from pathlib import Path
+from urllib.parse import quote
 
 import numpy as np
 import pytest
@@ -57,10 +58,9 @@ def coco_of(names: dict[str, np.ndarray], **more: object) -> dict:
     }
 
 
-def write_json(path: Path, content: dict, *, bom: bool = False) -> Path:
+def write_json(path: Path, content: dict, *, encoding: str = "utf-8") -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(content)
-    path.write_text(text, encoding="utf-8-sig" if bom else "utf-8")
+    path.write_text(json.dumps(content, ensure_ascii=False), encoding=encoding)
     return path
 
 
@@ -208,12 +208,14 @@ places = st.lists(words, max_size=3).map("/".join)
         st.sampled_from(["", "annotations/", "json/x/"]),
         st.sampled_from(["instances_default.json", "labels.json", "result.JSON"]),
     ).map("".join),
-    style=st.sampled_from(["bare", "folders", "absolute", "windows", "back", "url"]),
-    bom=st.booleans(),
+    style=st.sampled_from(
+        ["bare", "folders", "absolute", "windows", "back", "url", "store", "file"]
+    ),
+    encoding=st.sampled_from(["utf-8", "utf-8-sig", "utf-16"]),
     form=st.sampled_from(["NFC", "NFD"]),
 )
 def test_pictures_are_found_wherever_they_lie(
-    tmp_path_factory, where, file, style, bom, form
+    tmp_path_factory, where, file, style, encoding, form
 ):
     root = tmp_path_factory.mktemp("set")
     names = {}
@@ -228,11 +230,13 @@ def test_pictures_are_found_wherever_they_lie(
             "windows": f"C:\\data\\{said}".replace("/", "\\"),
             "back": said.replace("/", "\\"),
             "url": f"https://example.org/x/{said}?token=1",
+            "store": f"s3://bucket/{quote(said)}",
+            "file": f"file:///C:/data/{said}",
         }[style]
         names[said] = own_mask(picture(seed))
     (root / "images").mkdir(exist_ok=True)
     (root / "images/._b.png").write_bytes(b"\0\5\x16\7")
-    write_json(root / file, coco_of(names), bom=bom)
+    write_json(root / file, coco_of(names), encoding=encoding)
     for given_ in (root, root / file):
         project = Project.create(tmp_path_factory.mktemp("p"))
         if given_ != root and file.count("/") > 1:
@@ -293,6 +297,7 @@ broken = st.sampled_from(
         {"segmentation": [[1, 1, 1, 1, 1, 1]]},
         {"segmentation": [[90, 90, 95, 90, 95, 95]]},
         {"segmentation": "text"},
+        {"segmentation": [[0.1, 0.1, 0.5, 0.1, 0.5, 0.5]]},
         {"segmentation": {"size": [3, 3], "counts": [9]}},
         {"segmentation": {"size": list(SIZE), "counts": [-1, 49]}},
         {"segmentation": {"size": list(SIZE), "counts": "zzz"}},
@@ -315,6 +320,28 @@ good = st.sampled_from(
         {"segmentation": [[4, 2, 7, 2, 7, 5, 4, 5]], "image_id": 7.0},
     ]
 )
+
+
+@pytest.mark.parametrize(
+    ("ids", "of"),
+    [((7, 7), (7,)), ((1, 2), ("a.png", "b.png")), ((1, 2), (0, True, None))],
+)
+def test_pictures_whose_annotations_are_not_known_do_not_become_background(
+    tmp_path, ids, of
+):
+    masks = {name: own_mask(picture(i)) for i, name in enumerate(("a.png", "b.png"))}
+    content = coco_of(masks)
+    for i, name in enumerate(masks):
+        save(tmp_path / name, picture(i))
+        content["images"][i]["id"] = ids[i]
+    one = content["annotations"][0]
+    content["annotations"] = [{**one, "id": i, "image_id": v} for i, v in enumerate(of)]
+    write_json(tmp_path / "labels.json", content)
+    project = Project.create(tmp_path / "p")
+    report = import_masks(project, open_source(tmp_path, "coco"))
+    assert not report.labelled
+    assert set(report.failed) == set(masks)
+    assert str(of[0]) in report.skipped["labels.json"][0]
 
 
 @few

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from codecs import BOM_UTF8
 from collections import Counter
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
@@ -11,7 +10,12 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from napari_ovam.base.ids import BACKGROUND, IGNORE
-from napari_ovam.datasets.class_lists import ListedClass, read_class_list, whole
+from napari_ovam.datasets.class_lists import (
+    ListedClass,
+    read_class_list,
+    read_text,
+    whole,
+)
 from napari_ovam.datasets.importers.mask_files import find_masks, join
 from napari_ovam.datasets.importers.masks import (
     doubt_palette,
@@ -212,9 +216,7 @@ def _is_one_of(name: str, words: Iterable[str]) -> bool:
 
 def _ignore_of(table: Path) -> int | None:
     """Return the id that a `classes.json` says is ignored; None if it does not."""
-    content: Mapping[str, object] = json.loads(
-        table.read_bytes().removeprefix(BOM_UTF8).decode()
-    )
+    content: Mapping[str, object] = json.loads(read_text(table))
     ignore = content.get("ignore") if isinstance(content, dict) else None
     if ignore is not None and whole(ignore) is None:
         raise ImportSourceError(f"{table.name} says that {ignore!r} is ignored: no id")
