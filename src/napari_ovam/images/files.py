@@ -7,7 +7,9 @@ transparent parts on white, one page of those a file may hold.
 from __future__ import annotations
 
 import struct
+import zlib
 from contextlib import contextmanager, suppress
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,7 +23,7 @@ from napari_ovam.images.faults import (
     check_size,
     named_faults,
 )
-from napari_ovam.images.pixels import stretch
+from napari_ovam.images.pixels import over_white, stretch
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -53,6 +55,7 @@ PICTURE_SUFFIXES = (
 # Wide modes that are shown by stretching 0 (or the least) to the largest value.
 _WIDE = ("I", "F", "I;16", "I;16B", "I;16L", "I;16N")
 _ORIENTATION = 0x0112
+_BITS = 24  # where a PNG says how many bits its values have
 # Where Pillow finds EXIF and XMP in the head of a PNG.
 _EXIF = ("exif", "Raw profile type exif", "xmp", "XML:com.adobe.xmp")
 
@@ -100,6 +103,10 @@ def read(path: str | Path, *, page: int | None = None) -> NDArray[np.uint8]:
         if count > 1:
             picture.seek(page or 0)
             check_size(path, *picture.size)
+        if picture.format == "PNG" and picture.mode == "LA":
+            content = path.read_bytes()
+            if content[_BITS] == 16:
+                return _deep_grey(path, content)
         picture.load()
         return _rgb(path, _upright(picture))
 
@@ -223,6 +230,19 @@ def _upright(picture: Image.Image) -> Image.Image:
     with suppress(*BROKEN):
         return ImageOps.exif_transpose(picture)
     return picture
+
+
+def _deep_grey(path: Path, png: bytes) -> NDArray[np.uint8]:
+    """Return a PNG of 16-bit grey and opacity, of which Pillow keeps the upper halves.
+
+    It is read as 8-bit RGBA, which has the same bytes: two of grey, two of opacity.
+    """
+    head = png[12:_BITS] + b"\x08\x06" + png[_BITS + 2 : 29]
+    png = png[:12] + head + struct.pack(">I", zlib.crc32(head)) + png[33:]
+    with Image.open(BytesIO(png), formats=["PNG"]) as picture:
+        values = np.array(_upright(picture)).view(">u2")
+    grey = stretch(path, values[..., :1])
+    return over_white(grey.repeat(3, axis=-1), (values[..., 1] >> 8).astype(np.uint8))
 
 
 def _rgb(path: Path, picture: Image.Image) -> NDArray[np.uint8]:
