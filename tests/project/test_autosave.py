@@ -26,8 +26,10 @@ ERRORS = [errno.ENOSPC, errno.EROFS, errno.EIO, errno.EACCES, errno.ESTALE]
 ACTS = st.lists(
     st.tuples(
         st.sampled_from(
-            [*("labels", "labels", "sample", "class", "status", "rename", "flush")]
-            + ["disk away", "refused", "image away", "mended"]
+            [
+                *("labels", "labels", "sample", "class", "status", "rename", "flush"),
+                *("disk away", "refused", "image away", "mended"),
+            ]
         ),
         st.integers(0, 2),
         NAMES,

@@ -1,6 +1,8 @@
 """Data sets as they lie on real disks: nothing is lost, mixed up or silent."""
 
 import json
+import os
+import sys
 import unicodedata
 from pathlib import Path
 from urllib.parse import quote
@@ -468,6 +470,7 @@ def test_an_id_never_becomes_another(tmp_path_factory, ids, kind):
         (np.full(SIZE, 2**64 - 1, np.uint64), "18446744073709551615"),
         (np.full(SIZE, 1j), "complex"),
         (np.zeros((2, *SIZE), np.uint8), "(2, 6, 8)"),
+        (np.zeros((0, 8), np.uint8), "(0, 8)"),
     ],
 )
 def test_values_that_are_no_ids_are_refused(tmp_path, pixels, named):
@@ -478,6 +481,64 @@ def test_values_that_are_no_ids_are_refused(tmp_path, pixels, named):
         Project.create(tmp_path / "p"), open_source(tmp_path, "indexed")
     )
     assert named in report.failed["images/a.png"]
+
+
+@pytest.mark.parametrize(
+    ("name", "more"),
+    [("0.webp", {"quality": 60}), ("0.png", {"format": "JPEG"}), ("0.jpg", {})],
+)
+def test_masks_that_blur_ids_are_named(tmp_path, name, more):
+    binary(tmp_path, 1)
+    (tmp_path / "masks/0.png").unlink()
+    save(tmp_path / "masks" / name, own_mask(picture(0)) * 90, **more)
+    project = Project.create(tmp_path / "p")
+    report = import_masks(project, open_source(tmp_path, "indexed"))
+    assert len(report.labelled) == 2
+    said = str(dict(report.failed)) + str(report.skipped)
+    assert "blurs ids" in said
+    assert "broken" not in said
+
+
+def test_a_folder_of_jpeg_masks_is_refused_by_that_name(tmp_path):
+    save(tmp_path / "images/a.png", picture(0))
+    save(tmp_path / "masks/a.jpg", own_mask(picture(0)))
+    with pytest.raises(ImportSourceError, match="JPEG"):
+        open_source(tmp_path, "indexed")
+
+
+def test_a_mask_in_colour_is_said_to_be_that(tmp_path):
+    save(tmp_path / "images/a.png", picture(0))
+    save(tmp_path / "masks/a.png", picture(0))
+    project = Project.create(tmp_path / "p")
+    why = import_masks(project, open_source(tmp_path, "indexed")).failed["images/a.png"]
+    assert "in colour" in why
+    assert "broken" not in why
+
+
+def test_soft_borders_of_a_mask_are_said(tmp_path):
+    soft = np.full(SIZE, 255, np.uint8)
+    soft[0] = 90
+    soft[4:] = 0
+    save(tmp_path / "images/a.png", picture(0))
+    save(tmp_path / "masks/a.png", soft)
+    project = Project.create(tmp_path / "p")
+    notes = import_masks(project, open_source(tmp_path, "indexed")).notes
+    assert any("soft borders" in note for note in notes)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such names")
+def test_a_name_that_is_no_text_is_kept(tmp_path):
+    """As an archive of another system leaves it."""
+    name = os.fsdecode(b"K\xe4fer.png")
+    save(tmp_path / "images" / name, picture(0))
+    save(tmp_path / "masks" / name, own_mask(picture(0)))
+    project = Project.create(tmp_path / "p")
+    report = import_masks(project, open_source(tmp_path, "indexed"))
+    assert not report.failed
+    again = Project.open(project.path)
+    check_own_masks(again, {0})
+    report = import_masks(again, open_source(tmp_path, "indexed"))
+    assert (report.labelled, len(report.kept)) == ((), 1)
 
 
 @pytest.mark.parametrize("bits", [1, 2, 4])

@@ -19,8 +19,8 @@ _SEPARATORS = re.compile(r"[,;\n，、；]")
 _QUOTES = "\"'`´“”„‟«»‹›‘’‚「」『』"
 _ENDS = f"{_QUOTES}.,:;!?…·•*_~^|/\\-–—=+。，、：；！？（）【】《》 "
 
-# Spaces of no width, marks of direction and of byte order, hyphens that may break
-_UNSEEN = re.compile("[\u00ad\u200b\u200e\u200f\u202a-\u202e\u2060\u2066-\u2069\ufeff]")
+UNSEEN = re.compile("[\u00ad\u200b\u200e\u200f\u202a-\u202e\u2060\u2066-\u2069\ufeff]")
+"""Spaces of no width, marks of direction and of byte order, hyphens that may break."""
 _WORD = re.compile(r"\w+(?:['’]\w+)?")
 # Scripts that are written without spaces between words
 _UNSPACED = re.compile(r"[\u0e00-\u0e7f\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]")
@@ -98,7 +98,7 @@ def plain_phrase(text: str) -> str:
     "(cat:1.3)", '"cat"' and "cat," are "cat"; an apostrophe or hyphen in a word stays,
     and so does "<toy>", which may be a token of a textual inversion.
     """
-    text, before = _UNSEEN.sub("", unicodedata.normalize("NFC", text)), ""
+    text, before = UNSEEN.sub("", unicodedata.normalize("NFC", text)), ""
     while text != before:  # weights within weights, brackets of which one is missing
         before = text
         text = re.sub(r"(?<!\\)[()\[\]{}]", " ", plain_prompt(text)[0])

@@ -55,7 +55,6 @@ PICTURE_SUFFIXES = (
 # Wide modes that are shown by stretching 0 (or the least) to the largest value.
 _WIDE = ("I", "F", "I;16", "I;16B", "I;16L", "I;16N")
 _ORIENTATION = 0x0112
-_BITS = 24  # where a PNG says how many bits its values have
 # Where Pillow finds EXIF and XMP in the head of a PNG.
 _EXIF = ("exif", "Raw profile type exif", "xmp", "XML:com.adobe.xmp")
 
@@ -103,10 +102,8 @@ def read(path: str | Path, *, page: int | None = None) -> NDArray[np.uint8]:
         if count > 1:
             picture.seek(page or 0)
             check_size(path, *picture.size)
-        if picture.format == "PNG" and picture.mode == "LA":
-            content = path.read_bytes()
-            if content[_BITS] == 16:
-                return _deep_grey(path, content)
+        if picture.format == "PNG" and "LA;16B" in str(picture.tile):
+            return _deep_grey(path)
         picture.load()
         return _rgb(path, _upright(picture))
 
@@ -232,12 +229,13 @@ def _upright(picture: Image.Image) -> Image.Image:
     return picture
 
 
-def _deep_grey(path: Path, png: bytes) -> NDArray[np.uint8]:
+def _deep_grey(path: Path) -> NDArray[np.uint8]:
     """Return a PNG of 16-bit grey and opacity, of which Pillow keeps the upper halves.
 
     It is read as 8-bit RGBA, which has the same bytes: two of grey, two of opacity.
     """
-    head = png[12:_BITS] + b"\x08\x06" + png[_BITS + 2 : 29]
+    png = path.read_bytes()
+    head = png[12:24] + b"\x08\x06" + png[26:29]
     png = png[:12] + head + struct.pack(">I", zlib.crc32(head)) + png[33:]
     with Image.open(BytesIO(png), formats=["PNG"]) as picture:
         values = np.array(_upright(picture)).view(">u2")

@@ -93,7 +93,9 @@ def write_index(folder: Path, index: Index) -> str:
         "pending": index.pending,
         "samples": [asdict(sample) for sample in index.samples.values()],
     }
-    data = (json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode()
+    text = json.dumps(content, indent=1, ensure_ascii=False) + "\n"
+    # What is no text, as in names of files from other systems, is escaped, as in JSON.
+    data = text.encode(errors="backslashreplace")
     for name in (INDEX, BACKUP):
         with replacing(folder / name) as temporary:
             temporary.write_bytes(data)

@@ -57,7 +57,8 @@ def duplicated(layers: Any, layer: Layer) -> Layer:
 
 def created(layers: Any, layer: Layer) -> Layer:
     """As plugins do it, with all that napari says of a layer."""
-    return layers.append(Layer.create(*deepcopy(layer.as_layer_data_tuple())))
+    layers.append(Layer.create(*deepcopy(layer.as_layer_data_tuple())))
+    return layers[-1]
 
 
 def made_alike(layers: Any, layer: Layer) -> Layer:
@@ -66,7 +67,8 @@ def made_alike(layers: Any, layer: Layer) -> Layer:
     copy = type(layer)(
         layer.data.copy(), name=layer.name, metadata=layer.metadata, **more
     )
-    return layers.append(copy)
+    layers.append(copy)
+    return layers[-1]
 
 
 def converted(layers: Any, layer: Layer) -> Layer:
@@ -99,7 +101,9 @@ def test_in_any_order_copies_stay_as_the_person_left_them(
     window: Window, tmp_path: Path
 ) -> None:
     session, layers = window.session, window.viewer.layers
-    images = {s.name: session.project.load_image(s.name) for s in session.project.samples}
+    images = {
+        s.name: session.project.load_image(s.name) for s in session.project.samples
+    }
     left: dict[str, np.ndarray] = {}
 
     def step(by: int) -> None:

@@ -81,10 +81,11 @@ def open_indexed(
     notes: list[str] = []
     masks, pictures = find_masks(path, problems)
     if not masks:
-        raise ImportSourceError(
-            f"there are no masks in {path}: their folder, or the end of their names, "
-            "should have a word such as masks or labels"
-        )
+        why = problems or [
+            "their folder, or the end of their names, should have a word such as masks "
+            "or labels"
+        ]
+        raise ImportSourceError(f"there are no masks in {path}: {'; '.join(why)}")
     table = next((path / n for n in _TABLES if (path / n).is_file()), None)
     ignore = None
     if classes is None and table is not None:
@@ -168,7 +169,7 @@ def _ids_of(
     notes: list[str],
 ) -> _Ids:
     """Return what ids mean as the masks themselves show; one class may be known."""
-    values: set[int] = set()
+    values: Counter[int] = Counter()
     edges: Counter[int] = Counter()
     for file in files:
         try:
@@ -184,7 +185,7 @@ def _ids_of(
         border = np.concatenate([pixels[[0, -1]].ravel(), pixels[:, [0, -1]].ravel()])
         count = values_of(border)
         edges[max(count, key=lambda value: count[value], default=0)] += 1
-    inside = sorted(values - {background})
+    inside = sorted(values.keys() - {background})
     if len(inside) == 1 and (known or inside[0] == IGNORE or background):
         value = inside[0]
         entry = known[0] if known else ListedClass(_ONLY)
@@ -205,6 +206,11 @@ def _ids_of(
     numbers = [i for i in inside if i != IGNORE]
     if odd := [i for i in numbers if not 0 < i < 1 << 16]:
         notes.append(f"ids that labels cannot hold get others: {shorten(odd)}")
+    if 0 < sum(values[i] for i in numbers) < values[IGNORE]:
+        notes.append(
+            f"{IGNORE} is unsure, and has more pixels than all classes: masks of one "
+            f"class with soft borders are to be saved as {background} and {IGNORE} only"
+        )
     places = {i: place for place, i in enumerate(numbers, start=1)}
     named = [ListedClass(f"class {i}", i) for i in numbers]
     return _Ids(named, {IGNORE: UNSURE, **places, background: 0}, spoken=False)
