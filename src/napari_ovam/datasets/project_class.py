@@ -7,7 +7,7 @@ import unicodedata
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
-from napari_ovam.base.ids import BACKGROUND, IGNORE
+from napari_ovam.base.ids import BACKGROUND, IGNORE, LARGEST_ID
 from napari_ovam.base.names import check_name
 from napari_ovam.base.words import UNSEEN
 
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 Source = Literal["phrase", "token"]
 
 KEYS = tuple("123456789")
-LARGEST_ID = 65_535
 
 
 class ClassError(ValueError):

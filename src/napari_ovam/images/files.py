@@ -102,7 +102,7 @@ def read(path: str | Path, *, page: int | None = None) -> NDArray[np.uint8]:
         if count > 1:
             picture.seek(page or 0)
             check_size(path, *picture.size)
-        if picture.format == "PNG" and "LA;16B" in str(picture.tile):
+        if picture.format == "PNG" and "LA;16B" in str(getattr(picture, "tile", "")):
             return _deep_grey(path)
         picture.load()
         return _rgb(path, _upright(picture))
@@ -169,6 +169,8 @@ def _orientation(path: Path, picture: Image.Image) -> int:
 def is_tiff(path: Path) -> bool:
     """Whether a file begins as a TIFF does; what cannot be read does not."""
     try:
+        if not path.is_file():  # such as a pipe, on which one would wait for ever
+            return False
         with path.open("rb") as file:
             return file.read(4) in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
     except (OSError, ValueError):

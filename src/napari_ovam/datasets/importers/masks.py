@@ -11,7 +11,7 @@ import numpy as np
 from napari_ovam.datasets.importers.source import ImportSourceError, shorten
 from napari_ovam.images.faults import MAX_PIXELS, ImageFileError, named_faults
 from napari_ovam.images.files import image_size, is_tiff, opened, page_count
-from napari_ovam.images.png import STRETCHED, stored_as
+from napari_ovam.images.png import STRETCHED, check_exact, stored_as
 from napari_ovam.images.tiff import read_values
 
 if TYPE_CHECKING:
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
 _BROKEN_ARRAY = (ValueError, OSError, EOFError, SyntaxError, tokenize.TokenError)
 _TABLE = 1 << 16
-_LOSSY = ("JPEG", "MPO", "JPEG2000", "AVIF")  # whatever the file is called
 
 
 def read_mask(path: Path) -> NDArray[np.int64]:
@@ -142,11 +141,7 @@ def _pixels(path: Path) -> NDArray[Any]:
             return _grey(path, values)
     with opened(path) as picture:
         stored = stored_as(picture)
-        lossy = picture.format == "WEBP" and b"VP8L" not in path.read_bytes()
-        if lossy or picture.format in _LOSSY:
-            raise ImageFileError(
-                f"{path.name} is a {picture.format} that blurs ids: save it as PNG"
-            )
+        check_exact(path, picture)
         picture.load()
         pixels = np.asarray(picture)
         if pixels.ndim == 3:
