@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import struct
 import subprocess
 import sys
@@ -73,6 +74,14 @@ def test_every_mode_becomes_rgb(tmp_path: Path, mode: str) -> None:
     found = read(tmp_path / "a.tif")
     assert (found.shape, found.dtype) == ((5, 7, 3), np.uint8)
     assert found.min() > 250
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no pipes")
+def test_nothing_waits_for_a_pipe(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.png")
+    for look in (read, image_size, page_count):
+        with pytest.raises(ImageFileError, match=r"a\.png"):
+            look(tmp_path / "a.png")
 
 
 def test_greyscale_becomes_grey(tmp_path: Path) -> None:
