@@ -145,7 +145,7 @@ def test_no_moment_of_failure_loses_a_thing(
         else:
             disk.fail(act, place)
     disk.mend()
-    assert autosave.close()
+    assert autosave.close(), (errors[-3:], autosave._waiting)
     assert not errors or errors[-1] is None, "it is not said that all is saved"
     found = Project.open(folder)
     assert not found.notes
@@ -204,3 +204,62 @@ def test_a_try_that_was_under_way_is_not_the_last_one(
     threading.Timer(0.1, ended.set).start()
     assert autosave.close()
     np.testing.assert_array_equal(Project.open(project.path).load_labels("a"), ids(7))
+
+
+def test_what_a_person_decides_while_labels_are_written_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project = Project.create(tmp_path / "p")
+    project.add_sample(PICTURE, name="a")
+    project.change_sample("a", status="edited")
+    write = project._write
+
+    def slowly(name: str, *more: Any) -> None:
+        write(name, *more)
+        project.change_sample("a", status="accepted", write=False)
+
+    monkeypatch.setattr(project, "_write", slowly)
+    project.save_labels("a", ids(7), status=None)
+    assert project.sample("a").status == "accepted"
+    assert Project.open(project.path).sample("a").status == "accepted"
+
+
+@pytest.mark.parametrize("file", ["project.json", "project.json.bak"])
+def test_an_index_of_which_one_copy_was_refused_is_written_by_another_try(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file: str
+) -> None:
+    project = Project.create(tmp_path / "p")
+    refused: list[Path] = []
+    real = Path.replace
+
+    def replace(path: Path, target: Path) -> Path:
+        if Path(target).name == file and not refused:
+            refused.append(path)
+            raise OSError(errno.ENOSPC, "refused by the test")
+        return real(path, target)
+
+    autosave = Autosave(project, delay=0.0)
+    monkeypatch.setattr(Path, "replace", replace)
+    name = autosave.add_sample(PICTURE, name="a")
+    autosave.flush()
+    assert refused
+    assert autosave.close()
+    assert [sample.name for sample in Project.open(project.path).samples] == [name]
+
+
+def test_a_decision_during_a_save_that_fails_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project = Project.create(tmp_path / "p")
+    project.add_sample(PICTURE, name="a")
+
+    def fail() -> None:
+        project.change_sample("a", status="accepted", write=False)
+        raise OSError(errno.ENOSPC, "refused by the test")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(project, "save", fail)
+        with pytest.raises(OSError, match="refused"):
+            project.change_sample("a", status="edited")
+    project.change_sample("a")
+    assert Project.open(project.path).sample("a").status == "accepted"

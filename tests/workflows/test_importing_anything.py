@@ -537,6 +537,7 @@ def test_a_name_that_is_no_text_is_kept(tmp_path):
     assert not report.failed
     again = Project.open(project.path)
     check_own_masks(again, {0})
+    assert str(again.samples[0].provenance["imported"]).encode()  # it can be exported
     report = import_masks(again, open_source(tmp_path, "indexed"))
     assert (report.labelled, len(report.kept)) == ((), 1)
 

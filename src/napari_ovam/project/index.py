@@ -96,7 +96,8 @@ def write_index(folder: Path, index: Index) -> str:
     text = json.dumps(content, indent=1, ensure_ascii=False) + "\n"
     # What is no text, as in names of files from other systems, is escaped, as in JSON.
     data = text.encode(errors="backslashreplace")
-    for name in (INDEX, BACKUP):
+    # The copy first: where only that can be written, another try begins from the same.
+    for name in (BACKUP, INDEX):
         with replacing(folder / name) as temporary:
             temporary.write_bytes(data)
     return sha256(data).hexdigest()
