@@ -26,6 +26,7 @@ from napari_ovam.base.prompt_syntax import plain_prompt
         ("1.3::red hat::, cat", "red hat, cat", ("1.3::red hat::",)),
         ("embedding:EasyNegative, blurry", "blurry", ("embedding:EasyNegative",)),
         ("a (hat)1.2 and (cat)++", "a hat and cat", ("(hat)1.2", "(cat)++")),
+        ("a hat++, cat--. C++", "a hat, cat. C++", ("++", "--")),
         ("<lyco:x:1><hypernet:y:1>", "", ("<lyco:x:1>", "<hypernet:y:1>")),
     ],
 )

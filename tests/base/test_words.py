@@ -29,7 +29,10 @@ def test_what_is_not_meant_is_taken_off_and_said(text):
 
 @pytest.mark.parametrize(
     "text",
-    ["teddy-bear", "cat's eye", "猫", "3 cats", "t-shirt", "café", "no. 5 cat", "R2D2"],
+    [
+        *("teddy-bear", "cat's eye", "猫", "3 cats", "t-shirt", "café", "no. 5 cat"),
+        *("R2D2", "<toy>", "a photo of <my-toy>"),
+    ],
 )
 def test_what_is_meant_stays(text):
     assert read_phrases(text) == ([text], [])
@@ -42,6 +45,10 @@ def test_phrases_are_split_and_each_is_taken_once():
     assert read_phrases("black (fluffy) cat")[0] == ["black fluffy cat"]
     assert read_phrases("cat \\(animal\\)")[0] == ["cat animal"]
     assert read_phrases("cafe\u0301") == (["café"], [])
+    assert read_phrases("cat AND dog BREAK cat")[0] == ["cat", "dog"]
+    assert read_phrases("(<toy>:1.2), a < b, cat\ufeff, \u200bhat")[0] == [
+        *("<toy>", "a b", "cat", "hat")
+    ]
 
 
 @settings(max_examples=80, deadline=None)
@@ -86,6 +93,12 @@ def test_a_plain_phrase_stays_as_it_is(text):
         ("bus", "buses"),
         ("color", "colours"),
         ("hat", "a cat, (hat:1.2)"),
+        ("child", "a childrens' party, childrens toys"),
+        ("bacterium", "bacteria"),
+        ("phenomenon", "two phenomena"),
+        ("passer-by", "passersby"),
+        ("TV", "two TVs"),
+        ("hair drier", "hair dryers"),
     ],
 )
 def test_a_word_is_found_in_another_form(phrase, text):

@@ -236,6 +236,10 @@ def test_bad_classes_are_named(tmp_path, classes, message):
 def test_unknown_formats_are_named(tmp_path):
     with pytest.raises(ValueError, match=r"\['gif'\]; choose from indexed, coco"):
         export_dataset(items(), CLASSES, tmp_path / "o", ["indexed", "gif"])
+    with pytest.raises(ValueError, match=r"\['gif'\]"):
+        export_dataset(items(), CLASSES, tmp_path / "o", "gif")
+    export_dataset(items(), CLASSES, tmp_path / "o", "coco")
+    assert (tmp_path / "o" / "coco").is_dir()
 
 
 def test_nothing_to_export_is_said(tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import struct
 import subprocess
 import sys
@@ -73,6 +74,14 @@ def test_every_mode_becomes_rgb(tmp_path: Path, mode: str) -> None:
     found = read(tmp_path / "a.tif")
     assert (found.shape, found.dtype) == ((5, 7, 3), np.uint8)
     assert found.min() > 250
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no pipes")
+def test_nothing_waits_for_a_pipe(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.png")
+    for look in (read, image_size, page_count):
+        with pytest.raises(ImageFileError, match=r"a\.png"):
+            look(tmp_path / "a.png")
 
 
 def test_greyscale_becomes_grey(tmp_path: Path) -> None:
@@ -167,6 +176,27 @@ def test_the_size_is_that_of_the_turned_picture_wherever_exif_stands(
     (tmp_path / "late.png").write_bytes(late)
     path = tmp_path / "late.png"
     assert image_size(path) == (14, 9) == read(path).shape[:2]
+
+
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_grey_of_16_bits_is_stretched_beside_opacity_too(
+    tmp_path: Path, orientation: int
+) -> None:
+    values = np.full((9, 14, 2), 65535, ">u2")
+    values[..., 0] = np.linspace(0, 4000, 9 * 14).reshape(9, 14)
+    values[3, 4, 1] = 0
+    rows = b"".join(b"\0" + row.tobytes() for row in values)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    data = png(14, 9, (b"eXIf", exif.tobytes()[6:]), (b"IDAT", zlib.compress(rows)))
+    head = data[12:24] + b"\x10\x04" + data[26:29]
+    crc = struct.pack(">I", zlib.crc32(head))
+    (tmp_path / "a.png").write_bytes(data[:12] + head + crc + data[33:])
+    found = read(tmp_path / "a.png")
+    plain = np.rot90(found) if orientation == 6 else found
+    wanted = np.round(values[..., 0] * (255 / 4000))
+    wanted[3, 4] = 255
+    assert np.abs(plain - wanted[..., None]).max() <= 1
 
 
 def test_a_transparent_value_of_a_16_bit_png_is_white(tmp_path: Path) -> None:

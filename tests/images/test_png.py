@@ -180,3 +180,15 @@ def test_ids_of_few_bits_are_the_values_in_the_file(tmp_path, bits, kind):
     path = tmp_path / "few.png"
     path.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(parts))
     np.testing.assert_array_equal(read_ids(path), ids)
+
+
+def test_labels_packed_with_losses_are_refused_whatever_they_are_called(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "a.png"
+    for kind in ("JPEG", "WEBP"):
+        Image.fromarray(np.eye(16, dtype=np.uint8)).save(path, kind)
+        with pytest.raises(ImageFileError, match=f"{kind} that blurs"):
+            read_ids(path)
+    Image.fromarray(np.eye(16, dtype=np.uint8)).save(path, "TIFF")
+    np.testing.assert_array_equal(read_ids(path), np.eye(16))

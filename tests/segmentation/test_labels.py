@@ -106,7 +106,7 @@ def test_targets():
     assert target.tolist() == [[0, 0, 1, 255]]
     assert target.dtype == np.uint8
     assert labels_to_target(labels, 2, ignore=None).tolist() == [[0, 0, 1, 0]]
-    for wrong in (0, 255):
+    for wrong in (0, 255, -1, 70000):
         with pytest.raises(ValueError, match=f"id {wrong}"):
             labels_to_target(labels, wrong)
     with pytest.raises(ValueError, match="float64"):

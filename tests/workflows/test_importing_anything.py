@@ -1,8 +1,11 @@
 """Data sets as they lie on real disks: nothing is lost, mixed up or silent."""
 
 import json
+import os
+import sys
 import unicodedata
 from pathlib import Path
+from urllib.parse import quote
 
 import numpy as np
 import pytest
@@ -57,10 +60,9 @@ def coco_of(names: dict[str, np.ndarray], **more: object) -> dict:
     }
 
 
-def write_json(path: Path, content: dict, *, bom: bool = False) -> Path:
+def write_json(path: Path, content: dict, *, encoding: str = "utf-8") -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(content)
-    path.write_text(text, encoding="utf-8-sig" if bom else "utf-8")
+    path.write_text(json.dumps(content, ensure_ascii=False), encoding=encoding)
     return path
 
 
@@ -208,12 +210,14 @@ places = st.lists(words, max_size=3).map("/".join)
         st.sampled_from(["", "annotations/", "json/x/"]),
         st.sampled_from(["instances_default.json", "labels.json", "result.JSON"]),
     ).map("".join),
-    style=st.sampled_from(["bare", "folders", "absolute", "windows", "back", "url"]),
-    bom=st.booleans(),
+    style=st.sampled_from(
+        ["bare", "folders", "absolute", "windows", "back", "url", "store", "file"]
+    ),
+    encoding=st.sampled_from(["utf-8", "utf-8-sig", "utf-16"]),
     form=st.sampled_from(["NFC", "NFD"]),
 )
 def test_pictures_are_found_wherever_they_lie(
-    tmp_path_factory, where, file, style, bom, form
+    tmp_path_factory, where, file, style, encoding, form
 ):
     root = tmp_path_factory.mktemp("set")
     names = {}
@@ -228,11 +232,13 @@ def test_pictures_are_found_wherever_they_lie(
             "windows": f"C:\\data\\{said}".replace("/", "\\"),
             "back": said.replace("/", "\\"),
             "url": f"https://example.org/x/{said}?token=1",
+            "store": f"s3://bucket/{quote(said)}",
+            "file": f"file:///C:/data/{said}",
         }[style]
         names[said] = own_mask(picture(seed))
     (root / "images").mkdir(exist_ok=True)
     (root / "images/._b.png").write_bytes(b"\0\5\x16\7")
-    write_json(root / file, coco_of(names), bom=bom)
+    write_json(root / file, coco_of(names), encoding=encoding)
     for given_ in (root, root / file):
         project = Project.create(tmp_path_factory.mktemp("p"))
         if given_ != root and file.count("/") > 1:
@@ -293,6 +299,7 @@ broken = st.sampled_from(
         {"segmentation": [[1, 1, 1, 1, 1, 1]]},
         {"segmentation": [[90, 90, 95, 90, 95, 95]]},
         {"segmentation": "text"},
+        {"segmentation": [[0.1, 0.1, 0.5, 0.1, 0.5, 0.5]]},
         {"segmentation": {"size": [3, 3], "counts": [9]}},
         {"segmentation": {"size": list(SIZE), "counts": [-1, 49]}},
         {"segmentation": {"size": list(SIZE), "counts": "zzz"}},
@@ -315,6 +322,28 @@ good = st.sampled_from(
         {"segmentation": [[4, 2, 7, 2, 7, 5, 4, 5]], "image_id": 7.0},
     ]
 )
+
+
+@pytest.mark.parametrize(
+    ("ids", "of"),
+    [((7, 7), (7,)), ((1, 2), ("a.png", "b.png")), ((1, 2), (0, True, None))],
+)
+def test_pictures_whose_annotations_are_not_known_do_not_become_background(
+    tmp_path, ids, of
+):
+    masks = {name: own_mask(picture(i)) for i, name in enumerate(("a.png", "b.png"))}
+    content = coco_of(masks)
+    for i, name in enumerate(masks):
+        save(tmp_path / name, picture(i))
+        content["images"][i]["id"] = ids[i]
+    one = content["annotations"][0]
+    content["annotations"] = [{**one, "id": i, "image_id": v} for i, v in enumerate(of)]
+    write_json(tmp_path / "labels.json", content)
+    project = Project.create(tmp_path / "p")
+    report = import_masks(project, open_source(tmp_path, "coco"))
+    assert not report.labelled
+    assert set(report.failed) == set(masks)
+    assert str(of[0]) in report.skipped["labels.json"][0]
 
 
 @few
@@ -441,6 +470,7 @@ def test_an_id_never_becomes_another(tmp_path_factory, ids, kind):
         (np.full(SIZE, 2**64 - 1, np.uint64), "18446744073709551615"),
         (np.full(SIZE, 1j), "complex"),
         (np.zeros((2, *SIZE), np.uint8), "(2, 6, 8)"),
+        (np.zeros((0, 8), np.uint8), "(0, 8)"),
     ],
 )
 def test_values_that_are_no_ids_are_refused(tmp_path, pixels, named):
@@ -451,6 +481,65 @@ def test_values_that_are_no_ids_are_refused(tmp_path, pixels, named):
         Project.create(tmp_path / "p"), open_source(tmp_path, "indexed")
     )
     assert named in report.failed["images/a.png"]
+
+
+@pytest.mark.parametrize(
+    ("name", "more"),
+    [("0.webp", {"quality": 60}), ("0.png", {"format": "JPEG"}), ("0.jpg", {})],
+)
+def test_masks_that_blur_ids_are_named(tmp_path, name, more):
+    binary(tmp_path, 1)
+    (tmp_path / "masks/0.png").unlink()
+    save(tmp_path / "masks" / name, own_mask(picture(0)) * 90, **more)
+    project = Project.create(tmp_path / "p")
+    report = import_masks(project, open_source(tmp_path, "indexed"))
+    assert len(report.labelled) == 2
+    said = str(dict(report.failed)) + str(report.skipped)
+    assert "blurs ids" in said
+    assert "broken" not in said
+
+
+def test_a_folder_of_jpeg_masks_is_refused_by_that_name(tmp_path):
+    save(tmp_path / "images/a.png", picture(0))
+    save(tmp_path / "masks/a.jpg", own_mask(picture(0)))
+    with pytest.raises(ImportSourceError, match="JPEG"):
+        open_source(tmp_path, "indexed")
+
+
+def test_a_mask_in_colour_is_said_to_be_that(tmp_path):
+    save(tmp_path / "images/a.png", picture(0))
+    save(tmp_path / "masks/a.png", picture(0))
+    project = Project.create(tmp_path / "p")
+    why = import_masks(project, open_source(tmp_path, "indexed")).failed["images/a.png"]
+    assert "in colour" in why
+    assert "broken" not in why
+
+
+def test_soft_borders_of_a_mask_are_said(tmp_path):
+    soft = np.full(SIZE, 255, np.uint8)
+    soft[0] = 90
+    soft[4:] = 0
+    save(tmp_path / "images/a.png", picture(0))
+    save(tmp_path / "masks/a.png", soft)
+    project = Project.create(tmp_path / "p")
+    notes = import_masks(project, open_source(tmp_path, "indexed")).notes
+    assert any("soft borders" in note for note in notes)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such names")
+def test_a_name_that_is_no_text_is_kept(tmp_path):
+    """As an archive of another system leaves it."""
+    name = os.fsdecode(b"K\xe4fer.png")
+    save(tmp_path / "images" / name, picture(0))
+    save(tmp_path / "masks" / name, own_mask(picture(0)))
+    project = Project.create(tmp_path / "p")
+    report = import_masks(project, open_source(tmp_path, "indexed"))
+    assert not report.failed
+    again = Project.open(project.path)
+    check_own_masks(again, {0})
+    assert str(again.samples[0].provenance["imported"]).encode()  # it can be exported
+    report = import_masks(again, open_source(tmp_path, "indexed"))
+    assert (report.labelled, len(report.kept)) == ((), 1)
 
 
 @pytest.mark.parametrize("bits", [1, 2, 4])

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_ovam.base.ids import IGNORE
+from napari_ovam.base.ids import IGNORE, LARGEST_ID
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -41,15 +41,18 @@ def labels_to_target(
     Raises
     ------
     ValueError
-        If `labels` are not (H, W) of integers, or `id` is 0 or `ignore`.
+        If `labels` are not (H, W) of integers, or `id` is no id of a class.
     """
     labels = np.asarray(labels)
     if labels.ndim != 2 or not np.issubdtype(labels.dtype, np.integer):
         raise ValueError(
             f"labels are {labels.dtype} of shape {labels.shape}: give (H, W) integers"
         )
-    if id == 0 or id == ignore:
-        raise ValueError(f"id {id} is no class: 0 is background, {ignore} is unsure")
+    if not 0 < id <= LARGEST_ID or id == ignore:
+        raise ValueError(
+            f"id {id} is no class: ids are 1 to {LARGEST_ID}, 0 is background, "
+            f"{ignore} is unsure"
+        )
     target: NDArray[np.uint8] = (labels == id).astype(np.uint8)
     if ignore is not None:
         target[labels == ignore] = IGNORE

@@ -14,6 +14,7 @@ _TOKEN = re.compile(
     |(?P<keyword>\b(?:BREAK|AND|ADDCOMM|ADDBASE|ADDROW|ADDCOL)\b)
     |(?P<open>[(\[{])
     |(?P<close>(?::\s*[+-]?\d*\.?\d+\s*)?[)\]}](?:\++|-+(?!\w)|\d*\.\d+)?)
+    |(?P<scale>(?<=\w\w)(?:\++|--+)(?=[\s,.;)\]}]|\Z))  # InvokeAI's hat++
     |(?P<mark>[:|])""",
     re.VERBOSE,
 )
@@ -56,7 +57,7 @@ def plain_prompt(text: str) -> tuple[str, tuple[str, ...]]:
         pieces.append(text[end : found.start()])
         end, kind, sign = found.end(), found.lastgroup, found[0]
         places.append(found.start())
-        if kind in ("tag", "keyword"):
+        if kind in ("tag", "keyword", "scale"):
             removed[sign] = None
             sign = "," if kind == "keyword" else " "
         elif kind == "escaped":

@@ -13,10 +13,14 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _SCALED = re.compile(r"(?<=\w)(?::+\s*[+-]?\d*\.?\d+|[+-]+)(?=\s|$)")  # cat:1.3, cat++
+TOY = re.compile(r"<([\w-]+)>|[<>]")
+"""What may be a token of a textual inversion, by its name, and signs that are none."""
 _SEPARATORS = re.compile(r"[,;\n，、；]")
 _QUOTES = "\"'`´“”„‟«»‹›‘’‚「」『』"
-_ENDS = f"{_QUOTES}.,:;!?…·•*_~^|/\\-–—=+<>。，、：；！？（）【】《》 "
+_ENDS = f"{_QUOTES}.,:;!?…·•*_~^|/\\-–—=+。，、：；！？（）【】《》 "
 
+UNSEEN = re.compile("[\u00ad\u200b\u200e\u200f\u202a-\u202e\u2060\u2066-\u2069\ufeff]")
+"""Spaces of no width, marks of direction and of byte order, hyphens that may break."""
 _WORD = re.compile(r"\w+(?:['’]\w+)?")
 # Scripts that are written without spaces between words
 _UNSPACED = re.compile(r"[\u0e00-\u0e7f\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]")
@@ -32,6 +36,8 @@ _IRREGULAR = {
     "lice": "louse",
     "oxen": "ox",
     "dice": "die",
+    "passersby": "passerby",
+    "tvs": "tv",
 }
 _ENDINGS = (  # of plurals, and what stands there in the singular
     ("ies", ("y", "ie")),
@@ -41,6 +47,7 @@ _ENDINGS = (  # of plurals, and what stands there in the singular
     ("ices", ("ex", "ix", "ice")),
     ("eaux", ("eau",)),
     ("ae", ("a",)),
+    ("a", ("um", "on")),
     ("i", ("us",)),
     *((f"{stem}es", (stem,)) for stem in ("s", "x", "z", "ch", "sh", "o")),
     ("ses", ("sis",)),
@@ -50,6 +57,7 @@ _SPELLINGS = {
     "gray": "grey",
     "donut": "doughnut",
     "airplane": "aeroplane",
+    "drier": "dryer",
     "tire": "tyre",
     "mustache": "moustache",
     "pajamas": "pyjamas",
@@ -79,20 +87,22 @@ def read_phrases(text: str) -> tuple[list[str], list[str]]:
         if given != phrase and unicodedata.normalize("NFC", given) != phrase:
             read = f"read as {phrase!r}" if phrase else "no word, and left out"
             notes.append(f"{given!r} is {read}.")
-        if phrase:
-            found.setdefault(phrase.casefold(), phrase)
+        for each in filter(None, phrase.split(", ")):  # of "cat AND dog"
+            found.setdefault(each.casefold(), each)
     return list(found.values()), notes
 
 
 def plain_phrase(text: str) -> str:
     """Return a phrase without what is not meant: punctuation, quotes and weights.
 
-    "(cat:1.3)", '"cat"' and "cat," are "cat"; an apostrophe or hyphen in a word stays.
+    "(cat:1.3)", '"cat"' and "cat," are "cat"; an apostrophe or hyphen in a word stays,
+    and so does "<toy>", which may be a token of a textual inversion.
     """
-    text, before = unicodedata.normalize("NFC", text), ""
+    text, before = UNSEEN.sub("", unicodedata.normalize("NFC", text)), ""
     while text != before:  # weights within weights, brackets of which one is missing
         before = text
         text = re.sub(r"(?<!\\)[()\[\]{}]", " ", plain_prompt(text)[0])
+        text = TOY.sub(lambda found: found[0] if found[1] else " ", text)
         text = _SCALED.sub("", text).strip(" ,")
     words = (word.strip('"`“”„‟«»') for word in text.split())
     return " ".join(" ".join(filter(None, words)).strip(_ENDS).split())
@@ -149,8 +159,9 @@ def _forms(word: str) -> set[str]:
     """Return a word with the singulars that it may be the plural of."""
     found = {word}
     for plural, singular in _IRREGULAR.items():
-        if word.endswith(plural):  # "snowmen" as well
-            found.add(word.removesuffix(plural) + singular)
+        stem = re.sub(f"{plural}s?$", "", word)  # "snowmen" and "childrens" as well
+        if stem != word:
+            found.add(stem + singular)
     for ending, singulars in _ENDINGS:
         stem = word.removesuffix(ending)
         if stem != word and len(stem) >= _SHORTEST - len(ending) // 2:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import json
+import re
 from codecs import BOM_UTF8
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -73,10 +74,8 @@ class ListReport:
 def whole(value: Any) -> int | None:
     """Return the whole number that a value is or stands for ("7", 7.0), else None."""
     if isinstance(value, str):
-        text = value.strip()
-        digits = text.removeprefix("-")
-        known = digits.isascii() and digits.isdigit() and len(digits) < 20
-        return int(text) if known else None
+        known = re.fullmatch(r"\s*(-?[0-9]{1,19})(\.0*)?\s*", value)
+        return int(known[1]) if known else None
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
     return int(value) if isinstance(value, int) or value.is_integer() else None

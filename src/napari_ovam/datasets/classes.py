@@ -6,11 +6,10 @@ import threading
 from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any
 
-from napari_ovam.base.ids import IGNORE
+from napari_ovam.base.ids import IGNORE, LARGEST_ID
 from napari_ovam.datasets.class_colors import PALETTE, Colour
 from napari_ovam.datasets.exporters import LabelClass
 from napari_ovam.datasets.project_class import (
-    LARGEST_ID,
     ClassError,
     ProjectClass,
     check_class,

@@ -7,8 +7,9 @@ import unicodedata
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
-from napari_ovam.base.ids import BACKGROUND, IGNORE
+from napari_ovam.base.ids import BACKGROUND, IGNORE, LARGEST_ID
 from napari_ovam.base.names import check_name
+from napari_ovam.base.words import UNSEEN
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
 Source = Literal["phrase", "token"]
 
 KEYS = tuple("123456789")
-LARGEST_ID = 65_535
 
 
 class ClassError(ValueError):
@@ -26,11 +26,11 @@ class ClassError(ValueError):
 
 
 def one_form(name: str) -> str:
-    """Return a name in one Unicode form, without spaces at its ends.
+    """Return a name in one Unicode form, without spaces at its ends and unseen signs.
 
     "é" is one character or two, and looks the same: macOS writes the latter.
     """
-    return unicodedata.normalize("NFC", name.strip())
+    return unicodedata.normalize("NFC", UNSEEN.sub("", name).strip())
 
 
 def default_thresholds() -> dict[Source, float | None]:

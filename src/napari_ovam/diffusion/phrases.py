@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from napari_ovam.attention.tokens import TextSpace, Token, TokenError
-from napari_ovam.base.words import is_unspaced, plain_phrase
+from napari_ovam.base.words import TOY, is_unspaced, plain_phrase
 from napari_ovam.diffusion.architectures import pipeline_architecture
 from napari_ovam.diffusion.devices import explain_nans
 
@@ -197,10 +197,13 @@ def _short(text: str) -> str:
 def _plain(phrase: object, added: Iterable[str]) -> str:
     """Return a phrase without punctuation and weights, which it says.
 
-    One with a token that was added, such as "<toy>" of a textual inversion, stays.
+    A token that was added, such as "<toy>" of a textual inversion, stays.
     """
     given = _tidy("phrase", phrase)
-    plain = given if any(t in given for t in added) else plain_phrase(given)
+    plain = plain_phrase(given)
+    plain = TOY.sub(lambda found: found[found[0] not in added], plain)
+    if any(t in given and t not in plain for t in added):
+        plain = given
     if not plain:
         raise TokenError(f"the phrase is {phrase!r}: give at least one word")
     if plain != given:

@@ -7,7 +7,9 @@ transparent parts on white, one page of those a file may hold.
 from __future__ import annotations
 
 import struct
+import zlib
 from contextlib import contextmanager, suppress
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,7 +23,7 @@ from napari_ovam.images.faults import (
     check_size,
     named_faults,
 )
-from napari_ovam.images.pixels import stretch
+from napari_ovam.images.pixels import over_white, stretch
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -97,6 +99,8 @@ def read(path: str | Path, *, page: int | None = None) -> NDArray[np.uint8]:
         if count > 1:
             picture.seek(page or 0)
             check_size(path, *picture.size)
+        if picture.format == "PNG" and "LA;16B" in str(getattr(picture, "tile", "")):
+            return _deep_grey(path)
         picture.load()
         return _rgb(path, _upright(picture))
 
@@ -153,6 +157,8 @@ def _orientation(path: Path, picture: Image.Image) -> int:
 def is_tiff(path: Path) -> bool:
     """Whether a file begins as a TIFF does; what cannot be read does not."""
     try:
+        if not path.is_file():  # such as a pipe, on which one would wait for ever
+            return False
         with path.open("rb") as file:
             return file.read(4) in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
     except (OSError, ValueError):
@@ -209,6 +215,20 @@ def _upright(picture: Image.Image) -> Image.Image:
     with suppress(*BROKEN):
         return ImageOps.exif_transpose(picture)
     return picture
+
+
+def _deep_grey(path: Path) -> NDArray[np.uint8]:
+    """Return a PNG of 16-bit grey and opacity, of which Pillow keeps the upper halves.
+
+    It is read as 8-bit RGBA, which has the same bytes: two of grey, two of opacity.
+    """
+    png = path.read_bytes()
+    head = png[12:24] + b"\x08\x06" + png[26:29]
+    png = png[:12] + head + struct.pack(">I", zlib.crc32(head)) + png[33:]
+    with Image.open(BytesIO(png), formats=["PNG"]) as picture:
+        values = np.array(_upright(picture)).view(">u2")
+    grey = stretch(path, values[..., :1])
+    return over_white(grey.repeat(3, axis=-1), (values[..., 1] >> 8).astype(np.uint8))
 
 
 def _rgb(path: Path, picture: Image.Image) -> NDArray[np.uint8]:

@@ -137,6 +137,21 @@ def stored_as(picture: Image.Image) -> str:
     return str(args[0] if isinstance(args, tuple) and args else args)
 
 
+def check_exact(path: Path, picture: Image.Image) -> None:
+    """Refuse a picture that was packed with losses, which blurs ids: by its content.
+
+    Raises
+    ------
+    ImageFileError
+        If it is one.
+    """
+    lossy = picture.format == "WEBP" and b"VP8L" not in path.read_bytes()
+    if lossy or picture.format in ("JPEG", "MPO", "JPEG2000", "AVIF"):
+        raise ImageFileError(
+            f"{path.name} is a {picture.format} that blurs ids: save it as PNG"
+        )
+
+
 def read_ids(path: Path) -> NDArray[np.uint8] | NDArray[np.uint16]:
     """Read class ids (H, W) from a grey or palette PNG of up to 16 bits.
 
@@ -146,6 +161,7 @@ def read_ids(path: Path) -> NDArray[np.uint8] | NDArray[np.uint16]:
     It raises `ImageFileError` if it is missing, broken, or in colour.
     """
     with opened(path) as picture:
+        check_exact(path, picture)
         if picture.mode not in ("1", "L", "P", "I", "I;16", "I;16B"):
             raise ImageFileError(
                 f"{path} is in colour ({picture.mode}): labels are one channel of "

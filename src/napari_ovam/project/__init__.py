@@ -176,8 +176,8 @@ class Project(ProjectClasses):
                 self.save()
             except BaseException:  # so that another try can do it
                 with self._memory:
-                    del self._samples[name]
-                    self._coming |= {} if coming is None else {name: sample}
+                    changed = self._samples.pop(name)
+                    self._coming |= {} if coming is None else {name: changed}
                 raise
             self._reserved.discard(name)
         return sample

@@ -185,6 +185,7 @@ class Autosave:
                     max(0.0, self._since + self._delay - time.monotonic()),
                 )
                 batch, self._waiting = self._waiting, {}
+                hurried = self._hurry  # what asks while it is written wants a new try
                 self._fresh = False
                 self._writing, self._batch = True, set(batch)
             lost = self._write(batch)
@@ -192,7 +193,7 @@ class Autosave:
                 self._writing, self._batch = False, set()
                 # What came in meanwhile is newer than what could not be written.
                 self._waiting = lost | self._waiting
-                if lost or not self._waiting:
+                if not self._waiting or (lost and hurried):
                     self._hurry = False
                 self._changed.notify_all()
                 if lost:  # what comes in may go well all the same

@@ -83,8 +83,11 @@ def write_index(folder: Path, index: Index) -> str:
         "pending": index.pending,
         "samples": [asdict(sample) for sample in index.samples.values()],
     }
-    data = (json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode()
-    for name in (INDEX, BACKUP):
+    text = json.dumps(content, indent=1, ensure_ascii=False) + "\n"
+    # What is no text, as in names of files from other systems, is escaped, as in JSON.
+    data = text.encode(errors="backslashreplace")
+    # The copy first: where only that can be written, another try begins from the same.
+    for name in (BACKUP, INDEX):
         with replacing(folder / name) as temporary:
             temporary.write_bytes(data)
     return sha256(data).hexdigest()

@@ -96,9 +96,10 @@ class ProjectLabels(ProjectStore):
             if painted is not None:
                 write_png(self.files.painted(name), painted.astype(np.uint8) * 255)
             made = {**(provenance or {}), "labelled": now()}
-            status = status or self.sample(name).status
-            about = {"status": status, "version": __version__, **made}
+            now_is = status or self.sample(name).status
+            about = {"status": now_is, "version": __version__, **made}
             self._write(name, ids, about)
+            # Not `now_is`: a person may have accepted them while they were written.
             self.change_sample(name, status=status, absent=absent, provenance=made)
 
     def labels_changed(self, name: str) -> bool:

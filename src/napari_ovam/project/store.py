@@ -122,13 +122,10 @@ class ProjectStore:
                 f"{name}: the status {status!r} is none of {get_args(Status)}"
             )
         with self.writing() if write else nullcontext():
-            old, new = self._change(name, status, absent, provenance or {})
-            if write and new != old:
-                try:
-                    self.save()
-                except BaseException:  # else another try would find nothing to do
-                    self._put(old)
-                    raise
+            new = self._change(name, status, absent, provenance or {})
+            # What a save that failed left is not on the disk either.
+            if write and (self._base or Index()).samples.get(name) != new:
+                self.save()
         return new
 
     def _change(
@@ -137,8 +134,8 @@ class ProjectStore:
         status: Status | None,
         absent: Iterable[int] | None,
         provenance: Mapping[str, Any],
-    ) -> tuple[Sample, Sample]:
-        """Change a sample in memory; return it as it was and as it is."""
+    ) -> Sample:
+        """Change a sample in memory; return it as it is."""
         with self._memory:
             old = self.sample(name)
             added = dict(provenance)
@@ -152,7 +149,7 @@ class ProjectStore:
                 provenance={**old.provenance, **added},
             )
             self._put(new)
-        return old, new
+        return new
 
     def _put(self, sample: Sample) -> None:
         with self._memory:

@@ -230,6 +230,7 @@ def test_a_thousand_classes_stay_usable(window: Classes, tmp_path: Path) -> None
     window.session.class_changes.import_file(path)
     window.wait()
     assert window.model.rowCount() == 1002
+    assert "more classes" in window.find("more_classes").text()
     start = time.perf_counter()
     window.find("class_filter").setText("kind 99")
     assert time.perf_counter() - start < 1

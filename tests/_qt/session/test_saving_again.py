@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import errno
 import shutil
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
 from PIL import Image
-from project_window import Window, make_project
+from project_window import SIZE, Window, make_project
 
 from napari_ovam._qt.annotator import ProjectDock
+from napari_ovam._qt.session.edits import Edits
 from napari_ovam.project import Project
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
 SOON = 15_000  # ms: two tries
 
@@ -153,3 +157,111 @@ def test_labels_changed_elsewhere_are_shown_when_one_comes_back(
     found = Project.open(tmp_path / "pets").load_labels("picture-1")
     np.testing.assert_array_equal(found, window.labels.data)
     assert (found[50:60, 2:12] == 2).all()
+
+
+FAILURES = {
+    "full": OSError(errno.ENOSPC, "No space left on device"),
+    "read only": OSError(errno.EROFS, "Read-only file system"),
+    "denied": PermissionError(errno.EACCES, "Permission denied"),
+    "stale": OSError(errno.ESTALE, "Stale file handle"),
+}
+do = st.tuples(
+    st.sampled_from(
+        [
+            *("paint", "paint", "next", "previous", "accept", "new image", "class"),
+            *("rename", "hint", "wait", "fail", "fail", "away", "mend"),
+        ]
+    ),
+    st.sampled_from(list(FAILURES)),
+    st.sampled_from(["aux", "CON", "nul.png", "..", "a/b", "x" * 300, "ä", "cat"]),
+)
+
+
+def test_in_any_order_what_fails_stays_visible_and_is_written_in_the_end(
+    window: Window, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session, folder, away = window.session, tmp_path / "pets", tmp_path / "away"
+    monkeypatch.setattr("napari_ovam.project.autosave._RETRY", 0.1)
+    autosave = session.saving.autosave
+    autosave._delay = 0.0
+    wrong: list[OSError] = []
+    real = Path.replace
+
+    def replace_file(path: Path, target: Path) -> Path:
+        if wrong and folder in path.parents:
+            raise wrong[0]
+        return real(path, target)
+
+    monkeypatch.setattr(Path, "replace", replace_file)
+    left: dict[str, np.ndarray] = {}
+    titles: dict[str, str] = {}
+
+    def mend() -> None:
+        wrong.clear()
+        if away.exists():
+            away.rename(folder)
+
+    def keep() -> None:
+        left[session.current.key] = window.labels.data.copy()
+
+    def leave(act: Callable[[], Any]) -> None:
+        keep()
+        act()
+        window.bot.waitUntil(lambda: not session.projects.wanted, timeout=9000)
+
+    def run(acts: list[tuple[str, str, str]]) -> None:
+        for step, (kind, how, name) in enumerate(acts):
+            if kind == "paint":
+                window.paint(5 * step, 30, step % 3)
+            elif kind in ("next", "previous") and not away.exists():
+                leave(lambda kind=kind: session.step(1 if kind == "next" else -1))
+            elif kind == "accept" and not away.exists():
+                leave(lambda: window.click("accept_button"))
+            elif kind == "new image":
+                image = np.full((SIZE, SIZE, 3), step, np.uint8)
+                edits = Edits(np.ones((SIZE, SIZE), int))
+                keep()
+                session.projects.add(image, name, choice=session.choice, edits=edits)
+                titles[session.current.key] = name
+            elif kind == "class":
+                session.class_changes.add(f"class {len(session.classes)} {step}")
+            elif kind == "rename":
+                session.class_changes.change(1, name=f"cat {step}")
+            elif kind == "hint":
+                session.hint()
+            elif kind == "wait":
+                window.bot.wait(20)
+            elif kind == "mend":
+                mend()
+            elif not wrong and not away.exists():
+                if kind == "away":
+                    session.saving.autosave.flush()  # and nothing is half done
+                    folder.rename(away)
+                else:
+                    wrong.append(FAILURES[how])
+        session.take_all()
+        if autosave.pending and (wrong or away.exists()):
+            window.bot.waitUntil(lambda: "Not saved yet" in window.said, timeout=SOON)
+            for say in (session.hint, lambda: session.say("Something else.")):
+                say()
+                assert "Not saved yet" in window.said
+                assert session.message[1] == "error"
+        mend()
+        window.bot.waitUntil(lambda: saved(window), timeout=SOON)
+        window.bot.waitUntil(lambda: "Not saved yet" not in window.said, timeout=SOON)
+        keep()
+        project = window.written()
+        for key, labels in left.items():
+            found = project.load_labels(key)
+            there = np.zeros_like(labels) if found is None else found
+            np.testing.assert_array_equal(there, labels)
+        for key, title in titles.items():
+            assert project.sample(key).provenance["title"] == title
+        assert [c.name for c in project.classes] == [c.name for c in session.classes]
+
+    settings(
+        max_examples=10,
+        deadline=None,
+        suppress_health_check=list(HealthCheck),
+        phases=[Phase.generate],  # one window lives through all of them
+    )(given(st.lists(do, min_size=4, max_size=12))(run))()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from qtpy.QtCore import QCoreApplication, QEvent
 
 from napari_ovam._qt.session.worker import Job
 from napari_ovam.base.progress import Cancelled
@@ -59,3 +60,14 @@ def test_a_failing_job(qtbot: Any) -> None:
         raise RuntimeError("broken")
 
     assert endings(Job(task), qtbot) == [("errored", "broken")]
+
+
+def test_a_job_that_outlives_its_signals_ends_in_silence(qtbot: Any) -> None:
+    """As in a process that ends while a model loads; PyQt would abort it."""
+
+    def task(job: Job) -> None:
+        job.signals.deleteLater()
+        QCoreApplication.sendPostedEvents(None, QEvent.Type.DeferredDelete)
+        raise Cancelled
+
+    Job(task).run()

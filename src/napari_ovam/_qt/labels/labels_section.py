@@ -136,6 +136,9 @@ class LabelsSection(Section):
         for index, entry in enumerate(entries):
             for column, widget in enumerate(self._row(entry)):
                 self._rows.addWidget(widget, index, column)
+        if more := len(self.session.classes) - len(entries):
+            said = ElidedLabel("more_classes", f"{more} more classes: see Classes")
+            self._rows.addWidget(said, len(entries), 0, 1, -1)
         self._show_edits()
 
     def _row(self, entry: ProjectClass) -> list[QWidget]:

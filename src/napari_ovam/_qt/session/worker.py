@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from qtpy.QtCore import Signal  # type: ignore[attr-defined]
@@ -108,6 +109,14 @@ class Job(WorkerBase[Any]):
     def post(self, value: Any) -> None:
         """Hand over a result on the way; never skipped."""
         self.previewed.emit(value)
+
+    def run(self) -> None:
+        """Run, and end in silence where the application, with the signals, is gone.
+
+        What escapes this method ends the process (PyQt).
+        """
+        with suppress(RuntimeError):
+            super().run()
 
     def work(self) -> Any:
         """Run the task; called in the job's thread."""

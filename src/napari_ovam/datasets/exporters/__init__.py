@@ -81,7 +81,7 @@ def export_dataset(
     items: Iterable[ExportItem],
     classes: Sequence[LabelClass],
     out: str | os.PathLike[str],
-    formats: Sequence[str] = ("indexed",),
+    formats: Sequence[str] | str = ("indexed",),
     *,
     overwrite: bool = False,
     split: Split | None = None,
@@ -130,6 +130,7 @@ def export_dataset(
     """
     out = Path(out)
     classes = check_classes(classes)
+    formats = [formats] if isinstance(formats, str) else formats
     unknown = [name for name in formats if name not in FORMATS]
     if unknown or not formats:
         raise ValueError(f"unknown formats {unknown}; choose from {', '.join(FORMATS)}")

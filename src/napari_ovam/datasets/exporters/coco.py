@@ -135,7 +135,7 @@ class CocoWriter:
             [self.images[i] for i in sorted(chosen)],
             [a for a in self.annotations if a["image_id"] - 1 in chosen],
         )
-        with path.open("x", encoding="utf-8") as file:
+        with path.open("x", encoding="utf-8", errors="backslashreplace") as file:
             json.dump(content, file, ensure_ascii=False)
         self._read_back(path, [self.hashes[i] for i in sorted(chosen)])
 

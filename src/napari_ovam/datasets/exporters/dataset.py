@@ -230,7 +230,7 @@ def save_png(path: Path, pixels: NDArray[Any], palette: bytes | None = None) -> 
 
 def save_text(path: Path, text: str) -> str:
     """Write a text, read it back, compare, and return what was read."""
-    path.write_text(text, encoding="utf-8", newline="\n")
+    path.write_text(text, "utf-8", "backslashreplace", newline="\n")
     found = path.read_text(encoding="utf-8")
     if found != text:
         raise _differs(path)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from codecs import BOM_UTF8
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -13,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
-from napari_ovam.datasets.class_lists import ListedClass, plain, whole
+from napari_ovam.datasets.class_lists import ListedClass, plain, read_text, whole
 from napari_ovam.datasets.importers.coco_masks import ERRORS, draw_all
 from napari_ovam.datasets.importers.search import (
     PICTURES,
@@ -48,6 +47,7 @@ class _File:
     images: list[dict[str, Any]] = field(default_factory=list)
     names: list[str] = field(default_factory=list)
     annotations: dict[int, list[_Annotation]] = field(default_factory=dict)
+    unclear: set[int] = field(default_factory=set)  # images that lost ones may be of
     categories: list[tuple[Any, str]] = field(default_factory=list)
     several: bool = False
     problems: list[str] = field(default_factory=list)
@@ -112,9 +112,7 @@ def open_coco(path: Path, classes: Sequence[ListedClass] | None = None) -> Sourc
 def _read_json(root: Path, place: str, listed: dict[str, ListedClass]) -> _File:
     """Read a JSON, and add its classes to those that are listed."""
     try:
-        content = json.loads(
-            (root / place).read_bytes().removeprefix(BOM_UTF8).decode()
-        )
+        content = json.loads(read_text(root / place))
     except (*ERRORS, OSError, MemoryError) as error:
         raise ImportSourceError(f"it is broken or no JSON: {error}") from error
     if not isinstance(content, dict) or not all(
@@ -186,9 +184,9 @@ def _take_images(file: _File, images: Iterable[Any]) -> None:
 
 def _path_of(name: str) -> str:
     """Return what a file calls a picture as a path with "/" between folders."""
-    if re.match(r"https?://", name):
-        name = unquote(re.sub(r"[?#].*", "", name.partition("://")[2]))
-    name = re.sub(r"^[A-Za-z]:(?=[\\/])", "", name.strip()).replace("\\", "/")
+    if url := re.match(r"[A-Za-z][\w+.-]+://", name):
+        name = unquote(re.sub(r"[?#].*", "", name[url.end() :]))
+    name = re.sub(r"^/?[A-Za-z]:(?=[\\/])", "", name.strip()).replace("\\", "/")
     parts = [part for part in name.split("/") if part not in ("", ".", "..")]
     return "/".join(parts) or "picture"
 
@@ -209,6 +207,9 @@ def _take_annotations(file: _File, annotations: Iterable[Any]) -> None:
             why = "several images" if at else "no image of the list"
             what = f"annotations belong to {why}, by their image_id"
             lost[what].append(annotation.get("image_id"))
+            file.unclear.update(at)
+    if lost and not file.annotations:
+        file.unclear.update(range(len(file.images)))
     for what, ids in lost.items():
         unlike = list(dict.fromkeys(map(str, ids)))
         file.problems.append(f"{len(ids)} {what}: {shorten(unlike)[:200]}")
@@ -275,7 +276,7 @@ def _pictures(
             size = _size_of(image, where)
             reader = partial(
                 draw_all,
-                file.annotations.get(index, []),
+                file.annotations.get(index, None if index in file.unclear else []),
                 size,
                 partial(_places_of, find, classes),
                 names=list(places),

@@ -39,7 +39,7 @@ class _Drawn(NamedTuple):
 
 
 def draw_all(
-    annotations: Sequence[Mapping[str, Any]],
+    annotations: Sequence[Mapping[str, Any]] | None,
     size: tuple[int, int] | None,
     places_of: Callable[[Any], Sequence[int]],
     *,
@@ -54,7 +54,7 @@ def draw_all(
     Parameters
     ----------
     annotations
-        As in the JSON, each with an id.
+        As in the JSON, each with an id. None where nobody knows which they are.
     size
         (H, W), or None where nobody says.
     places_of
@@ -64,6 +64,8 @@ def draw_all(
     several
         Whether an annotation is an object, and not all that there is of its class.
     """
+    if annotations is None:
+        raise ImportSourceError("its annotations cannot be told by their image_id")
     if size is None:
         raise ImportSourceError("neither its picture nor the JSON says how large it is")
     if size[0] * size[1] > MAX_PIXELS:
@@ -176,6 +178,8 @@ def _polygon(ring: list[Any], size: tuple[int, int]) -> NDArray[np.bool_]:
     points = np.array(ring, float)
     if points.ndim != 1 or len(points) < 6 or len(points) % 2:
         raise ValueError("a polygon is not x, y, x, y … of at least three points")
+    if (points % 1).any() and points.min() >= 0 and points.max() <= 1 < min(size):
+        raise ValueError("a polygon is within the first pixel: in shares of the sides?")
     # What draws it takes memory for each pixel of its border.
     if not (np.abs(points) <= 10 * max(size) + 1000).all():
         raise ValueError("a polygon reaches far out of the image")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from codecs import BOM_UTF8
 from collections import Counter
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
@@ -11,7 +10,12 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from napari_ovam.base.ids import BACKGROUND, IGNORE
-from napari_ovam.datasets.class_lists import ListedClass, read_class_list, whole
+from napari_ovam.datasets.class_lists import (
+    ListedClass,
+    read_class_list,
+    read_text,
+    whole,
+)
 from napari_ovam.datasets.importers.mask_files import find_masks, join
 from napari_ovam.datasets.importers.masks import (
     doubt_palette,
@@ -75,10 +79,11 @@ def open_indexed(
     notes: list[str] = []
     masks, pictures = find_masks(path, problems)
     if not masks:
-        raise ImportSourceError(
-            f"there are no masks in {path}: their folder, or the end of their names, "
-            "should have a word such as masks or labels"
-        )
+        why = problems or [
+            "their folder, or the end of their names, should have a word such as masks "
+            "or labels"
+        ]
+        raise ImportSourceError(f"there are no masks in {path}: {'; '.join(why)}")
     table = next((path / n for n in _TABLES if (path / n).is_file()), None)
     ignore = None
     if classes is None and table is not None:
@@ -162,7 +167,7 @@ def _ids_of(
     notes: list[str],
 ) -> _Ids:
     """Return what ids mean as the masks themselves show; one class may be known."""
-    values: set[int] = set()
+    values: Counter[int] = Counter()
     edges: Counter[int] = Counter()
     for file in files:
         try:
@@ -178,7 +183,7 @@ def _ids_of(
         border = np.concatenate([pixels[[0, -1]].ravel(), pixels[:, [0, -1]].ravel()])
         count = values_of(border)
         edges[max(count, key=lambda value: count[value], default=0)] += 1
-    inside = sorted(values - {background})
+    inside = sorted(values.keys() - {background})
     if len(inside) == 1 and (known or inside[0] == IGNORE or background):
         value = inside[0]
         entry = known[0] if known else ListedClass(_ONLY)
@@ -199,6 +204,11 @@ def _ids_of(
     numbers = [i for i in inside if i != IGNORE]
     if odd := [i for i in numbers if not 0 < i < 1 << 16]:
         notes.append(f"ids that labels cannot hold get others: {shorten(odd)}")
+    if 0 < sum(values[i] for i in numbers) < values[IGNORE]:
+        notes.append(
+            f"{IGNORE} is unsure, and has more pixels than all classes: masks of one "
+            f"class with soft borders are to be saved as {background} and {IGNORE} only"
+        )
     places = {i: place for place, i in enumerate(numbers, start=1)}
     named = [ListedClass(f"class {i}", i) for i in numbers]
     return _Ids(named, {IGNORE: UNSURE, **places, background: 0}, spoken=False)
@@ -210,9 +220,7 @@ def _is_one_of(name: str, words: Iterable[str]) -> bool:
 
 def _ignore_of(table: Path) -> int | None:
     """Return the id that a `classes.json` says is ignored; None if it does not."""
-    content: Mapping[str, object] = json.loads(
-        table.read_bytes().removeprefix(BOM_UTF8).decode()
-    )
+    content: Mapping[str, object] = json.loads(read_text(table))
     ignore = content.get("ignore") if isinstance(content, dict) else None
     if ignore is not None and whole(ignore) is None:
         raise ImportSourceError(f"{table.name} says that {ignore!r} is ignored: no id")

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_ovam.datasets.importers.source import ImportSourceError, shorten
-from napari_ovam.images.faults import MAX_PIXELS, named_faults
+from napari_ovam.images.faults import MAX_PIXELS, ImageFileError, named_faults
 from napari_ovam.images.files import image_size, is_tiff, opened, page_count
-from napari_ovam.images.png import STRETCHED, stored_as
+from napari_ovam.images.png import STRETCHED, check_exact, stored_as
 from napari_ovam.images.tiff import read_values
 
 if TYPE_CHECKING:
@@ -43,6 +43,8 @@ def read_mask(path: Path) -> NDArray[np.int64]:
         raise ImportSourceError(
             f"{path.name} is {values.shape}: a mask is one (H, W) channel of ids"
         )
+    if not values.size:
+        raise ImportSourceError(f"{path.name} is {values.shape}: it holds no pixel")
     if values.dtype.kind == "f":
         odd = ~np.isfinite(values) | (np.round(values) != values)
         if odd.any():
@@ -51,11 +53,11 @@ def read_mask(path: Path) -> NDArray[np.int64]:
                 f"{path.name} holds {bad:g}: ids are whole numbers, so these may be "
                 "probabilities or another picture"
             )
-        if values.size and np.abs(values).max() > 2**53:
+        if np.abs(values).max() > 2**53:
             raise ImportSourceError(f"{path.name} holds ids beyond 2^53")
     elif values.dtype.kind not in "iub":
         raise ImportSourceError(f"{path.name} holds {values.dtype}, which are no ids")
-    if values.dtype == np.uint64 and values.size and values.max() > 2**63 - 1:
+    if values.dtype == np.uint64 and values.max() > 2**63 - 1:
         raise ImportSourceError(f"{path.name} holds the id {values.max()}")
     return values.astype(np.int64)
 
@@ -137,17 +139,18 @@ def _pixels(path: Path) -> NDArray[Any]:
             return _grey(path, values)
     with opened(path) as picture:
         stored = stored_as(picture)
+        check_exact(path, picture)
         picture.load()
         pixels = np.asarray(picture)
         if pixels.ndim == 3:
             if ";16" in stored:  # Pillow keeps the upper halves of such values only
-                raise ImportSourceError(
+                raise ImageFileError(
                     f"{path.name} has 16 bits in several channels: save it in one"
                 )
             if picture.mode not in ("LA", "RGB", "RGBA"):
                 pixels = np.asarray(picture.convert("RGBA"))
-            pixels = _grey(path, pixels)
-        return pixels // STRETCHED.get(stored, 1)
+        pixels = pixels // STRETCHED.get(stored, 1)
+    return _grey(path, pixels) if pixels.ndim == 3 else pixels
 
 
 def _grey(path: Path, pixels: NDArray[Any]) -> NDArray[Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -21,7 +22,8 @@ def settle(source: Source) -> Source:
     """
     stored = upright = 0
     doubtful: list[int] = []  # where a turn keeps the size
-    pictures = sorted(source.pictures, key=lambda picture: picture.path)
+    pictures = [replace(p, path=_as_text(p.path)) for p in source.pictures]
+    pictures.sort(key=lambda picture: picture.path)
     for number, picture in enumerate(pictures):
         orientation, size = _orientation(picture)
         if orientation == UPRIGHT or picture.mask_size is None:
@@ -47,6 +49,16 @@ def settle(source: Source) -> Source:
             known = replace(known, problems=(*known.problems, said))
         pictures[number] = known
     return replace(source, pictures=pictures)
+
+
+def _as_text(path: str) -> str:
+    """Return a path that is text, the same wherever the data set is imported again.
+
+    Names that the system's encoding does not have come as surrogates of their bytes.
+    """
+    with suppress(UnicodeEncodeError):  # others, as a JSON may hold
+        path = path.encode(errors="surrogateescape").decode(errors="backslashreplace")
+    return path.encode(errors="backslashreplace").decode()
 
 
 def _orientation(picture: Picture) -> tuple[int, tuple[int, int]]:
