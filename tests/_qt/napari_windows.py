@@ -12,7 +12,7 @@ from napari import Viewer
 from napari._qt.qt_main_window import _QtMainWindow
 from napari.settings import get_settings
 from qtpy.QtCore import QEvent
-from qtpy.QtWidgets import QApplication, QDockWidget, QWidget
+from qtpy.QtWidgets import QApplication, QDialog, QDockWidget
 from superqt.utils import WorkerBase
 
 from napari_ovam._qt.session.session import Session
@@ -50,9 +50,9 @@ class Window:
         windows.append(windows.pop(windows.index(window)))
         return self.viewer
 
-    def check(self) -> None:
-        """Check that the plugin let go of a viewer that it is seen in no more."""
-        assert self._count_callbacks() == self._heard
+    def is_clean(self) -> bool:
+        """Whether nothing listens to the viewer that did not when it was new."""
+        return self._count_callbacks() == self._heard
 
     def clear(self) -> None:
         """Make it as it was when it was new."""
@@ -67,10 +67,10 @@ class Window:
                 window.remove_dock_widget(dock)
                 inner.deleteLater()
                 del inner
-        for watcher in window._qt_window.children():
-            if type(watcher).__name__ == "_CloseWatcher":
-                watcher.deleteLater()
-        del watcher
+        for child in window._qt_window.children():
+            if isinstance(child, QDialog) or type(child).__name__ == "_CloseWatcher":
+                child.deleteLater()
+        del child
         viewer.layers.clear()
         viewer.title, viewer.theme = self._title, self._theme
         viewer.keymap.clear()
@@ -123,24 +123,26 @@ class Windows:
         else:
             window = Window()
             self._made.append(window)
-            gc.collect()
-            gc.freeze()  # the libraries: looking through them takes half a second
+            if not self._taken:  # no session is there yet
+                gc.collect()
+                gc.freeze()  # the libraries: looking through them takes half a second
         self._taken.append(window)
         return window.take()
 
     def _check(self) -> None:
-        """Check that the last test's sessions are gone; pytest held them in it."""
+        """Check that the plugin let go of what the last test showed.
+
+        That can be seen only now: pytest held the test's fixtures until it was over.
+        """
         gc.collect()
-        left = [
-            each
-            for each in gc.get_objects()
-            if type(each) is Session and each not in self._left
-        ]
+        left = [each for each in gc.get_objects() if type(each) is Session]
+        left = [each for each in left if each not in self._left]
         self._left.update(left)
         if left and os.environ.get("CHAIN"): import sys; sys.path.insert(0,"/work/wt/window-tmp"); from refs import chain; chain(left[0])
-        assert not left, "the sessions of the test before are still in memory"
-        for window in self._made:
-            window.check()
+        clean = not left and all(window.is_clean() for window in self._made)
+        if not clean:
+            self.close()
+        assert clean, "what the test before this one showed is still in memory"
 
     def give_back(self, *, failed: bool) -> None:
         """Empty the windows of a test; close those that it spoilt."""
@@ -160,6 +162,5 @@ class Windows:
 
     def close(self) -> None:
         """Close all."""
-        for window in self._made:
-            window.close()
-        self._made.clear()
+        while self._made:
+            self._made.pop().close()
