@@ -21,6 +21,7 @@ from qtpy.QtWidgets import (
     QVBoxLayout,
 )
 
+from napari_ovam._qt.session.jobs import short
 from napari_ovam._qt.widgets.docks import dress_table, selected_rows
 from napari_ovam._qt.widgets.section import (
     Section,
@@ -32,7 +33,6 @@ from napari_ovam._qt.widgets.section import (
     listen,
     menu_button,
     menu_entry,
-    short,
 )
 from napari_ovam._qt.widgets.text import Message
 from napari_ovam._qt.widgets.token_drop import accept_tokens
@@ -315,7 +315,7 @@ class _Question(QFrame):
             if other.id != entry.id:
                 self.into.addItem(f"{other.id}: {short(other.name, 60)}", other.id)
         self.into.show()
-        self.text.say(f"Make {short(entry.name, 40)} part of:")
+        self.text.say(f"Make {short(entry.name)} part of:")
         self.yes.setText("Merge…")
         self.show()
 
@@ -323,7 +323,7 @@ class _Question(QFrame):
         """Say how many images hold what is to go, and ask whether it shall."""
         self._removal = removal
         classes = self._session.classes
-        named = [short(classes[n].name, 40) for n in removal.numbers if n in classes]
+        named = [short(classes[n].name) for n in removal.numbers if n in classes]
         names = ", ".join(named[:3])
         if len(named) > 3:
             names += f" and {len(named) - 3} more"
@@ -331,7 +331,7 @@ class _Question(QFrame):
         held = f"{count} image{'s' * (count != 1)} hold{'s' * (count == 1)}"
         held = f"{held} {'it' if len(named) == 1 else 'them'}"
         if removal.into:
-            other = short(classes[removal.into].name, 40)
+            other = short(classes[removal.into].name)
             text = f"Merge {names} into {other}? {held}; the pixels become {other}."
             word = "Merge"
         else:

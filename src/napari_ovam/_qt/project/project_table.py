@@ -56,11 +56,10 @@ class SampleTable(QAbstractTableModel):
         self._rows: dict[str, int] = {}
         self.thumbnails = Thumbnails(self._projects.image)
         self.thumbnails.made.connect(self._row_changed)
-        owner: Any = self
-        listen(owner, session.project_changed, self.thumbnails.clear)
-        listen(owner, session.samples_changed, self._fill)
-        listen(owner, self._review.filter_changed, self._fill)
-        listen(owner, session.sample_changed, self._status_changed)
+        listen(self, session.project_changed, self.thumbnails.clear)
+        listen(self, session.samples_changed, self._fill)
+        listen(self, self._review.filter_changed, self._fill)
+        listen(self, session.sample_changed, self._status_changed)
         self._fill()
 
     def key(self, row: int) -> str:

@@ -44,8 +44,7 @@ class TokenTable(QAbstractListModel):
         self._entries: list[TokenEntry] = []
         self.thumbnails = Thumbnails(_preview, PREVIEW)
         self.thumbnails.made.connect(lambda _: self._redraw())
-        owner: Any = self
-        listen(owner, self._library.changed, self._fill)
+        listen(self, self._library.changed, self._fill)
         self._fill()
 
     def entry(self, row: int) -> TokenEntry:

@@ -324,7 +324,7 @@ def line_edit(name: str, placeholder: str, *, clears: bool = False) -> QLineEdit
     return made
 
 
-def listen(widget: QWidget, signal: Any, slot: Callable[..., Any]) -> None:
+def listen(widget: QObject, signal: Any, slot: Callable[..., Any]) -> None:
     """Connect a signal of the session for as long as the widget lives."""
     signal.connect(slot)
     widget.destroyed.connect(lambda *_: signal.disconnect(slot, missing_ok=True))
@@ -384,8 +384,3 @@ def clear(layout: Any) -> None:
             widget.deleteLater()
         elif item.layout() is not None:
             clear(item.layout())
-
-
-def short(text: str, length: int) -> str:
-    """Return a text that is cut to a length."""
-    return text if len(text) <= length else f"{text[: length - 1]}…"
