@@ -119,7 +119,7 @@ class ImageSection(Section):
         self.setAcceptDrops(True)
         images = self.session.feature(Images)
         listen(self, images.reproducible, self._offer_again)
-        listen(self, images.reproduced, self.model.setCurrentText)
+        listen(self, images.reproduced, lambda name: self.model.setCurrentText(name))
         listen(self, images.syntax_found, self._offer_plain)
         listen(self, images.pages_found, self._ask_page)
         listen(self, images.differs, self.trace_anyway.offer)
