@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import os
 from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
 from weakref import WeakSet
@@ -135,10 +134,9 @@ class Windows:
         That can be seen only now: pytest held the test's fixtures until it was over.
         """
         gc.collect()
-        left = [each for each in gc.get_objects() if type(each) is Session]
-        left = [each for each in left if each not in self._left]
+        alive = {each for each in gc.get_objects() if type(each) is Session}
+        left = alive - set(self._left)
         self._left.update(left)
-        if left and os.environ.get("CHAIN"): import sys; sys.path.insert(0,"/work/wt/window-tmp"); from refs import chain; chain(left[0])
         clean = not left and all(window.is_clean() for window in self._made)
         if not clean:
             self.close()
