@@ -6,6 +6,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -20,6 +21,43 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 TIMEOUT = 120_000  # ms; generous, as machines that run tests are busy
+
+
+@pytest.fixture(scope="session")
+def napari_windows(qapp: Any) -> Iterator[Any]:
+    """Keep the napari windows that the tests of a process use by turns."""
+    # In a session the import belongs before the window; see the launcher.
+    import diffusers  # noqa: F401
+    import torch
+    from napari_windows import Windows
+
+    torch.set_num_threads(1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("napari._qt.qt_main_window.SHOW_QT_WARNING", False)
+        patch.setattr("napari._qt.threads.status_checker.StatusChecker.start", Mock())
+        patch.setattr("napari._qt.qt_viewer.QtViewer._get_console", _no_console)
+        windows = Windows()
+        yield windows
+        windows.close()
+
+
+def _no_console(_: Any) -> QWidget:
+    console = QWidget()
+    console._update_theme = lambda *_: None  # type: ignore[attr-defined]
+    return console
+
+
+@pytest.fixture
+def make_napari_viewer(
+    napari_windows: Any, qtbot: Any, request: pytest.FixtureRequest
+) -> Iterator[Callable[..., Any]]:
+    """Return what gives an empty napari window, in place of napari's own fixture.
+
+    After the test the window is emptied, and what the plugin left behind is an error.
+    """
+    failed = request.session.testsfailed
+    yield napari_windows.take
+    napari_windows.give_back(failed=request.session.testsfailed > failed)
 
 
 @pytest.fixture(scope="session")
@@ -136,13 +174,8 @@ def panel(
     monkeypatch: pytest.MonkeyPatch,
 ) -> Iterator[Panel]:
     """Return the annotator, docked in a napari window that is shown."""
-    # In a session the import belongs before the window; see the launcher.
-    import diffusers  # noqa: F401
-    import torch
-
     from napari_ovam._qt.annotator import AnnotatorWidget
 
-    torch.set_num_threads(1)
     monkeypatch.setenv("HOME", str(tmp_path))
     viewer = make_napari_viewer(show=True)
     widget = AnnotatorWidget(viewer)

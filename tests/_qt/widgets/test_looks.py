@@ -32,6 +32,7 @@ from napari_ovam._qt.widgets.colors import (
     readable,
     text_on,
 )
+from napari_ovam._qt.widgets.docks import dock_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -141,20 +142,18 @@ def test_nothing_is_cut_off_at_any_width_and_font(
     long = max(classes, key=lambda entry: len(entry.name)).id
     docks[0].session.class_changes.ask_delete([long])
     docks[0].session.say("one_word_" * 60 + " and more. " * 20, "warning")
-    for dock in docks:
-        holder = dock.parent()
-        while not holder.inherits("QDockWidget"):
-            holder = holder.parent()
+    holders = [dock_of(dock) for dock in docks]
+    for holder in holders:
         holder.setFloating(True)
-        for font in (7, 9, 16):
-            get_settings().appearance.font_size = font
+    for font in (7, 9, 16):
+        get_settings().appearance.font_size = font
+        for dock, holder in zip(docks, holders, strict=True):
             for width in (300, 360, 700):
                 holder.resize(width, 800)
                 qtbot.wait(60)
                 case = f"{type(dock).__name__} at {width} px, font {font}"
                 assert dock.width() <= width, case
                 assert cut_off(dock) == [], case
-        holder.setFloating(False)
 
 
 def test_at_the_usual_font_nothing_scrolls_sideways(

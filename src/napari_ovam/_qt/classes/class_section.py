@@ -11,26 +11,28 @@ from qtpy.QtCore import QPoint, Qt
 from qtpy.QtGui import QColor
 from qtpy.QtWidgets import (
     QAbstractItemView,
-    QCheckBox,
     QColorDialog,
     QFileDialog,
     QFrame,
     QHBoxLayout,
     QHeaderView,
-    QLineEdit,
     QMenu,
     QTableView,
     QVBoxLayout,
 )
 
+from napari_ovam._qt.session.jobs import short
+from napari_ovam._qt.widgets.docks import dress_table, selected_rows
 from napari_ovam._qt.widgets.section import (
     Section,
     button,
+    check_box,
     chooser,
     debounced,
+    line_edit,
     listen,
     menu_button,
-    short,
+    menu_entry,
 )
 from napari_ovam._qt.widgets.text import Message
 from napari_ovam._qt.widgets.token_drop import accept_tokens
@@ -74,7 +76,7 @@ class ClassSection(Section):
         listen(self, self.session.classes_changed, self._show_legend)
         listen(self, self.session.classes_changed, self._show_selected)
         listen(self, self.session.job_changed, self._show_selected)
-        listen(self, self._changes.asked, self._ask)
+        listen(self, self._changes.asked, self.question.ask)
         self._look()
         self._show_legend()
         self._show_selected()
@@ -82,48 +84,32 @@ class ClassSection(Section):
     # -- making ----------------------------------------------------------------------
 
     def _filter_row(self) -> None:
-        self.filter = QLineEdit()
-        self.filter.setObjectName("class_filter")
-        self.filter.setPlaceholderText("name, phrase or id")
-        self.filter.setClearButtonEnabled(True)
+        self.filter = line_edit("class_filter", "name, phrase or id", clears=True)
         self.filter.textChanged.connect(lambda _: self._filter())
-        self.here = QCheckBox("in this image")
-        self.here.setObjectName("classes_here")
-        self.here.setToolTip("Show only the classes that the labels hold")
+        tip = "Show only the classes that the labels hold"
+        self.here = check_box("in this image", "classes_here", tip)
         self.here.toggled.connect(lambda _: self._filter())
         self.row(self.filter, self.here)
 
     def _view(self) -> QTableView:
         view = QTableView()
-        view.setObjectName("classes_table")
-        view.setModel(self.model)
-        view.setSelectionBehavior(QAbstractItemView.SelectionBehavior.SelectRows)
-        view.setSelectionMode(QAbstractItemView.SelectionMode.ExtendedSelection)
+        columns = dress_table(view, "classes_table", self.model, 22)
         view.setEditTriggers(
             QAbstractItemView.EditTrigger.DoubleClicked
             | QAbstractItemView.EditTrigger.EditKeyPressed
         )
         view.setTextElideMode(Qt.TextElideMode.ElideRight)
-        view.setWordWrap(False)
-        view.setShowGrid(False)
-        view.setTabKeyNavigation(False)
         view.setFixedHeight(190)
         view.setContextMenuPolicy(Qt.ContextMenuPolicy.CustomContextMenu)
         view.customContextMenuRequested.connect(self._menu_at)
-        rows, columns = view.verticalHeader(), view.horizontalHeader()
-        if rows is not None and columns is not None:
-            rows.hide()
-            rows.setSectionResizeMode(QHeaderView.ResizeMode.Fixed)
-            rows.setDefaultSectionSize(22)
-            columns.setMinimumSectionSize(30)
-            columns.setSectionResizeMode(QHeaderView.ResizeMode.ResizeToContents)
-            for column in (NAME, PHRASE):
-                columns.setSectionResizeMode(column, QHeaderView.ResizeMode.Stretch)
+        columns.setMinimumSectionSize(30)
+        columns.setSectionResizeMode(QHeaderView.ResizeMode.ResizeToContents)
+        for column in (NAME, PHRASE):
+            columns.setSectionResizeMode(column, QHeaderView.ResizeMode.Stretch)
         view.doubleClicked.connect(self._double_clicked)
         view.clicked.connect(self._clicked)
-        selection = view.selectionModel()
-        if selection is not None:
-            selection.selectionChanged.connect(lambda *_: self._show_selected())
+        selection: Any = view.selectionModel()
+        selection.selectionChanged.connect(lambda *_: self._show_selected())
         self.model.modelAboutToBeReset.connect(self._remember)
         self.model.modelReset.connect(self._restore)
         sources = self.session.sources
@@ -131,9 +117,7 @@ class ClassSection(Section):
         return view
 
     def _add_row(self) -> None:
-        self.name = QLineEdit()
-        self.name.setObjectName("new_class")
-        self.name.setPlaceholderText("new class")
+        self.name = line_edit("new_class", "new class")
         self.name.returnPressed.connect(self._add)
         self.lists = menu_button(
             "Lists",
@@ -145,17 +129,17 @@ class ClassSection(Section):
         self.row(self.name, add, self.lists)
 
     def _fill_lists(self, menu: QMenu) -> None:
-        self._entry(menu, "From a file…", self._import)
+        menu_entry(menu, "From a file…", self._import)
         for name, text in _PRESETS.items():
-            self._entry(menu, text, partial(self._changes.import_preset, name))
+            menu_entry(menu, text, partial(self._changes.import_preset, name))
 
     def _button_row(self) -> None:
-        self.thing = QCheckBox("objects")
-        self.thing.setObjectName("class_thing")
-        self.thing.setToolTip(
-            "Parts of the class are objects to count, and not one region like the sky"
+        self.thing = check_box(
+            "objects",
+            "class_thing",
+            "Parts of the class are objects to count, and not one region like the sky",
+            self._set_thing,
         )
-        self.thing.clicked.connect(self._set_thing)
         self.paint_button = button(
             "Paint", "paint_class_button", self._paint, "Choose it for the brush"
         )
@@ -167,19 +151,11 @@ class ClassSection(Section):
         )
         self.row(self.thing, self.paint_button, self.merge_button, self.delete_button)
 
-    @staticmethod
-    def _entry(menu: QMenu, text: str, call: Any) -> None:
-        entry = menu.addAction(text)
-        if entry is not None:
-            entry.triggered.connect(lambda *_: call())
-
     # -- selection -------------------------------------------------------------------
 
     def selected(self) -> list[ProjectClass]:
         """Return the selected classes, in their order."""
-        selection = self.view.selectionModel()
-        rows = [] if selection is None else selection.selectedRows()
-        found = (self.model.entry(index.row()) for index in rows)
+        found = map(self.model.entry, selected_rows(self.view))
         return sorted((e for e in found if e is not None), key=lambda e: e.id)
 
     def select(self, number: int) -> None:
@@ -194,11 +170,10 @@ class ClassSection(Section):
 
     def _restore(self) -> None:
         rows = [row for n in self._had if (row := self.model.row(n)) >= 0]
-        selection = self.view.selectionModel()
-        if selection is not None:
-            flag = selection.SelectionFlag
-            for row in rows:
-                selection.select(self.model.index(row, ID), flag.Select | flag.Rows)
+        selection: Any = self.view.selectionModel()
+        flag = selection.SelectionFlag
+        for row in rows:
+            selection.select(self.model.index(row, ID), flag.Select | flag.Rows)
         self._show_selected()
 
     def _show_selected(self) -> None:
@@ -263,28 +238,23 @@ class ClassSection(Section):
         if len(chosen) == 1:
             self.question.choose(chosen[0])
 
-    def _ask(self, removal: Removal) -> None:
-        self.question.ask(removal)
-
     def _menu_at(self, place: QPoint) -> None:
         entry = self.model.entry(self.view.indexAt(place).row())
         if entry is None:
             return
         chosen = [e.id for e in self.selected()] or [entry.id]
         menu = QMenu(self)
-        self._entry(menu, "Colour…", partial(self._recolor, entry))
-        keys = menu.addMenu("Key")
-        if keys is not None:
-            for key in ("", *KEYS):
-                call = partial(self._changes.change, entry.id, key=key or None)
-                self._entry(keys, key or "none", call)
+        menu_entry(menu, "Colour…", partial(self._recolor, entry))
+        keys: Any = menu.addMenu("Key")
+        for key in ("", *KEYS):
+            call = partial(self._changes.change, entry.id, key=key or None)
+            menu_entry(keys, key or "none", call)
         look = partial(self._changes.look_for, chosen)
-        self._entry(menu, "Look for what is selected", partial(look, True))
-        self._entry(menu, "Do not look for it", partial(look, False))
-        self._entry(menu, "Delete…", self._delete)
-        viewport = self.view.viewport()
-        if viewport is not None:
-            menu.exec(viewport.mapToGlobal(place))
+        menu_entry(menu, "Look for what is selected", partial(look, True))
+        menu_entry(menu, "Do not look for it", partial(look, False))
+        menu_entry(menu, "Delete…", self._delete)
+        viewport: Any = self.view.viewport()
+        menu.exec(viewport.mapToGlobal(place))
 
     # -- the legend ------------------------------------------------------------------
 
@@ -345,7 +315,7 @@ class _Question(QFrame):
             if other.id != entry.id:
                 self.into.addItem(f"{other.id}: {short(other.name, 60)}", other.id)
         self.into.show()
-        self.text.say(f"Make {short(entry.name, 40)} part of:")
+        self.text.say(f"Make {short(entry.name)} part of:")
         self.yes.setText("Merge…")
         self.show()
 
@@ -353,7 +323,7 @@ class _Question(QFrame):
         """Say how many images hold what is to go, and ask whether it shall."""
         self._removal = removal
         classes = self._session.classes
-        named = [short(classes[n].name, 40) for n in removal.numbers if n in classes]
+        named = [short(classes[n].name) for n in removal.numbers if n in classes]
         names = ", ".join(named[:3])
         if len(named) > 3:
             names += f" and {len(named) - 3} more"
@@ -361,7 +331,7 @@ class _Question(QFrame):
         held = f"{count} image{'s' * (count != 1)} hold{'s' * (count == 1)}"
         held = f"{held} {'it' if len(named) == 1 else 'them'}"
         if removal.into:
-            other = short(classes[removal.into].name, 40)
+            other = short(classes[removal.into].name)
             text = f"Merge {names} into {other}? {held}; the pixels become {other}."
             word = "Merge"
         else:

@@ -43,8 +43,7 @@ class ClassModel(QAbstractTableModel):
         self._text = ""
         self._only_present = False
         self.present: frozenset[int] = frozenset()
-        owner: Any = self
-        listen(owner, session.classes_changed, self.refresh)
+        listen(self, session.classes_changed, self.refresh)
         self.refresh()
 
     def entry(self, row: int) -> ProjectClass | None:

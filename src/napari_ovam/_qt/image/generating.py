@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from napari_ovam._qt.session.session import Session
-    from napari_ovam._qt.session.state import LiveSample
+    from napari_ovam._qt.session.state import LiveSample, ModelChoice
     from napari_ovam._qt.session.worker import Job
     from napari_ovam.images.metadata import ImageMetadata
 
@@ -64,28 +64,17 @@ class Images:
         """
         if self.session.refused():
             return
-        wanted = self.session.map_requests()
-        labels = self.session.automatic_labels()
-        choice = self.session.choice
+        maker = self.maker(self.session.choice)
         size: list[tuple[int, int]] = []
 
-        def run(job: Job) -> int:
+        def run(job: Job) -> None:
             from napari_ovam import GenerationSettings, TraceSettings
             from napari_ovam.diffusion.generation import resolve_settings
 
-            pipe = self.session.models.get(choice, job)
+            pipe = maker.models.get(maker.choice, job)
             resolved = resolve_settings(pipe, GenerationSettings(**settings))
             size.append((resolved.height or 1, resolved.width or 1))
-            return tasks.generate_images(
-                self.session.models,
-                choice,
-                resolved,
-                count,
-                TraceSettings(**(trace or {})),
-                wanted,
-                labels,
-                job,
-            )
+            maker.generate(job, resolved, count, TraceSettings(**(trace or {})))
 
         def arrived(value: Any) -> None:
             if isinstance(value, tasks.Preview):
@@ -129,7 +118,7 @@ class Images:
         prompt
             What the image shows, where the file does not say so.
         look
-            As in `tasks.trace_images`.
+            As in `tasks.Maker.trace`.
         reproduce
             Generate it again, for its exact trace. None does so with images of ours,
             and offers it where another tool names a model that is on this machine.
@@ -160,28 +149,19 @@ class Images:
             return
         if self.session.refused():
             return
-        wanted = self.session.map_requests()
-        labels = self.session.automatic_labels()
-        branch = sample.trace.branch
+        maker, branch = self.maker(sample.choice), sample.trace.branch
         found: list[tasks.Made] = []
 
         def run(job: Job) -> bool:
             from napari_ovam import TraceSettings
 
             trace = TraceSettings(branch, layers=None, calls=None, dtype=None)
-            shared = trace, wanted, labels, job
-            models, choice = self.session.models, sample.choice
-            if sample.settings is None:
-                prompt = str(sample.about.get("prompt") or "")
-                pairs = [(sample.image, prompt)]
-                look = {k: v for k, v in sample.about.items() if k in LOOK}
-                tasks.trace_images(models, choice, pairs, *shared, look)
-                return True
-            settings = sample.settings
-            other = tasks.reproduce_image(
-                models, choice, sample.image, settings, *shared
-            )
-            return other is None
+            if sample.settings is not None:
+                return maker.reproduce(job, sample.image, sample.settings, trace)
+            prompt = str(sample.about.get("prompt") or "")
+            look = {k: v for k, v in sample.about.items() if k in LOOK}
+            maker.trace(job, sample.image, prompt, trace, look)
+            return True
 
         def done(same: bool) -> None:
             if not same:
@@ -210,6 +190,12 @@ class Images:
             previewed=found.append,
             kept="The trace and maps are as they were.",
         )
+
+    def maker(self, choice: ModelChoice) -> tasks.Maker:
+        """Return what makes images, with maps and labels as they are wanted now."""
+        session = self.session
+        wanted, labels = session.map_requests(), session.automatic_labels()
+        return tasks.Maker(session.models, choice, wanted, labels)
 
     def add_made(
         self,
@@ -276,32 +262,26 @@ class _Load:
     pages: SeveralPages | None = None
 
     def __post_init__(self) -> None:
-        session = self.images.session
-        self._choice, self._models = session.choice, session.models
-        self._wanted = session.map_requests(), session.automatic_labels()
+        self._maker = self.images.maker(self.images.session.choice)
 
     def run(self, job: Job) -> bool:
         """Read and trace it; False where other pixels came out, or pages were found."""
         from napari_ovam import TraceSettings
 
-        choice = self._choice
+        maker, choice = self._maker, self._maker.choice
         try:
             image, metadata = self.read()
         except SeveralPages as several:
             self.pages = several  # returned, a job would take it for its error
             return False
         self.found = found = Told.of(metadata, choice.model, plain=self.plain)
-        shared = TraceSettings(), *self._wanted, job
         ours = found.ours if self.reproduce is None else self.reproduce
         if found.settings is not None and ours:
             used = replace(choice, model=found.model or choice.model)
-            found.again = True
-            other = tasks.reproduce_image(
-                self._models, used, image, found.settings, *shared
-            )
-            return other is None
-        pairs = [(image, found.prompt or self.prompt)]
-        tasks.trace_images(self._models, choice, pairs, *shared, self.look)
+            maker, found.again = replace(maker, choice=used), True
+            return maker.reproduce(job, image, found.settings, TraceSettings())
+        prompt = found.prompt or self.prompt
+        maker.trace(job, image, prompt, TraceSettings(), self.look)
         return True
 
     def arrived(self, made: tasks.Made) -> None:

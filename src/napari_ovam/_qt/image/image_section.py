@@ -11,7 +11,6 @@ from magicgui.widgets import CheckBox, ComboBox, FloatSpinBox, SpinBox
 from magicgui.widgets import LineEdit as LineEditForm
 from napari.layers import Image
 from qtpy.QtCore import Qt
-from qtpy.QtGui import QAction
 from qtpy.QtWidgets import (
     QFileDialog,
     QFormLayout,
@@ -19,6 +18,7 @@ from qtpy.QtWidgets import (
     QLabel,
     QLineEdit,
     QMenu,
+    QPushButton,
     QWidget,
 )
 
@@ -34,6 +34,7 @@ from napari_ovam._qt.widgets.section import (
     form,
     listen,
     menu_button,
+    menu_entry,
     more,
     small_button,
 )
@@ -118,34 +119,22 @@ class ImageSection(Section):
         self.setAcceptDrops(True)
         images = self.session.feature(Images)
         listen(self, images.reproducible, self._offer_again)
-        listen(self, images.reproduced, self._show_model)
+        listen(self, images.reproduced, lambda name: self.model.setCurrentText(name))
         listen(self, images.syntax_found, self._offer_plain)
         listen(self, images.pages_found, self._ask_page)
-        listen(self, images.differs, self._offer_trace)
+        listen(self, images.differs, self.trace_anyway.offer)
         listen(self, self.session.settings_restored, self._restore)
         self.at_key("generate", self.generate)
 
     def _add_offers(self) -> None:
         """Add buttons that show when there is a second way to load an image."""
-        self.trace_anyway = button(
-            "Trace the image itself", "trace_anyway_button", lambda: None
-        )
-        self.trace_anyway.hide()
-        self.box.addWidget(self.trace_anyway)
-        self._differs: Callable[[], None] | None = None
-        self.trace_anyway.clicked.connect(self._trace_anyway)
-        self.make_again = button(
-            "Make it again, exactly", "make_again_button", self._make_again
-        )
-        self.make_again.hide()
-        self.box.addWidget(self.make_again)
-        self._again: tuple[str, Callable[[], None]] | None = None
-        self.plain_prompt = button(
-            "Trace it with the plain words", "plain_prompt_button", self._load_plain
-        )
-        self.plain_prompt.hide()
-        self.box.addWidget(self.plain_prompt)
-        self._plain: Callable[[], None] = lambda: None
+        self.trace_anyway = _Offer("Trace the image itself", "trace_anyway_button")
+        self.make_again = _Offer("Make it again, exactly", "make_again_button")
+        text = "Trace it with the plain words"
+        self.plain_prompt = _Offer(text, "plain_prompt_button")
+        self._offers = self.trace_anyway, self.make_again, self.plain_prompt
+        for offer in self._offers:
+            self.box.addWidget(offer)
 
     def _form(self) -> QWidget:
         self.negative = LineEditForm(label="Negative", name="negative")
@@ -230,19 +219,13 @@ class ImageSection(Section):
     # -- loading ---------------------------------------------------------------
 
     def _fill_menu(self, menu: QMenu) -> None:
-        self._add(menu, "From disk…", self._browse_image)
+        menu_entry(menu, "From disk…", self._browse_image)
         for layer in self.session.viewer.layers:
             if isinstance(layer, Image) and not role_of(layer)[1]:
                 text = f"Layer {layer.name}"
-                self._add(menu, text, partial(self._load_layer, layer))
+                menu_entry(menu, text, partial(self.load_layer, layer))
 
-    @staticmethod
-    def _add(menu: QMenu, text: str, chosen: Callable[..., None]) -> None:
-        action = QAction(text.replace("&", "&&"), menu)
-        action.triggered.connect(chosen)
-        menu.addAction(action)
-
-    def _browse_image(self, *_: Any) -> None:
+    def _browse_image(self) -> None:
         path, _filter = QFileDialog.getOpenFileName(
             self, "Load an image", "", f"Images (*{' *'.join(PICTURE_SUFFIXES)})"
         )
@@ -263,9 +246,8 @@ class ImageSection(Section):
         placement: dict[str, Any] | None = None,
     ) -> None:
         self._choose()
-        self.trace_anyway.hide()
-        self.make_again.hide()
-        self.plain_prompt.hide()
+        for offer in self._offers:
+            offer.hide()
         self.session.feature(Images).load(
             read, name, prompt=prompt, look=self._look(), placement=placement
         )
@@ -301,9 +283,6 @@ class ImageSection(Section):
             for path in paths:
                 self.session.in_turn(partial(self.load_path, path))
 
-    def _load_layer(self, layer: Image, *_: Any) -> None:
-        self.load_layer(layer)
-
     def load_layer(self, layer: Image) -> None:
         """Load an image from a layer; it lies in the world where the layer does."""
         try:
@@ -328,42 +307,21 @@ class ImageSection(Section):
         ):
             field.value = min(value or 0, field.max)
 
-    def _show_model(self, model: str) -> None:
-        self.model.setCurrentText(model)
-
     def _offer_again(self, model: str, load: Callable[[], None]) -> None:
-        self._again = model, load
-        self.make_again.setToolTip(
-            f"With {model}: the trace of how it was made, where the same pixels come "
-            "out"
-        )
-        self.make_again.show()
-
-    def _make_again(self) -> None:
-        self.make_again.hide()
-        if self._again is not None:
-            model, load = self._again
+        def make_again() -> None:
             self.model.setCurrentText(model)
             self._choose()
             load()
 
+        self.make_again.offer(
+            make_again,
+            f"With {model}: the trace of how it was made, where the same pixels come "
+            "out",
+        )
+
     def _offer_plain(self, taken: str, load: Callable[[], None]) -> None:
-        self._plain = load
-        self.plain_prompt.setToolTip(f"Without what the model reads as words: {taken}")
-        self.plain_prompt.show()
-
-    def _load_plain(self) -> None:
-        self.plain_prompt.hide()
-        self._plain()
-
-    def _offer_trace(self, load: Callable[[], None]) -> None:
-        self._differs = load
-        self.trace_anyway.show()
-
-    def _trace_anyway(self) -> None:
-        self.trace_anyway.hide()
-        if self._differs is not None:
-            self._differs()
+        tip = f"Without what the model reads as words: {taken}"
+        self.plain_prompt.offer(load, tip)
 
     def pick_model(self) -> None:
         """Show what models there are."""
@@ -372,8 +330,30 @@ class ImageSection(Section):
         if self._picker is None:
             self._picker = ModelPicker(self.session, self.window())
             self._picker.chosen.connect(self.model.setCurrentText)
+            self.destroyed.connect(self._picker.deleteLater)
         self._choose()
         self._picker.look()
+
+
+class _Offer(QPushButton):
+    """A second way to load an image: shown when there is one, until it is taken."""
+
+    def __init__(self, text: str, name: str) -> None:
+        super().__init__(text)
+        self.setObjectName(name)
+        self.hide()
+        self._call: Callable[[], None] = lambda: None
+        self.clicked.connect(self._take)
+
+    def offer(self, call: Callable[[], None], tip: str = "") -> None:
+        """Show the button, which calls something."""
+        self._call = call
+        self.setToolTip(tip)
+        self.show()
+
+    def _take(self) -> None:
+        self.hide()
+        self._call()
 
 
 def _dropped(data: QMimeData | None) -> list[Path]:

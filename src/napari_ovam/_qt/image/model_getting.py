@@ -10,12 +10,10 @@ from qtpy.QtWidgets import (
     QComboBox,
     QGroupBox,
     QHBoxLayout,
-    QLineEdit,
-    QProgressBar,
     QVBoxLayout,
 )
 
-from napari_ovam._qt.widgets.section import button, listen
+from napari_ovam._qt.widgets.section import Progress, button, line_edit, listen
 from napari_ovam._qt.widgets.text import Message
 
 from . import model_jobs
@@ -51,9 +49,7 @@ class HubBox(QGroupBox):
         super().__init__("From the Hugging Face hub")
         self.runner, self._alive = runner, alive
         self._found: HubModel | None = None
-        self.id = QLineEdit()
-        self.id.setObjectName("hub_id")
-        self.id.setPlaceholderText("owner/name")
+        self.id = line_edit("hub_id", "owner/name")
         self.id.returnPressed.connect(self.look_up)
         self.id.textEdited.connect(lambda *_: self._forget())
         self.look_button = button(
@@ -75,23 +71,19 @@ class HubBox(QGroupBox):
         self.pickle_button.hide()
         self.text = Message(viewer, "hub_text", lines=3)
         self.text.say("A model of the hub is looked up before it is downloaded.")
-        self.bar = QProgressBar()
-        self.bar.setObjectName("download_bar")
-        self.cancel = button("Cancel", "cancel_download_button", runner.cancel)
-        first, last = QHBoxLayout(), QHBoxLayout()
+        first = QHBoxLayout()
         for widget in (self.look_button, self.variant, self.get_button):
             first.addWidget(widget)
         first.insertWidget(0, self.id, 1)
-        last.addWidget(self.bar, 1)
-        last.addWidget(self.cancel)
         layout = QVBoxLayout(self)
         layout.addLayout(first)
         layout.addWidget(self.text)
         layout.addWidget(self.pickle_button)
-        layout.addLayout(last)
+        layout.addWidget(
+            Progress(runner, "download_bar", "cancel_download_button", _arrived)
+        )
         listen(self, runner.said, self._say)
         listen(self, runner.job_changed, self._show_job)
-        listen(self, runner.progressed, self._show_progress)
         self._show_job()
 
     def look_up(self, *, again: bool = False, pickles: bool = False) -> None:
@@ -183,18 +175,14 @@ class HubBox(QGroupBox):
 
     def _show_job(self) -> None:
         busy = self.runner.busy
-        self.bar.setVisible(busy)
-        self.cancel.setVisible(busy)
         self.look_button.setEnabled(not busy)
         self.get_button.setEnabled(not busy and self._found is not None)
-        self._show_progress(0, 0)
 
-    def _show_progress(self, done: int, total: int) -> None:
-        self.bar.setRange(0, total)  # 0, 0 shows that it works, not how far it is
-        self.bar.setValue(done)
-        self.bar.setFormat("")
-        if total:
-            from napari_ovam.hub.store import human_size
 
-            here, whole = (human_size(n * model_jobs.UNIT) for n in (done, total))
-            self.bar.setFormat(f"{here} of {whole}")
+def _arrived(done: int, total: int) -> str:
+    if not total:
+        return ""
+    from napari_ovam.hub.store import human_size
+
+    here, whole = (human_size(n * model_jobs.UNIT) for n in (done, total))
+    return f"{here} of {whole}"

@@ -5,9 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, ClassVar
 
-from qtpy.QtWidgets import QCheckBox
-
-from napari_ovam._qt.widgets.section import Section, button, listen
+from napari_ovam._qt.widgets.section import Section, button, check_box, listen
 from napari_ovam._qt.widgets.text import ElidedLabel
 
 from .instancing import TOOLS, InstanceEdits, Tool
@@ -27,13 +25,13 @@ class InstancesSection(Section):
     def build(self) -> None:
         """Make the widgets."""
         edits = self.session.feature(InstanceEdits)
-        self.shown = QCheckBox("Show instances")
-        self.shown.setObjectName("show_instances")
-        self.shown.setToolTip(
+        self.shown = check_box(
+            "Show instances",
+            "show_instances",
             "A layer in which each connected part of a class that is marked as objects "
-            "has an id of its own"
+            "has an id of its own",
+            edits.show,
         )
-        self.shown.clicked.connect(edits.show)
         self.count = ElidedLabel("instances_text")
         self.row(self.shown, self.count, stretch=1)
         self._tools = {}

@@ -8,8 +8,6 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from magicgui.widgets import CheckBox, FloatSpinBox, SpinBox
 from qtpy.QtCore import QSignalBlocker, Qt
 from qtpy.QtWidgets import (
-    QCheckBox,
-    QGridLayout,
     QLabel,
     QSizePolicy,
     QSlider,
@@ -19,7 +17,15 @@ from qtpy.QtWidgets import (
 
 from napari_ovam._qt.layers.keys import described
 from napari_ovam._qt.widgets.colors import text_on
-from napari_ovam._qt.widgets.section import Section, button, clear, form, listen, more
+from napari_ovam._qt.widgets.section import (
+    Section,
+    button,
+    check_box,
+    clear,
+    form,
+    listen,
+    more,
+)
 from napari_ovam._qt.widgets.text import ElidedLabel
 from napari_ovam.segmentation.presence import ABSENT
 from napari_ovam.segmentation.thresholds import THRESHOLD
@@ -45,22 +51,15 @@ class LabelsSection(Section):
         """Make the widgets."""
         self._labels = self.session.feature(Labelling)
         self._uncertain = self.session.feature(UncertainPlaces)
-        self._rows = QGridLayout()
-        self._rows.setHorizontalSpacing(4)
-        self._rows.setVerticalSpacing(2)
-        self._rows.setColumnStretch(1, 2)
-        self._rows.setColumnStretch(3, 3)
-        self.box.addLayout(self._rows)
+        self._rows = self.grid(0, 2, 0, 3)
         self.labels_button = button(
             "Labels from maps",
             "labels_button",
             self._labels.labels_from_maps,
             "Propose labels; what you painted stays",
         )
-        self.live = QCheckBox("live preview")
-        self.live.setObjectName("live_preview")
-        self.live.setChecked(True)
-        self.live.setToolTip("Change the labels while a threshold is moved")
+        tip = "Change the labels while a threshold is moved"
+        self.live = check_box("live preview", "live_preview", tip, checked=True)
         self.row(self.labels_button, self.live)
         self.edits = ElidedLabel("edits_text")
         self.discard_button = button(
@@ -70,11 +69,8 @@ class LabelsSection(Section):
             "Give every painted pixel of this image back to the maps",
         )
         self.row(self.edits, self.discard_button)
-        self.uncertain = QCheckBox("show uncertainty")
-        self.uncertain.setObjectName("uncertainty")
-        self.uncertain.setToolTip(
-            "A layer that is bright where the labels may be wrong"
-        )
+        tip = "A layer that is bright where the labels may be wrong"
+        self.uncertain = check_box("show uncertainty", "uncertainty", tip)
         self.uncertain.toggled.connect(self._uncertain.show)
         self.uncertain_button = button(
             "Next uncertain place",
@@ -169,15 +165,15 @@ class LabelsSection(Section):
         slider.sliderReleased.connect(lambda: self._set(number, slider.value() / 100))
         current = self.session.current
         score = current.presence.get(entry.id, 1.0) if current is not None else 1.0
-        absent = QCheckBox("absent?" if score < ABSENT else "absent")
-        absent.setObjectName(f"absent_{entry.id}")
-        absent.setToolTip(
+        absent = check_box(
+            "absent?" if score < ABSENT else "absent",
+            f"absent_{entry.id}",
             "Probably not in this picture: its phrase peaks no higher than others. "
             "Tick it if so"
             if score < ABSENT
-            else "This class is not in this image"
+            else "This class is not in this image",
+            checked=current is not None and entry.id in current.absent,
         )
-        absent.setChecked(current is not None and entry.id in current.absent)
         absent.toggled.connect(partial(self._labels.set_absent, number))
         for widget in (slider, value):
             widget.setEnabled(entry.active)

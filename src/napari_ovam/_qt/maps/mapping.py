@@ -44,11 +44,9 @@ class Maps:
         wanted = self.session.map_requests()
 
         def run(job: Job) -> tasks.Maps:
-            if sample.trace is None:
-                sample.trace = self.session.models.trace(sample, job)
-            return tasks.make_maps(
-                self.session.models, sample.choice, sample.trace, wanted, job
-            )
+            models = self.session.models
+            trace = models.trace(sample, job)
+            return tasks.make_maps(models, sample.choice, trace, wanted, job)
 
         def done(maps: tasks.Maps) -> None:
             self.session.take_maps(sample, maps)

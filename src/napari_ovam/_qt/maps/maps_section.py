@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from magicgui.widgets import CheckBox, ComboBox, FloatSlider
 from qtpy.QtCore import Qt, Signal  # type: ignore[attr-defined]
-from qtpy.QtWidgets import QComboBox, QGridLayout, QLabel, QPlainTextEdit, QWidget
+from qtpy.QtWidgets import QComboBox, QLabel, QPlainTextEdit, QWidget
 
 from napari_ovam._qt.session.state import split_phrases
 from napari_ovam._qt.widgets.section import (
@@ -87,12 +87,7 @@ class MapsSection(Section):
             "Map", "map_button", self.map, "Show where the model sees each phrase"
         )
         self.row(QLabel("Phrases"), self.phrases, self.map_button, stretch=1)
-        self._rows = QGridLayout()
-        self._rows.setHorizontalSpacing(4)
-        self._rows.setVerticalSpacing(2)
-        self._rows.setColumnStretch(0, 2)
-        self._rows.setColumnStretch(1, 1)
-        self.box.addLayout(self._rows)
+        self._rows = self.grid(2, 1)
         self.opacity = FloatSlider(
             label="Opacity", name="opacity", min=0, max=1, value=0.6
         )
@@ -125,12 +120,9 @@ class MapsSection(Section):
         self._show_exact()
         self.box.addWidget(more(content))
         listen(self, self.session.classes_changed, self._fill)
-        listen(self, self.session.phrases_restored, self._restore)
+        listen(self, self.session.phrases_restored, self.phrases.setText)
         self.at_key("map", self.map)
         self._fill()
-
-    def _restore(self, phrases: str) -> None:
-        self.phrases.setText(phrases)
 
     def _show_exact(self) -> None:
         sample = self.session.current

@@ -6,30 +6,27 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
-from qtpy.QtCore import QModelIndex, QSize, Qt, QTimer
+from qtpy.QtCore import QModelIndex, QSignalBlocker, QSize, Qt
 from qtpy.QtGui import QKeySequence
 from qtpy.QtWidgets import (
-    QAbstractItemView,
     QComboBox,
     QFileDialog,
     QHeaderView,
     QLabel,
-    QLineEdit,
     QMenu,
     QTableView,
-    QVBoxLayout,
-    QWidget,
 )
 
 from napari_ovam._qt.layers.keys import ACTIONS, keys
-from napari_ovam._qt.widgets.docks import place_below
+from napari_ovam._qt.widgets.docks import NAMES, BelowDock, dress_table, selected_rows
 from napari_ovam._qt.widgets.row import Row
 from napari_ovam._qt.widgets.section import (
-    SaidLine,
     button,
     debounced,
+    line_edit,
     listen,
     menu_button,
+    menu_entry,
 )
 from napari_ovam._qt.widgets.text import ElidedLabel
 from napari_ovam._qt.widgets.thumbnails import SIZE
@@ -40,7 +37,7 @@ from .proposing_row import ProposingRow
 from .review import Review
 
 if TYPE_CHECKING:
-    from qtpy.QtGui import QKeyEvent, QShowEvent
+    from qtpy.QtGui import QKeyEvent
 
     from napari_ovam._qt.session.session import Session
 
@@ -53,7 +50,7 @@ _BUTTONS = (
 )
 
 
-class ProjectWidget(QWidget):
+class ProjectWidget(BelowDock):
     """Opens and saves projects, lists their images, and reviews them.
 
     Parameters
@@ -63,22 +60,17 @@ class ProjectWidget(QWidget):
     """
 
     def __init__(self, session: Session) -> None:
-        super().__init__()
-        self.setObjectName("ovam_project")
-        self.session = session
+        super().__init__(session, NAMES["OVAM project"])
         self._reviewing = session.feature(Review)
-        self._placed = False
-        layout = QVBoxLayout(self)
-        layout.setContentsMargins(4, 2, 4, 2)
-        layout.setSpacing(3)
-        layout.addWidget(self._project_row())
-        layout.addWidget(self._filter_row())
         self.table = SampleTable(session)
         self.view = self._view()
-        layout.addWidget(self.view, 1)
-        layout.addWidget(self._review_row())
-        layout.addWidget(ProposingRow(session, self.selected))
-        layout.addWidget(SaidLine(session))
+        self.stack(
+            self._project_row(),
+            self._filter_row(),
+            self.view,
+            self._review_row(),
+            ProposingRow(session, self.selected),
+        )
         for changed in (session.project_changed, session.samples_changed):
             listen(self, changed, self._show_project)
         listen(self, self._reviewing.filter_changed, self._show_count)
@@ -108,7 +100,7 @@ class ProjectWidget(QWidget):
         self.close_button = button(
             "Close",
             "close_project_button",
-            self._close,
+            self.session.projects.leave,
             "Close the project; everything in it is saved",
         )
         return Row(
@@ -128,10 +120,7 @@ class ProjectWidget(QWidget):
         self.status.activated.connect(
             lambda index: self._reviewing.set_filter(status=self.status.itemData(index))
         )
-        self.text = QLineEdit()
-        self.text.setObjectName("text_filter")
-        self.text.setPlaceholderText("name or prompt")
-        self.text.setClearButtonEnabled(True)
+        self.text = line_edit("text_filter", "name or prompt", clears=True)
         # a letter alone would look through 1,000 rows
         self.text.textEdited.connect(
             debounced(self, lambda: self._reviewing.set_filter(text=self.text.text()))
@@ -152,27 +141,15 @@ class ProjectWidget(QWidget):
 
     def _view(self) -> QTableView:
         view = _Table(self.session)
-        view.setObjectName("samples_table")
-        view.setModel(self.table)
-        view.setSelectionBehavior(QAbstractItemView.SelectionBehavior.SelectRows)
-        view.setSelectionMode(QAbstractItemView.SelectionMode.ExtendedSelection)
+        columns = dress_table(view, "samples_table", self.table, SIZE + 4)
         view.setIconSize(QSize(SIZE, SIZE))
-        view.setShowGrid(False)
-        view.setWordWrap(False)
-        view.setTabKeyNavigation(False)
         view.setMinimumHeight(2 * SIZE)
-        rows, columns = view.verticalHeader(), view.horizontalHeader()
-        if rows is not None and columns is not None:
-            rows.hide()
-            rows.setSectionResizeMode(QHeaderView.ResizeMode.Fixed)
-            rows.setDefaultSectionSize(SIZE + 4)
-            columns.setSectionResizeMode(0, QHeaderView.ResizeMode.Stretch)
-            columns.setSectionResizeMode(1, QHeaderView.ResizeMode.Fixed)
-            columns.resizeSection(1, 110)
-            columns.hide()
-        selection = view.selectionModel()
-        if selection is not None:
-            selection.currentRowChanged.connect(self._row_chosen)
+        columns.setSectionResizeMode(0, QHeaderView.ResizeMode.Stretch)
+        columns.setSectionResizeMode(1, QHeaderView.ResizeMode.Fixed)
+        columns.resizeSection(1, 110)
+        columns.hide()
+        selection: Any = view.selectionModel()
+        selection.currentRowChanged.connect(self._row_chosen)
         view.doubleClicked.connect(self._row_chosen)
         return view
 
@@ -196,19 +173,10 @@ class ProjectWidget(QWidget):
     def _fill_keys(self, menu: QMenu) -> None:
         chosen = keys()
         for action in ACTIONS:
-            entry = menu.addAction(f"{action.text}\t{chosen[action.name]}")
-            if entry is not None:
-                call = partial(self.session.do, action.name)
-                entry.triggered.connect(lambda *_, call=call: call())
+            text = f"{action.text}\t{chosen[action.name]}"
+            menu_entry(menu, text, partial(self.session.do, action.name))
 
     # -- showing -----------------------------------------------------------------
-
-    def showEvent(self, event: QShowEvent | None) -> None:
-        """Go below the image, where a table leaves the panel its height."""
-        super().showEvent(event)
-        if not self._placed:
-            self._placed = True
-            QTimer.singleShot(0, partial(place_below, self))
 
     def _show_project(self) -> None:
         projects = self.session.projects
@@ -245,25 +213,19 @@ class ProjectWidget(QWidget):
     def _show_current(self) -> None:
         current = self.session.current
         row = self.table.row(current.key) if current is not None else -1
-        selection = self.view.selectionModel()
-        if selection is None:
-            return
-        blocked = selection.blockSignals(True)
-        if row < 0:
-            selection.clear()
-        elif self.view.currentIndex().row() != row:
-            self.view.selectRow(row)
-            self.view.scrollTo(self.table.index(row, 0))
-        selection.blockSignals(blocked)
-        viewport = self.view.viewport()
-        if viewport is not None:
-            viewport.update()
+        selection: Any = self.view.selectionModel()
+        viewport: Any = self.view.viewport()
+        with QSignalBlocker(selection):
+            if row < 0:
+                selection.clear()
+            elif self.view.currentIndex().row() != row:
+                self.view.selectRow(row)
+                self.view.scrollTo(self.table.index(row, 0))
+        viewport.update()
 
     def selected(self) -> list[str]:
         """Return the keys of the selected samples, from top to bottom."""
-        selection = self.view.selectionModel()
-        indexes = [] if selection is None else selection.selectedRows()
-        return [self.table.key(row) for row in sorted(i.row() for i in indexes)]
+        return [self.table.key(row) for row in selected_rows(self.view)]
 
     def _row_chosen(self, index: QModelIndex, *_: Any) -> None:
         key = self.table.key(index.row())
@@ -290,9 +252,6 @@ class ProjectWidget(QWidget):
     def _save_as(self) -> None:
         if folder := self._ask("An empty folder for the project"):
             self.session.projects.save_as(folder)
-
-    def _close(self) -> None:
-        self.session.projects.leave()
 
 
 class _Table(QTableView):

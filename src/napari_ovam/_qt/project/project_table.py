@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Any
 from qtpy.QtCore import QAbstractTableModel, QModelIndex, Qt
 from qtpy.QtGui import QColor, QIcon, QPainter, QPixmap
 
-from napari_ovam._qt.session.loading import Loader
 from napari_ovam._qt.widgets.section import listen
-from napari_ovam._qt.widgets.thumbnails import SIZE, Thumbnails
+from napari_ovam._qt.widgets.thumbnails import SIZE, Thumbnails, blank
 
 from .review import Review
 
@@ -55,13 +54,12 @@ class SampleTable(QAbstractTableModel):
         self._review = session.feature(Review)
         self._keys: list[str] = []
         self._rows: dict[str, int] = {}
-        self.thumbnails = Thumbnails(Loader(), self._projects.image)
+        self.thumbnails = Thumbnails(self._projects.image)
         self.thumbnails.made.connect(self._row_changed)
-        owner: Any = self
-        listen(owner, session.project_changed, self.thumbnails.clear)
-        listen(owner, session.samples_changed, self._fill)
-        listen(owner, self._review.filter_changed, self._fill)
-        listen(owner, session.sample_changed, self._status_changed)
+        listen(self, session.project_changed, self.thumbnails.clear)
+        listen(self, session.samples_changed, self._fill)
+        listen(self, self._review.filter_changed, self._fill)
+        listen(self, session.sample_changed, self._status_changed)
         self._fill()
 
     def key(self, row: int) -> str:
@@ -92,7 +90,7 @@ class SampleTable(QAbstractTableModel):
         if role == Qt.ItemDataRole.DecorationRole:
             if index.column() == 1:
                 return dot(self._projects.status(key))
-            return self.thumbnails.get(key) or _empty()
+            return self.thumbnails.get(key) or blank()
         if role == Qt.ItemDataRole.ToolTipRole:
             return self._projects.title(key)
         return None
@@ -122,10 +120,3 @@ class SampleTable(QAbstractTableModel):
         row = self.row(key)
         if row >= 0:
             self.dataChanged.emit(self.index(row, 0), self.index(row, 1))
-
-
-@cache
-def _empty() -> QPixmap:
-    picture = QPixmap(SIZE, SIZE)
-    picture.fill(QColor(0, 0, 0, 40))
-    return picture

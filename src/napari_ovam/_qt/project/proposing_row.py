@@ -12,7 +12,6 @@ from qtpy.QtWidgets import (
     QHeaderView,
     QLabel,
     QMenu,
-    QProgressBar,
     QTableWidget,
     QTableWidgetItem,
     QVBoxLayout,
@@ -20,7 +19,13 @@ from qtpy.QtWidgets import (
 )
 
 from napari_ovam._qt.widgets.row import Row
-from napari_ovam._qt.widgets.section import button, listen, menu_button
+from napari_ovam._qt.widgets.section import (
+    Progress,
+    button,
+    listen,
+    menu_button,
+    menu_entry,
+)
 
 from .proposing import Proposing
 from .review import Review
@@ -60,12 +65,11 @@ class ProposingRow(Row):
             "Optimize a token for each class on the accepted images, and compare it "
             "with what the class has on images left out",
         )
-        self.bar = QProgressBar()
-        self.bar.setObjectName("project_progress")
-        self.cancel = button("Cancel", "project_cancel_button", session.cancel)
-        super().__init__(self.propose, self.improve, self.bar, self.cancel, stretch=2)
+        progress = Progress(
+            session, "project_progress", "project_cancel_button", self._progress
+        )
+        super().__init__(self.propose, self.improve, progress, stretch=2)
         listen(self, session.job_changed, self._show_job)
-        listen(self, session.progressed, self._show_progress)
         listen(self, self._proposing.improved, self._show_report)
         self._show_job()
 
@@ -88,36 +92,22 @@ class ProposingRow(Row):
     def _fill(self, menu: QMenu) -> None:
         menu.setToolTipsVisible(True)
         for text, keys, redo in self.scopes():
-            entry: Any = menu.addAction(text)
+            call = partial(self._proposing.propose, keys, redo=redo)
+            entry = menu_entry(menu, text, call)
             entry.setEnabled(bool(keys))
             if redo:
                 entry.setToolTip("Labels that were proposed before are made anew")
-            call = partial(self._proposing.propose, keys, redo=redo)
-            entry.triggered.connect(lambda *_, call=call: call())
 
     def _show_job(self) -> None:
-        busy = self._session.busy
         for widget in (self.propose, self.improve):
-            widget.setVisible(not busy)
-        for shown in (self.bar, self.cancel):
-            shown.setVisible(busy)
-        self._show_progress(0, 0)
+            widget.setVisible(not self._session.busy)
 
-    def _show_progress(self, done: int, total: int) -> None:
+    def _progress(self, done: int, total: int) -> str:
         job = self._session.job
         title = job.title if job is not None else ""
-        self.bar.setRange(0, total)
-        self.bar.setValue(done)
         if title == "Proposing labels" and total:
-            text = f"image {min(done + 1, total)} of {total}"
-        else:
-            text = f"{title} %p%" if total else title
-        self.bar.setToolTip(title)
-        self.bar.setFormat(
-            self.bar.fontMetrics().elidedText(
-                text, Qt.TextElideMode.ElideMiddle, self.bar.width()
-            )
-        )
+            return f"image {min(done + 1, total)} of {total}"
+        return f"{title} %p%" if total else title
 
     def _show_report(self, report: ImproveReport) -> None:
         ImprovedTokens(self._session, report, self.window()).show()

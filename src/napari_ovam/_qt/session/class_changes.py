@@ -12,6 +12,7 @@ from napari_ovam.datasets.class_lists import add_classes, preset, read_class_lis
 from napari_ovam.project.files import replace_ids
 
 from .edits import Edits
+from .jobs import short
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -70,7 +71,7 @@ class ClassChanges:
         classes.change(made.id, active=False)
         self._changed()
         self.session.labels_changed.emit()  # an id of theirs may have a class now
-        self.session.say(f"{_short(made.name)} is class {made.id}.")
+        self.session.say(f"{short(made.name)} is class {made.id}.")
         return made
 
     def change(self, number: int, **values: Any) -> bool:
@@ -186,7 +187,7 @@ class ClassChanges:
                     if entry.id not in known:
                         session.classes.change(entry.id, active=False)
                 self._changed()
-            text = f"{len(report.added)} classes of {_short(what)} were added."
+            text = f"{len(report.added)} classes of {short(what)} were added."
             if had := len(report.ids) - len(report.added):
                 text += f" {had} were there, and are as they were."
             notes = report.conflicts
@@ -274,7 +275,7 @@ class ClassChanges:
 
         def returned(_: None) -> None:
             if removal.into:
-                other = _short(session.classes[removal.into].name)
+                other = short(session.classes[removal.into].name)
                 session.say(
                     f"{names} belong{'s' * (len(numbers) == 1)} to {other} now."
                 )
@@ -333,7 +334,7 @@ class ClassChanges:
     def _names(self, numbers: Sequence[int]) -> str:
         if len(numbers) > 3:
             return f"{len(numbers)} classes"
-        return ", ".join(_short(self.session.classes[n].name) for n in numbers)
+        return ", ".join(short(self.session.classes[n].name) for n in numbers)
 
     def _forget_maps(self, numbers: Sequence[int]) -> None:
         session = self.session
@@ -367,8 +368,3 @@ def _holds(sample: LiveSample, numbers: Any) -> bool:
 
 def _were(numbers: Sequence[int], one: str = "was", several: str = "were") -> str:
     return one if len(numbers) == 1 else several
-
-
-def _short(name: str) -> str:
-    """Return a name that fits into a sentence."""
-    return name if len(name) <= 40 else f"{name[:39]}…"

@@ -297,6 +297,11 @@ def as_sentence(error: Exception | str) -> str:
     return text if text[-1] in ".!?" else f"{text}."
 
 
+def short(text: str, length: int = 40) -> str:
+    """Return a text that is cut to a length."""
+    return text if len(text) <= length else f"{text[: length - 1]}…"
+
+
 def _show_wait(job: Job) -> None:
     """Say what closing waits for, in a small window that goes when it is over.
 

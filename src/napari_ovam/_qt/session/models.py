@@ -74,7 +74,12 @@ class Models:
             return self._encoded[key]
 
     def trace(self, sample: LiveSample, job: Job) -> Trace:
-        """Return the trace of a sample: from the project, else made now."""
+        """Return the trace of a sample, from now on its own: saved, or made now."""
+        if sample.trace is None:
+            sample.trace = self._trace(sample, job)
+        return sample.trace
+
+    def _trace(self, sample: LiveSample, job: Job) -> Trace:
         from napari_ovam.workflows.sample_trace import sample_trace, saved_trace
 
         project, name = sample.project, sample.key

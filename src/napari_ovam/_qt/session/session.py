@@ -7,6 +7,7 @@ the GUI thread; what takes long is handed to a `Job`.
 from __future__ import annotations
 
 import weakref
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from napari.utils.task_status import Status
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     from napari.viewer import Viewer
+
+    from .worker import Job
 
     Feature = TypeVar("Feature")
 
@@ -106,9 +109,19 @@ class Session(Workspace):
             window._update_task_status(self._held, Status.COMPLETED, "")
             self._held = None
         if text and self.job is not None:
+            # napari keeps what is done, too: it shall not keep the job and this alive
             self._held = window._register_task_status(
-                "napari-ovam", Status.BUSY, text, cancel_callback=self.job.quit
+                "napari-ovam",
+                Status.BUSY,
+                text,
+                cancel_callback=partial(_quit, weakref.ref(self.job)),
             )
+
+
+def _quit(job: weakref.ref[Job]) -> None:
+    running = job()
+    if running is not None:
+        running.quit()
 
 
 class _CloseWatcher(QObject):

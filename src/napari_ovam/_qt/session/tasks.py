@@ -45,6 +45,9 @@ if TYPE_CHECKING:
     from .worker import Job
 
 
+_BLACK = "This image is black all over: there is nothing in it to look for."
+
+
 @dataclass(frozen=True)
 class MapRequest:
     """A class whose map is wanted: by its phrase, with its token where it has one.
@@ -193,131 +196,102 @@ def _same(one: Mapping[int, Any], other: Mapping[int, Any]) -> bool:
     return set(one) == set(other) and all(one[i] is other[i] for i in one)
 
 
-def generate_images(
-    models: Models,
-    choice: ModelChoice,
-    settings: GenerationSettings,
-    count: int,
-    trace: TraceSettings,
-    wanted: Sequence[MapRequest],
-    labels: LabelRequest | None,
-    job: Job,
-) -> int:
-    """Generate images, each posted as `Made` when it is done; return how many."""
-    from napari_ovam import generate
+@dataclass(frozen=True, eq=False)
+class Maker:
+    """Makes images with a model, and maps and labels of them as they are wanted.
 
-    pipe = models.get(choice, job)
-    for index in range(count):
-        each = replace(settings, seed=settings.seed + index)
-        suffix = f" {index + 1} of {count}" if count > 1 else ""
-        job.describe(f"Generating{suffix}")
-        start = time.monotonic()
-        generation = generate(
-            pipe,
-            each,
-            trace=trace,
-            progress=job.progress,
-            preview=lambda _, picture: job.preview(Preview(picture)),
-        )
-        job.post(
-            _made(
-                models,
-                choice,
-                generation,
-                wanted,
-                labels,
-                job,
-                start,
-                "The model returned a black image (a safety checker, or too little "
-                "precision): try another seed or prompt.",
-            )
-        )
-    return count
-
-
-def trace_images(
-    models: Models,
-    choice: ModelChoice,
-    images: Sequence[tuple[NDArray[np.uint8], str]],
-    trace: TraceSettings,
-    wanted: Sequence[MapRequest],
-    labels: LabelRequest | None,
-    job: Job,
-    look: Mapping[str, Any] | None = None,
-) -> int:
-    """Trace existing images with their prompts, each posted as `Made`.
-
-    `look` holds noise_level, noise_seeds, flip and max_tiles of `trace_image`.
+    Each is posted as `Made` by the job that is given.
     """
-    from napari_ovam import trace_image
 
-    pipe = models.get(choice, job)
-    for image, prompt in images:
+    models: Models
+    choice: ModelChoice
+    wanted: Sequence[MapRequest]
+    labels: LabelRequest | None
+
+    def generate(
+        self, job: Job, settings: GenerationSettings, count: int, trace: TraceSettings
+    ) -> None:
+        """Generate images, with one seed after the other."""
+        from napari_ovam import generate
+
+        pipe = self.models.get(self.choice, job)
+        for index in range(count):
+            each = replace(settings, seed=settings.seed + index)
+            suffix = f" {index + 1} of {count}" if count > 1 else ""
+            job.describe(f"Generating{suffix}")
+            start = time.monotonic()
+            generation = generate(
+                pipe,
+                each,
+                trace=trace,
+                progress=job.progress,
+                preview=lambda _, picture: job.preview(Preview(picture)),
+            )
+            black = (
+                "The model returned a black image (a safety checker, or too little "
+                "precision): try another seed or prompt."
+            )
+            self._post(job, generation, start, black)
+
+    def trace(
+        self,
+        job: Job,
+        image: NDArray[np.uint8],
+        prompt: str,
+        trace: TraceSettings,
+        look: Mapping[str, Any],
+    ) -> None:
+        """Trace an image; `look`: noise_level and the like of `trace_image`."""
+        from napari_ovam import trace_image
+
+        pipe = self.models.get(self.choice, job)
         job.describe("Looking at the image")
         start = time.monotonic()
         generation = trace_image(
-            pipe,
-            image,
-            prompt=prompt,
-            trace=trace,
-            progress=job.progress,
-            **(look or {}),
+            pipe, image, prompt=prompt, trace=trace, progress=job.progress, **look
         )
-        job.post(_made(models, choice, generation, wanted, labels, job, start))
-    return len(images)
+        self._post(job, generation, start)
 
+    def reproduce(
+        self,
+        job: Job,
+        image: NDArray[np.uint8],
+        settings: GenerationSettings,
+        trace: TraceSettings,
+    ) -> bool:
+        """Generate an image again to get its trace; False where others come out."""
+        from napari_ovam import generate
 
-def reproduce_image(
-    models: Models,
-    choice: ModelChoice,
-    image: NDArray[np.uint8],
-    settings: GenerationSettings,
-    trace: TraceSettings,
-    wanted: Sequence[MapRequest],
-    labels: LabelRequest | None,
-    job: Job,
-) -> Generation | None:
-    """Generate an image again from its settings to get its trace.
+        pipe = self.models.get(self.choice, job)
+        job.describe("Generating again for the trace")
+        start = time.monotonic()
+        generation = generate(pipe, settings, trace=trace, progress=job.progress)
+        same = np.array_equal(generation.image, image)
+        if same:
+            self._post(job, generation, start)
+        return same
 
-    Posts `Made` and returns None where the pixels are the same; else returns the
-    image that came out, and posts nothing.
-    """
-    from napari_ovam import generate
-
-    pipe = models.get(choice, job)
-    job.describe("Generating again for the trace")
-    start = time.monotonic()
-    generation = generate(pipe, settings, trace=trace, progress=job.progress)
-    if not np.array_equal(generation.image, image):
-        return generation
-    job.post(_made(models, choice, generation, wanted, labels, job, start))
-    return None
-
-
-def _made(
-    models: Models,
-    choice: ModelChoice,
-    generation: Generation,
-    wanted: Sequence[MapRequest],
-    labels: LabelRequest | None,
-    job: Job,
-    start: float,
-    black: str = "This image is black all over: there is nothing in it to look for.",
-) -> Made:
-    seconds = time.monotonic() - start
-    notes: tuple[str, ...] = () if generation.image.any() else (black,)
-    if not wanted:
-        return Made(generation, choice, None, None, seconds, notes)
-    try:
-        maps = make_maps(models, choice, generation.trace, wanted, job)
-    except ValueError as error:
-        # A token of another model must not cost the person the image.
-        note = f"The image is there, its maps are not: {error}"
-        return Made(generation, choice, None, None, seconds, (*notes, note))
-    proposal = None
-    if labels is not None:
-        proposal, _ = Labeller().labels(maps.maps, labels, generation.image)
-    return Made(generation, choice, maps, proposal, seconds, notes)
+    def _post(
+        self,
+        job: Job,
+        generation: Generation,
+        start: float,
+        black: str = _BLACK,
+    ) -> None:
+        seconds = time.monotonic() - start
+        notes = [] if generation.image.any() else [black]
+        maps = proposal = None
+        if self.wanted:
+            try:
+                trace = generation.trace
+                maps = make_maps(self.models, self.choice, trace, self.wanted, job)
+            except ValueError as error:
+                # A token of another model must not cost the person the image.
+                notes.append(f"The image is there, its maps are not: {error}")
+        if maps is not None and self.labels is not None:
+            image = generation.image
+            proposal, _ = Labeller().labels(maps.maps, self.labels, image)
+        job.post(Made(generation, self.choice, maps, proposal, seconds, tuple(notes)))
 
 
 def optimize(

@@ -18,9 +18,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from napari_ovam._qt.session.session import Session
-    from napari_ovam._qt.session.state import LiveSample
     from napari_ovam._qt.session.worker import Job
-    from napari_ovam.attention.trace import Trace
     from napari_ovam.project.token_library.entry import TokenEntry
 
 
@@ -105,7 +103,8 @@ class Library:
         def run(job: Job) -> TokenEntry:
             picture = None
             if sample is not None:
-                picture = picture_of(token, sample, self._trace(sample, job))
+                trace = session.models.trace(sample, job)
+                picture = picture_of(token, sample, trace)
             return TokenLibrary().add(token, iou=iou, preview=picture)
 
         def done(found: TokenEntry) -> None:
@@ -184,8 +183,3 @@ class Library:
             lambda _: TokenLibrary().export(token, path),
             returned=lambda made: self.session.say(f"Saved to {made}."),
         )
-
-    def _trace(self, sample: LiveSample, job: Job) -> Trace | None:
-        if sample.trace is None:
-            sample.trace = self.session.models.trace(sample, job)
-        return sample.trace

@@ -34,15 +34,13 @@ def read_entries(
 
 
 def picture_of(
-    token: Token, sample: LiveSample, trace: Trace | None
+    token: Token, sample: LiveSample, trace: Trace
 ) -> NDArray[np.uint8] | None:
     """Return a preview; None where the token does not fit the image's model."""
     from napari_ovam.attention.trace import ModelMismatchError
     from napari_ovam.project.token_library.entry import preview_picture
     from napari_ovam.segmentation.class_maps import class_map
 
-    if trace is None:
-        return None
     try:
         return preview_picture(sample.image, class_map(trace, token))
     except ModelMismatchError:

@@ -6,37 +6,34 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from qtpy.QtCore import QSize, Qt, QTimer
+from qtpy.QtCore import QSize, Qt
 from qtpy.QtWidgets import (
     QAbstractItemView,
     QComboBox,
     QFileDialog,
     QLabel,
-    QLineEdit,
     QListView,
     QMainWindow,
     QMenu,
     QMessageBox,
-    QVBoxLayout,
     QWidget,
 )
 
-from napari_ovam._qt.widgets.docks import NAMES, dock_of, place_below
+from napari_ovam._qt.widgets.docks import NAMES, BelowDock, dock_of, selected_rows
 from napari_ovam._qt.widgets.row import Row
 from napari_ovam._qt.widgets.section import (
-    SaidLine,
     button,
     debounced,
+    line_edit,
     listen,
     menu_button,
+    menu_entry,
 )
 
 from .library import Library
 from .token_table import PREVIEW, TokenTable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from qtpy.QtGui import QShowEvent
 
     from napari_ovam._qt.session.session import Session
@@ -47,7 +44,7 @@ if TYPE_CHECKING:
 _SORTS = ("name", "iou", "date", "images", "phrase", "model")
 
 
-class TokenLibraryWidget(QWidget):
+class TokenLibraryWidget(BelowDock):
     """Lists the tokens of the library and gives them to classes.
 
     Parameters
@@ -57,21 +54,11 @@ class TokenLibraryWidget(QWidget):
     """
 
     def __init__(self, session: Session) -> None:
-        super().__init__()
-        self.setObjectName("ovam_tokens")
-        self.session = session
+        super().__init__(session, NAMES["OVAM token library"])
         self._library = session.feature(Library)
-        self._placed = False
-        layout = QVBoxLayout(self)
-        layout.setContentsMargins(4, 2, 4, 2)
-        layout.setSpacing(3)
-        layout.addWidget(self._filter_row())
         self.table = TokenTable(session)
         self.view = self._view()
-        layout.addWidget(self.view, 1)
-        layout.addWidget(self._use_row())
-        layout.addWidget(self._file_row())
-        layout.addWidget(SaidLine(session))
+        self.stack(self._filter_row(), self.view, self._use_row(), self._file_row())
         listen(self, self._library.changed, self._show)
         listen(self, session.classes_changed, self._show)
         listen(self, session.job_changed, self._job_changed)
@@ -82,10 +69,7 @@ class TokenLibraryWidget(QWidget):
     # -- making ------------------------------------------------------------------
 
     def _filter_row(self) -> Row:
-        self.text = QLineEdit()
-        self.text.setObjectName("token_filter")
-        self.text.setPlaceholderText("name or phrase")
-        self.text.setClearButtonEnabled(True)
+        self.text = line_edit("token_filter", "name or phrase", clears=True)
         self.text.textEdited.connect(debounced(self, self._filter))
         self.sort = QComboBox()
         self.sort.setObjectName("token_sort")
@@ -109,9 +93,8 @@ class TokenLibraryWidget(QWidget):
         view.setTextElideMode(Qt.TextElideMode.ElideRight)
         view.setMinimumHeight(2 * PREVIEW[1])
         view.setToolTip("Drag a token onto a class")
-        selection = view.selectionModel()
-        if selection is not None:
-            selection.selectionChanged.connect(lambda *_: self._show())
+        selection: Any = view.selectionModel()
+        selection.selectionChanged.connect(lambda *_: self._show())
         return view
 
     def _use_row(self) -> Row:
@@ -160,20 +143,18 @@ class TokenLibraryWidget(QWidget):
     # -- showing -----------------------------------------------------------------
 
     def showEvent(self, event: QShowEvent | None) -> None:
-        """Go below the image, and list what other programs added."""
+        """List what other programs added."""
         super().showEvent(event)
         self._library.reload()
-        if not self._placed:
-            self._placed = True
-            QTimer.singleShot(0, self._place)
 
-    def _place(self) -> None:
+    def place(self) -> None:
+        """Dock below the image, over the table of the project where that is there."""
         dock, window = dock_of(self), self.window()
         project = (
             None if window is None else window.findChild(QWidget, NAMES["OVAM project"])
         )
         other = None if project is None else dock_of(project)
-        place_below(self)
+        super().place()
         if dock is None or other is None or not isinstance(window, QMainWindow):
             return
         below = Qt.DockWidgetArea.BottomDockWidgetArea
@@ -183,8 +164,7 @@ class TokenLibraryWidget(QWidget):
 
     def selected(self) -> list[TokenEntry]:
         """Return the tokens that are selected, from top to bottom."""
-        rows = sorted(index.row() for index in self.view.selectedIndexes())
-        return [self.table.entry(row) for row in rows]
+        return [self.table.entry(row) for row in selected_rows(self.view)]
 
     def _filter(self) -> None:
         sort = self.sort.currentData()
@@ -224,12 +204,12 @@ class TokenLibraryWidget(QWidget):
         chosen = self.selected()
         for entry in self.session.classes if len(chosen) == 1 else ():
             call = partial(self.session.sources.give, {entry.id: chosen[0].path})
-            _add(menu, entry.name, call)
+            menu_entry(menu, entry.name, call)
 
     def _fill_save(self, menu: QMenu) -> None:
         for entry in self._with_token():
             call = partial(self._library.save, entry.id)
-            _add(menu, f"The token of {entry.name}", call)
+            menu_entry(menu, f"The token of {entry.name}", call)
 
     def _import(self) -> None:
         path, _ = QFileDialog.getOpenFileName(
@@ -263,8 +243,3 @@ class TokenLibraryWidget(QWidget):
         )
         if answer == QMessageBox.StandardButton.Yes:
             self._library.remove([entry.path for entry in chosen])
-
-
-def _add(menu: QMenu, text: str, call: Callable[[], Any]) -> None:
-    entry: Any = menu.addAction(text.replace("&", "&&"))
-    entry.triggered.connect(lambda *_: call())

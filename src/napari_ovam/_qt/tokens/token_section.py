@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from magicgui.widgets import ComboBox, SpinBox
+from qtpy.QtCore import QSignalBlocker
 from qtpy.QtWidgets import QFileDialog, QWidget
 
 from napari_ovam._qt.widgets.plot import LossPlot
@@ -100,12 +101,11 @@ class TokenSection(Section):
 
     def _fill(self) -> None:
         number = self.number
-        self.choice.blockSignals(True)
-        self.choice.clear()
-        for entry in self.session.classes:
-            self.choice.addItem(entry.name, entry.id)
-        self.choice.setCurrentIndex(max(0, self.choice.findData(number)))
-        self.choice.blockSignals(False)
+        with QSignalBlocker(self.choice):
+            self.choice.clear()
+            for entry in self.session.classes:
+                self.choice.addItem(entry.name, entry.id)
+            self.choice.setCurrentIndex(max(0, self.choice.findData(number)))
         self.choice.currentTextChanged.emit(self.choice.currentText())
         self._show()
 

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
 from qtpy.QtCore import QAbstractListModel, QByteArray, QMimeData, QModelIndex, Qt
-from qtpy.QtGui import QColor, QPixmap
+from qtpy.QtGui import QColor
 
-from napari_ovam._qt.session.loading import Loader
 from napari_ovam._qt.widgets.colors import muted
 from napari_ovam._qt.widgets.section import listen
-from napari_ovam._qt.widgets.thumbnails import Thumbnails
+from napari_ovam._qt.widgets.thumbnails import Thumbnails, blank
 from napari_ovam._qt.widgets.token_drop import MIME
 
 from .library import Library
@@ -44,10 +42,9 @@ class TokenTable(QAbstractListModel):
         super().__init__()
         self._library, self._viewer = session.feature(Library), session.viewer
         self._entries: list[TokenEntry] = []
-        self.thumbnails = Thumbnails(Loader(), _preview, PREVIEW)
+        self.thumbnails = Thumbnails(_preview, PREVIEW)
         self.thumbnails.made.connect(lambda _: self._redraw())
-        owner: Any = self
-        listen(owner, self._library.changed, self._fill)
+        listen(self, self._library.changed, self._fill)
         self._fill()
 
     def entry(self, row: int) -> TokenEntry:
@@ -68,7 +65,7 @@ class TokenTable(QAbstractListModel):
             return described(entry, why, known=self._library.model)
         if role == Qt.ItemDataRole.DecorationRole:
             picture = entry.preview and self.thumbnails.get(_key(entry))
-            return picture or _empty()
+            return picture or blank(*PREVIEW)
         if role == Qt.ItemDataRole.ForegroundRole and why:
             return QColor(*muted(self._viewer.theme))
         if role == Qt.ItemDataRole.ToolTipRole:
@@ -150,10 +147,3 @@ def _preview(key: str) -> NDArray[np.uint8]:
     """Read a preview; in a thread."""
     with Image.open(Path(key)) as picture:
         return np.asarray(picture.convert("RGB"))
-
-
-@cache
-def _empty() -> QPixmap:
-    picture = QPixmap(*PREVIEW)
-    picture.fill(QColor(0, 0, 0, 40))
-    return picture

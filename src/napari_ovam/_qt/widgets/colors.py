@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from colorsys import hls_to_rgb, rgb_to_hls
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from napari.utils.theme import get_theme
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from napari_ovam._qt.session.jobs import Kind
 
-Kind = Literal["info", "warning", "error"]  # of a message
 RGB = tuple[int, int, int]
 ENOUGH = 4.5  # : 1
 

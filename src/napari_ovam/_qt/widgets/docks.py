@@ -2,10 +2,26 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from qtpy.QtCore import Qt
-from qtpy.QtWidgets import QDockWidget, QMainWindow, QWidget
+from qtpy.QtCore import Qt, QTimer
+from qtpy.QtWidgets import (
+    QAbstractItemView,
+    QDockWidget,
+    QHeaderView,
+    QMainWindow,
+    QTableView,
+    QVBoxLayout,
+    QWidget,
+)
+
+from .section import SaidLine
+
+if TYPE_CHECKING:
+    from qtpy.QtCore import QAbstractItemModel
+    from qtpy.QtGui import QShowEvent
+
+    from napari_ovam._qt.session.session import Session
 
 NAMES = {
     "OVAM annotator": "ovam_annotator",
@@ -35,6 +51,67 @@ def dock_of(widget: QWidget) -> QDockWidget | None:
         parent = parent.parent()
     found: QDockWidget | None = parent
     return found
+
+
+class BelowDock(QWidget):
+    """A table with rows of buttons around it, which docks itself below the image.
+
+    Parameters
+    ----------
+    session
+        What it shows.
+    name
+        Object name.
+    """
+
+    def __init__(self, session: Session, name: str) -> None:
+        super().__init__()
+        self.setObjectName(name)
+        self.session = session
+        self._placed = False
+        self._box = QVBoxLayout(self)
+        self._box.setContentsMargins(4, 2, 4, 2)
+        self._box.setSpacing(3)
+
+    def stack(self, *widgets: QWidget) -> None:
+        """Put widgets below one another, and what the session says at the end."""
+        for widget in (*widgets, SaidLine(self.session)):
+            self._box.addWidget(widget, int(isinstance(widget, QAbstractItemView)))
+
+    def showEvent(self, event: QShowEvent | None) -> None:
+        """Go below the image, where a table leaves the panel its height."""
+        super().showEvent(event)
+        if not self._placed:
+            self._placed = True
+            QTimer.singleShot(0, self.place)
+
+    def place(self) -> None:
+        """Dock below the image."""
+        place_below(self)
+
+
+def dress_table(
+    view: QTableView, name: str, model: QAbstractItemModel, height: int
+) -> QHeaderView:
+    """Show a model as rows of a height that are selected whole; return its header."""
+    view.setObjectName(name)
+    view.setModel(model)
+    view.setSelectionBehavior(QAbstractItemView.SelectionBehavior.SelectRows)
+    view.setSelectionMode(QAbstractItemView.SelectionMode.ExtendedSelection)
+    view.setShowGrid(False)
+    view.setWordWrap(False)
+    view.setTabKeyNavigation(False)
+    rows: Any = view.verticalHeader()
+    rows.hide()
+    rows.setSectionResizeMode(QHeaderView.ResizeMode.Fixed)
+    rows.setDefaultSectionSize(height)
+    columns: Any = view.horizontalHeader()
+    return columns
+
+
+def selected_rows(view: QAbstractItemView) -> list[int]:
+    """Return the rows of a view that are selected, from top to bottom."""
+    return sorted({index.row() for index in view.selectedIndexes()})
 
 
 def place_below(widget: QWidget) -> None:

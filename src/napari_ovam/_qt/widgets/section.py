@@ -9,9 +9,12 @@ from magicgui.widgets import CheckBox
 from qtpy.QtCore import QSize, Qt, QTimer
 from qtpy.QtGui import QIcon, QPixmap
 from qtpy.QtWidgets import (
+    QCheckBox,
     QComboBox,
     QFormLayout,
+    QGridLayout,
     QHBoxLayout,
+    QLineEdit,
     QMenu,
     QProgressBar,
     QPushButton,
@@ -29,62 +32,92 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from qtpy.QtCore import QObject
+    from qtpy.QtGui import QAction
 
-    from .colors import Kind
-    from .speaker import Speaker
+    from napari_ovam._qt.session.jobs import JobRunner, Kind
+    from napari_ovam._qt.session.session import Session
 
 _NO_LIMIT = 16_777_215  # Qt's own maximum of a height
+
+
+class Progress(QWidget):
+    """How far a job is, and Cancel; there as long as one runs.
+
+    Parameters
+    ----------
+    runner
+        Whose jobs they are.
+    bar, cancel
+        Object names.
+    text
+        Returns what the bar says; called with what is done and the total, which is 0
+        where it is not known.
+    """
+
+    def __init__(
+        self,
+        runner: JobRunner,
+        bar: str,
+        cancel: str,
+        text: Callable[[int, int], str],
+    ) -> None:
+        super().__init__()
+        self._runner, self._text = runner, text
+        self.bar = QProgressBar()
+        self.bar.setObjectName(bar)
+        layout = QHBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.addWidget(self.bar, 1)
+        layout.addWidget(button("Cancel", cancel, runner.cancel))
+        listen(self, runner.job_changed, self._show_job)
+        listen(self, runner.progressed, self._show)
+        self._show_job()
+
+    def _show_job(self) -> None:
+        self.setVisible(self._runner.busy)
+        self._show(0, 0)
+
+    def _show(self, done: int, total: int) -> None:
+        # A bar draws itself, and with it the whole window, at once: let it wait.
+        self.bar.setUpdatesEnabled(False)
+        self.bar.setRange(0, total)  # 0, 0 shows that it works, not how far it is
+        self.bar.setValue(done)
+        text, elide = self._text(done, total), Qt.TextElideMode.ElideMiddle
+        room = self.bar.width()
+        self.bar.setFormat(self.bar.fontMetrics().elidedText(text, elide, room))
+        self.bar.setToolTip(text)
+        self.bar.setUpdatesEnabled(True)
 
 
 class StatusLine(QWidget):
     """What can be done next, or what is running, with progress and Cancel."""
 
-    def __init__(self, session: Speaker) -> None:
+    def __init__(self, session: Session) -> None:
         super().__init__()
-        self._session = session
         self._since = 0.0
         self.setObjectName("status_line")
         self.text = Message(session.viewer, "status_text", lines=4)
-        self.bar = QProgressBar()
-        self.bar.setObjectName("progress_bar")
-        self.cancel = button("Cancel", "cancel_button", session.cancel)
-        row = QHBoxLayout()
-        row.addWidget(self.bar, 1)
-        row.addWidget(self.cancel)
+        progress = Progress(session, "progress_bar", "cancel_button", self._progress)
+        policy = progress.sizePolicy()
+        policy.setRetainSizeWhenHidden(True)
+        progress.setSizePolicy(policy)
         layout = QVBoxLayout(self)
         layout.setContentsMargins(6, 4, 6, 4)
         layout.setSpacing(4)
         layout.addWidget(self.text)
-        layout.addLayout(row)
-        for widget in (self.bar, self.cancel):
-            policy = widget.sizePolicy()
-            policy.setRetainSizeWhenHidden(True)
-            widget.setSizePolicy(policy)
+        layout.addWidget(progress)
         listen(self, session.said, self.text.say)
-        listen(self, session.job_changed, self._show_job)
-        listen(self, session.progressed, self._show_progress)
         self.text.say(*session.message)
-        self._show_job()
 
-    def _show_job(self) -> None:
-        self.bar.setVisible(self._session.busy)
-        self.cancel.setVisible(self._session.busy)
-        self._show_progress(0, 0)
-
-    def _show_progress(self, done: int, total: int) -> None:
+    def _progress(self, done: int, total: int) -> str:
         now = time.monotonic()
         if done == 0 or total == 0:
             self._since = now
-        # A bar draws itself, and with it the whole window, at once: let it wait.
-        self.bar.setUpdatesEnabled(False)
-        self.bar.setRange(0, total)  # 0, 0 shows that it works, not how far it is
-        self.bar.setValue(done)
         left = ""
         if 0 < done < total:
             seconds = (now - self._since) / done * (total - done)
             left = f", {duration(seconds)} left"
-        self.bar.setFormat(f"{done}/{total}{left}" if total else "")
-        self.bar.setUpdatesEnabled(True)
+        return f"{done}/{total}{left}" if total else ""
 
 
 class SaidLine(Message):
@@ -96,7 +129,7 @@ class SaidLine(Message):
         The session.
     """
 
-    def __init__(self, session: Speaker) -> None:
+    def __init__(self, session: Session) -> None:
         super().__init__(session.viewer, "said_line", lines=2)
         listen(self, session.said, self._show)
         start = QTimer(self)  # once it is in a window
@@ -121,9 +154,8 @@ class Section(QWidget):
     """
 
     title: ClassVar[str] = ""
-    session: Any  # a session; each section says so for its own
 
-    def __init__(self, session: Speaker) -> None:
+    def __init__(self, session: Session) -> None:
         super().__init__()
         self.session = session
         self.box = QVBoxLayout(self)
@@ -144,6 +176,16 @@ class Section(QWidget):
     def row(self, *widgets: QWidget, stretch: int | None = 0) -> None:
         """Add widgets side by side; see `Row`."""
         self.box.addWidget(Row(*widgets, stretch=stretch))
+
+    def grid(self, *stretch: int) -> QGridLayout:
+        """Add a table of widgets, with the share of the width of each column."""
+        made = QGridLayout()
+        made.setHorizontalSpacing(4)
+        made.setVerticalSpacing(2)
+        for column, share in enumerate(stretch):
+            made.setColumnStretch(column, share)
+        self.box.addLayout(made)
+        return made
 
 
 def fold(
@@ -247,7 +289,42 @@ def small_button(
     return made
 
 
-def listen(widget: QWidget, signal: Any, slot: Callable[..., Any]) -> None:
+def menu_entry(menu: QMenu, text: str, call: Callable[[], Any]) -> QAction:
+    """Add an entry that calls something to a menu."""
+    made: Any = menu.addAction(text.replace("&", "&&"))
+    made.triggered.connect(lambda *_: call())
+    entry: QAction = made
+    return entry
+
+
+def check_box(
+    text: str,
+    name: str,
+    tip: str,
+    clicked: Callable[[bool], Any] | None = None,
+    *,
+    checked: bool = False,
+) -> QCheckBox:
+    """Return a check box with an object name."""
+    made = QCheckBox(text)
+    made.setObjectName(name)
+    made.setToolTip(tip)
+    made.setChecked(checked)
+    if clicked is not None:
+        made.clicked.connect(clicked)
+    return made
+
+
+def line_edit(name: str, placeholder: str, *, clears: bool = False) -> QLineEdit:
+    """Return a line to type in, which a button `clears`."""
+    made = QLineEdit()
+    made.setObjectName(name)
+    made.setPlaceholderText(placeholder)
+    made.setClearButtonEnabled(clears)
+    return made
+
+
+def listen(widget: QObject, signal: Any, slot: Callable[..., Any]) -> None:
     """Connect a signal of the session for as long as the widget lives."""
     signal.connect(slot)
     widget.destroyed.connect(lambda *_: signal.disconnect(slot, missing_ok=True))
@@ -307,8 +384,3 @@ def clear(layout: Any) -> None:
             widget.deleteLater()
         elif item.layout() is not None:
             clear(item.layout())
-
-
-def short(text: str, length: int) -> str:
-    """Return a text that is cut to a length."""
-    return text if len(text) <= length else f"{text[: length - 1]}…"

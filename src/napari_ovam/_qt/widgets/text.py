@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from napari.viewer import Viewer
     from qtpy.QtGui import QPaintEvent, QResizeEvent
 
-    from .colors import Kind
+    from napari_ovam._qt.session.jobs import Kind
 
 _SHOWN = 8  # characters that an eliding text asks room for
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from functools import partial
-from typing import TYPE_CHECKING, Any, Protocol
+from functools import cache, partial
+from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
 from qtpy.QtCore import QObject, Signal  # type: ignore[attr-defined]
-from qtpy.QtGui import QImage, QPixmap
+from qtpy.QtGui import QColor, QImage, QPixmap
+
+from napari_ovam._qt.session.loading import Loader
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -19,28 +21,11 @@ SIZE = 40  # pixels
 _KEPT = 2000  # of 6 kB each
 
 
-class Loader(Protocol):
-    """Calls functions in a thread, and hands on what they return, with its key."""
-
-    loaded: Any
-
-    def load(self, key: str, read: Callable[[], Any]) -> None:
-        """Call a function soon."""
-
-    def clear(self) -> None:
-        """Drop what waits."""
-
-    def close(self) -> None:
-        """End the thread."""
-
-
 class Thumbnails(QObject):
     """Makes small pictures and keeps them.
 
     Parameters
     ----------
-    loader
-        Whose thread is used.
     read
         Returns the image of a key, (H, W, 3) RGB; called in the thread.
     size
@@ -56,7 +41,6 @@ class Thumbnails(QObject):
 
     def __init__(
         self,
-        loader: Loader,
         read: Callable[[str], NDArray[np.uint8]],
         size: tuple[int, int] = (SIZE, SIZE),
     ) -> None:
@@ -64,7 +48,7 @@ class Thumbnails(QObject):
         self._size = size
         self._read = read
         self._made: dict[str, QPixmap | None] = {}
-        self._loader = loader
+        self._loader = Loader()
         self._loader.loaded.connect(self._take)
 
     def get(self, key: str) -> QPixmap | None:
@@ -97,6 +81,14 @@ class Thumbnails(QObject):
             picture = QPixmap.fromImage(data)  # copies: the bytes may go
         self._made[key] = picture
         self.made.emit(key)
+
+
+@cache
+def blank(width: int = SIZE, height: int = SIZE) -> QPixmap:
+    """Return what is shown where there is no picture yet."""
+    picture = QPixmap(width, height)
+    picture.fill(QColor(0, 0, 0, 40))
+    return picture
 
 
 def _small(
