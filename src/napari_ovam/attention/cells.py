@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import lru_cache
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -10,6 +12,7 @@ import torch
 from torch.nn import functional
 
 from napari_ovam.attention.maps import joint_map
+from napari_ovam.attention.token_files import load_token
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -31,29 +34,21 @@ class CellMaps:
     ----------
     trace
         Of a picture; its self-attention is not needed.
-    tokens
-        What finds the class together; may be none.
 
     Attributes
     ----------
     grid
         (h, w) of the largest grid.
-    of_tokens
-        (h, w) from 0 to 1, as `joint_map`; None without tokens.
-
-    Raises
-    ------
-    ModelMismatchError, ValueError
-        If a token does not fit the trace.
+    objects
+        Where any object is, (h, w) from 0 to 1; None for a model without a token that
+        finds it.
     """
 
-    def __init__(self, trace: Trace, tokens: Sequence[Token] = ()) -> None:
+    def __init__(self, trace: Trace) -> None:
         trace = trace.fine()
         self.grid = trace.grid
-        self.of_tokens: NDArray[np.float32] | None = None
-        if tokens:
-            small = replace(trace, image_size=trace.grid)
-            self.of_tokens = joint_map(small, tokens)
+        token = object_token(trace.model)
+        self.objects = None if token is None else cell_map(trace, (token,))
         self._layers = []
         for layer in trace.layers:
             cells = layer.queries.float().mean(0).transpose(1, 2).flatten(0, 1).cpu()
@@ -81,8 +76,33 @@ class CellMaps:
             total += functional.interpolate(
                 found, self.grid, mode="bilinear", align_corners=False
             )
-        result: NDArray[np.float32] = total[0, 0].numpy() / len(self._layers)
+        total /= len(self._layers)
+        result: NDArray[np.float32] = total[0, 0].numpy()
         return result
+
+
+def cell_map(trace: Trace, tokens: Sequence[Token]) -> NDArray[np.float32]:
+    """Return `joint_map` on the largest of the fine grids, (h, w)."""
+    fine = trace.fine()
+    return joint_map(replace(fine, image_size=fine.grid), tokens)
+
+
+@lru_cache(maxsize=1)
+def _shipped() -> Token:
+    return load_token(Path(__file__).parents[1] / "tiny" / "object.safetensors")
+
+
+def object_token(model: str) -> Token | None:
+    """Return the token that finds any object, if one is known of a text encoder.
+
+    Parameters
+    ----------
+    model
+        The hash of its weights, as in `Trace`. The embedded model's token was
+        optimized on 24 scenes, one of each of its classes (`benchmarks/clicks`).
+    """
+    token = _shipped()
+    return token if model and token.model == model else None
 
 
 def _mean(

@@ -15,23 +15,22 @@ docs/clicks.md has the figures.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
 from scipy.ndimage import label
 from skimage.filters import threshold_otsu
 
-from napari_ovam.attention.cells import CellMaps
+from napari_ovam.attention.cells import CellMaps, cell_map
 from napari_ovam.segmentation.picture_window import PictureWindow, Place
 from napari_ovam.segmentation.refine import pixel_adaptive
 from napari_ovam.segmentation.thresholds import THRESHOLD
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from numpy.typing import NDArray
 
     from napari_ovam.attention.tokens import Token
@@ -41,10 +40,10 @@ if TYPE_CHECKING:
     Box = tuple[Place, Place]
 
 # Of what cells and tokens say: this share of its range is a logit, the most of them,
-# and the weight of tokens.
-_SHARE, _SUREST, _TOKENS = 0.1, 8.0, 0.5
+# and the weight of the class's map.
+_SHARE, _SUREST = 0.1, 8.0
 # How often what was found says what to be like, and the weight of its colours.
-_ROUNDS, _COLORS = 1, 0.6
+_ROUNDS, _COLORS, _SAMPLE, _FIRST = 1, 0.6, 3.0, 0.6
 # A click's logit, how far it is heard (deviation in space as a share of the longer
 # side, and in units of CIE Lab), and the radius in pixels in which it is certain.
 _CLICK, _REACH, _LIKE, _DISC, _CERTAIN = 8.0, 1 / 8, 10.0, 2.0, 30.0
@@ -81,27 +80,36 @@ class Click:
 
 @dataclass(frozen=True, eq=False)
 class ClickMask:
-    """What clicks gave.
+    """What clicks gave, in the window that they were looked at in.
 
     Attributes
     ----------
-    mask
-        (H, W) bool.
+    begin
+        (H, W) bool, what there was before the clicks.
     window
-        Where the last click was looked at; it changed nothing elsewhere.
-    inside
-        How likely the object is in the window, (h, w) float32, in accord with the mask.
+        The rows and columns outside of which they changed nothing.
+    part, likely
+        The mask in the window, (h, w) bool, and how likely the object is there, (h, w)
+        float32, in accord with it.
     """
 
-    mask: Mask
+    begin: Mask
     window: Slices
-    inside: Field
+    part: Mask
+    likely: Field
+
+    @cached_property
+    def mask(self) -> Mask:
+        """(H, W) bool."""
+        whole: Mask = self.begin.copy()
+        whole[self.window] = self.part
+        return whole
 
     @cached_property
     def probability(self) -> Field:
         """(H, W) float32; outside of the window 0 or 1, as the mask is."""
-        whole: Field = self.mask.astype(np.float32)
-        whole[self.window] = self.inside
+        whole: Field = self.begin.astype(np.float32)
+        whole[self.window] = self.likely
         return whole
 
 
@@ -112,7 +120,7 @@ def segment_clicks(
     *,
     box: Box | None = None,
     mask: NDArray[Any] | None = None,
-    tokens: Sequence[Token] = (),
+    token: Token | Sequence[Token] = (),
 ) -> ClickMask:
     """Return the mask of the object that clicks ask for.
 
@@ -133,9 +141,8 @@ def segment_clicks(
     mask
         (H, W), what there is already, anything but 0; clicks on it correct it, and a
         first one beside it adds an object.
-    tokens
-        What finds the object's class, together, such as its word and an optimized
-        token; may be none.
+    token
+        What finds the object's class: a word, an optimized token, or several together.
 
     Raises
     ------
@@ -144,16 +151,19 @@ def segment_clicks(
     ValueError
         If a click is outside of the image, there is nothing to go by, or sizes differ.
     """
-    return ClickSegmenter(trace, image, tokens)(clicks, box=box, mask=mask)
+    tokens = token if isinstance(token, Sequence) else (token,)
+    found = None
+    if tokens and trace is not None:
+        found = cell_map(trace, tokens)
+    return ClickSegmenter(trace, image, found)(clicks, box=box, mask=mask)
 
 
-@dataclass(frozen=True, eq=False)
-class _Found:
-    """What there is after a click, and where its object is."""
+class _Found(NamedTuple):
+    """What there is in a window after a click, and how likely."""
 
-    mask: Mask
     window: PictureWindow
-    inside: Field
+    part: Mask
+    likely: Field
 
 
 class ClickSegmenter:
@@ -161,15 +171,18 @@ class ClickSegmenter:
 
     Parameters
     ----------
-    trace, image, tokens
+    trace, image
         As for `segment_clicks`.
+    map
+        Where the object's class is seen, of any size (h, w) and range; None if it is
+        not known.
     """
 
     def __init__(
         self,
         trace: Trace | None,
         image: NDArray[np.uint8],
-        tokens: Sequence[Token] = (),
+        map: NDArray[np.float32] | None = None,
     ) -> None:
         if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
             raise ValueError(
@@ -182,11 +195,15 @@ class ClickSegmenter:
                 f"the trace is of an image of {trace.image_size}, this one is "
                 f"{self._size}"
             )
-        self._cells = None if trace is None else CellMaps(trace, tokens)
+        self._cells = None if trace is None else CellMaps(trace)
+        objects = self._cells.objects if self._cells else None
+        self._maps = [each for each in (map, objects) if each is not None]
         self._windows: dict[tuple[int, ...], PictureWindow] = {}
-        self._begin: tuple[Any, Any] = (None, None)
+        self._begin: Mask = np.zeros(self._size, bool)
+        self._asked: Any = None  # the mask that it was made of
+        self._box: Box | None = None
         self._known: dict[tuple[Click, ...], _Found] = {}
-        self._window(tuple(slice(0, side) for side in self._size))
+        self._whole = self._window((slice(0, self._size[0]), slice(0, self._size[1])))
 
     def __call__(
         self,
@@ -201,16 +218,18 @@ class ClickSegmenter:
         """
         clicks = tuple(clicks)
         self._check(clicks, box, mask)
-        if self._begin[0] is not mask or self._begin[1] != box:
-            self._begin, self._known = (mask, box), {}
+        if self._asked is not mask or self._box != box:
+            self._asked, self._box, self._known = mask, box, {}
+            nothing = np.zeros(self._size, bool)
+            self._begin = nothing if mask is None else np.asarray(mask) != 0
         found: _Found | None = None
         for count in range(0 if box is not None else 1, len(clicks) + 1):
             so_far = clicks[:count]
             if so_far not in self._known:
-                self._known[so_far] = self._next(found, so_far, box, mask)
+                self._known[so_far] = self._next(found, so_far, box)
             found = self._known[so_far]
         assert found is not None  # noqa: S101 (checked)
-        return ClickMask(found.mask, found.window.place, found.inside)
+        return ClickMask(self._begin, found.window.place, found.part, found.likely)
 
     def _check(self, clicks: tuple[Click, ...], box: Box | None, mask: Any) -> None:
         if not clicks and box is None:
@@ -242,57 +261,65 @@ class ClickSegmenter:
             self._windows[key] = PictureWindow(self._image, place)
         return self._windows[key]
 
-    # -- the first click ---------------------------------------------------------------
-
     def _next(
-        self, found: _Found | None, clicks: tuple[Click, ...], box: Any, mask: Any
+        self, found: _Found | None, clicks: tuple[Click, ...], box: Box | None
     ) -> _Found:
+        if not clicks:
+            return self._find((), box)
         if found is None:
-            there = np.zeros(self._size, bool) if mask is None else np.asarray(mask) != 0
-            if not clicks:
-                return self._find(there, (), box)
-            first = clicks[-1].places
-            here = there[tuple(round(x) for x in first[0])]
+            places = clicks[-1].places
+            here = self._begin[tuple(int(x + 0.5) for x in places[0])]
             if clicks[-1].positive and not here:
-                return self._find(there, first, None)
-            found = self._begin_with(there, first)
+                return self._find(places, None)
+            # It goes on from the piece of the mask that it is on.
+            piece = _pieces(self._whole.small(self._begin), self._whole.at(places))
+            window = self._window(self._whole.around(piece, places))
+            part = self._begin[window.place].copy()
+            found = _Found(window, part, part.astype(np.float32))
         return self._correct(found, clicks)
 
-    def _find(self, there: Mask, places: Sequence[Place], box: Box | None) -> _Found:
+    # -- the first click ---------------------------------------------------------------
+
+    def _find(self, places: Sequence[Place], box: Box | None) -> _Found:
         """Look for an object at places or in a box, and closer where it is small."""
-        window = next(iter(self._windows.values()))
+        window = self._whole
         found = self._look(window, places, box)
         piece = _pieces(found >= THRESHOLD, window.at(places))
         closer = self._window(window.around(piece, box or places))
         if closer is not window:
             window, found = closer, self._look(closer, places, box)
-        inside = window.enlarge(found)
+        likely = window.enlarge(found)
         if box is not None:
-            inside *= window.in_box(box, inside.shape)
+            likely *= window.in_box(box, likely.shape)
         pinned = window.pixels(places)
-        piece = _pieces((inside >= THRESHOLD) | pinned, pinned)
-        return self._joined(there, window, inside, piece, value=True)
+        piece = _pieces((likely >= THRESHOLD) | pinned, pinned)
+        part = self._begin[window.place].copy()
+        return _changed(window, part, likely, piece, value=True)
 
     def _look(
         self, window: PictureWindow, places: Sequence[Place], box: Box | None
     ) -> Field:
         """Return the probability (h, w) of an object."""
         start = window.at(places)
-        here = start if box is None else window.in_box(box, window.size)
-        piece, outside = here, None if box is None else ~here
+        if box is None:
+            click = Click(*places[0], path=tuple(places[1:]))
+            here, sample = start, window.discs(places, _SAMPLE)
+            against = None
+        else:
+            here = sample = window.in_box(box, window.size)
+            against = ~here
+        prior = self._prior(window, here, against)
         for again in range(_ROUNDS + 1):
-            logits = self._prior(window, piece, outside)
             if again:
-                logits = (first + logits) / 2 + _COLORS * window.colors.log_ratio(piece)
-            else:
-                first = logits
+                prior = (prior + self._prior(window, sample, ~sample)) / 2
+            weight = _COLORS if again else _FIRST
+            logits = prior + weight * window.colors.log_ratio(sample)
             if box is None:
-                logits = _heard(logits, window, Click(*places[0], path=places[1:]))
+                logits = _heard(logits, window, click)
             else:
-                logits = np.where(here, logits, -_CERTAIN)
+                logits = np.where(here, logits, np.float32(-_CERTAIN))
             found = window.field(logits)
-            piece = _pieces(found >= THRESHOLD, start)
-            outside = ~piece
+            sample = _pieces(found >= THRESHOLD, start)
         return found
 
     def _prior(
@@ -305,9 +332,11 @@ class ClickSegmenter:
         against = None if outside is None else window.to_cells(outside, grid)
         alike = self._cells.alike(window.to_cells(inside, grid), against)
         found = _stretched(window.from_cells(alike))
-        if self._cells.of_tokens is not None:
-            tokens = _stretched(window.from_cells(self._cells.of_tokens))
-            found = found ** (1 - _TOKENS) * tokens**_TOKENS
+        for each in self._maps:
+            seen = _stretched(window.from_cells(each))
+            found = found * seen ** (1 / len(self._maps))  # a product of experts
+        if self._maps:
+            found = np.sqrt(found)
         found = pixel_adaptive(torch.from_numpy(found)[None], window.picture)[0].numpy()
         spread = float(np.ptp(found))
         if spread < 1e-6:
@@ -317,69 +346,62 @@ class ClickSegmenter:
 
     # -- later clicks ------------------------------------------------------------------
 
-    def _begin_with(self, there: Mask, places: Sequence[Place]) -> _Found:
-        """Go on from the piece of a mask that a place is on, or from all of it."""
-        whole = next(iter(self._windows.values()))
-        mine = _pieces(whole.small(there), whole.at(places))
-        window = self._window(whole.around(mine, places))
-        return _Found(there, window, there[window.place].astype(np.float32))
-
     def _correct(self, found: _Found, clicks: tuple[Click, ...]) -> _Found:
         """Change the connected piece of change that the last click is in."""
-        click, window, value = clicks[-1], found.window, clicks[-1].positive
-        if not window.holds(click.places):
-            window = self._window(window.with_places(click.places))
-        before = found.mask[window.place][:: window.step, :: window.step]
+        click, value = clicks[-1], clicks[-1].positive
+        if not found.window.holds(click.places):
+            found = self._widened(found, click)
+        window, part = found.window, found.part
+        few = part[:: window.step, :: window.step]
         at = window.pixels(click.places)
-        if (before[at] == value).all():
+        if (few[at] == value).all():
             return found
-        asked = [p for each in clicks[:-1] if each.positive for p in each.places]
-        piece = _pieces(before, at)
-        if not value and not (piece & window.pixels(asked)).any():
+        whole = _pieces(few, at)
+        asked = window.pixels(p for c in clicks[:-1] if c.positive for p in c.places)
+        begin = self._begin[window.place][:: window.step, :: window.step]
+        if not value and not (whole & (asked | begin)).any():
             # A piece that nobody asked for goes as a whole.
-            inside = np.where(piece, np.float32(0), before)
-            return self._joined(found.mask, window, inside, piece, value=False)
-        logits = self._logits(window, window.small(found.mask), clicks)
-        inside = window.enlarge(window.field(logits))
-        change = (inside >= THRESHOLD) == value
-        change &= before != value
-        held = [p for each in clicks if each.positive != value for p in each.places]
-        change = (change & ~window.pixels(held))
-        change |= at
-        piece = _pieces(change, at)
-        return self._joined(found.mask, window, inside, piece, value=value)
+            return _changed(window, part, few * 1.0, whole, value=False)
+        likely = window.enlarge(window.field(self._logits(window, part, clicks)))
+        held = window.pixels(p for c in clicks if c.positive != value for p in c.places)
+        change = ((likely >= THRESHOLD) == value) & (few != value) & ~held | at
+        return _changed(window, part, likely, _pieces(change, at), value=value)
+
+    def _widened(self, found: _Found, click: Click) -> _Found:
+        """Return what was found, in a window that holds a click as well."""
+        window = self._window(found.window.with_places(click.places))
+        part = self._begin[window.place].copy()
+        inside = tuple(
+            slice(old.start - new.start, old.stop - new.start)
+            for old, new in zip(found.window.place, window.place, strict=True)
+        )
+        part[inside] = found.part
+        return _Found(window, part, part.astype(np.float32))
 
     def _logits(
-        self, window: PictureWindow, kept: Mask, clicks: tuple[Click, ...]
+        self, window: PictureWindow, part: Mask, clicks: tuple[Click, ...]
     ) -> Field:
         """Return what is known at a click (h, w): before, by cells, colours, clicks."""
+        kept = window.small(part)
         logits = np.where(kept, np.float32(_KEPT), np.float32(-_KEPT))
         if kept.any() and not kept.all():
             logits += _STILL * self._prior(window, kept, ~kept)
             logits += _COLORS * window.colors.log_ratio(kept)
         logits = _heard(logits, window, clicks[-1])
         for each in clicks:
-            logits[window.discs(each.places, _DISC)] = (
-                _CERTAIN if each.positive else -_CERTAIN
-            )
+            near = window.discs(each.places, _DISC)
+            logits[near] = _CERTAIN if each.positive else -_CERTAIN
         return logits
 
-    def _joined(
-        self,
-        mask: Mask,
-        window: PictureWindow,
-        inside: Field,
-        piece: Mask,
-        *,
-        value: bool,
-    ) -> _Found:
-        """Give a piece of a window a value; `inside` says how likely, in accord."""
-        mask = mask.copy()
-        part = mask[window.place]
-        part[window.fill(piece)] = value
-        sure = window.fill(inside)
-        sure = np.where(part, np.maximum(sure, THRESHOLD), np.minimum(sure, _BELOW))
-        return _Found(mask, window, sure)
+
+def _changed(
+    window: PictureWindow, part: Mask, likely: Field, piece: Mask, *, value: bool
+) -> _Found:
+    """Give a piece a value; how likely it is shall be in accord with that."""
+    part = np.where(window.fill(piece), value, part)
+    likely = window.fill(likely)
+    likely = np.where(part, np.maximum(likely, THRESHOLD), np.minimum(likely, _BELOW))
+    return _Found(window, part, likely.astype(np.float32))
 
 
 def _heard(logits: Field, window: PictureWindow, click: Click) -> Field:

@@ -69,15 +69,18 @@ class PictureWindow:
 
     def holds(self, places: Iterable[Place]) -> bool:
         """Whether all places are in it."""
-        return all(
-            side.start - 0.5 <= x < side.stop - 0.5
-            for place in places
-            for x, side in zip(place, self.place, strict=True)
-        )
+        return all(map(self._holds, places))
 
     def at(self, places: Iterable[Place]) -> Mask:
         """Return the pixels (h, w) of places; those outside have none."""
-        return self._marked(places, self.size)
+        marked = np.zeros(self.size, bool)
+        for place in filter(self._holds, places):
+            row, column = (
+                min(int((x + 0.5 - side.start) * n / (side.stop - side.start)), n - 1)
+                for x, side, n in zip(place, self.place, self.size, strict=True)
+            )
+            marked[row, column] = True
+        return marked
 
     def discs(self, places: Iterable[Place], radius: float) -> Mask:
         """Return the pixels (h, w) around places."""
@@ -89,22 +92,20 @@ class PictureWindow:
 
     def pixels(self, places: Iterable[Place]) -> Mask:
         """Return the pixels of places in what `enlarge` returns."""
-        return self._marked(places, self._part.shape[:2])
-
-    def _marked(self, places: Iterable[Place], size: tuple[int, ...]) -> Mask:
-        marked = np.zeros(size, bool)
-        for place in places:
-            if self.holds([place]):
-                marked[
-                    tuple(
-                        min(
-                            int((x + 0.5 - s.start) * n / (s.stop - s.start)),
-                            n - 1,
-                        )
-                        for x, s, n in zip(place, self.place, size, strict=True)
-                    )
-                ] = True
+        marked = np.zeros(self._part.shape[:2], bool)
+        for place in filter(self._holds, places):
+            row, column = (
+                int(x + 0.5 - side.start) // self.step
+                for x, side in zip(place, self.place, strict=True)
+            )
+            marked[row, column] = True
         return marked
+
+    def _holds(self, place: Place) -> bool:
+        return all(
+            side.start - 0.5 <= x < side.stop - 0.5
+            for x, side in zip(place, self.place, strict=True)
+        )
 
     def in_box(self, box: tuple[Place, Place], size: tuple[int, ...]) -> Mask:
         """Return what of `size` pixels of the window is between two corners."""
@@ -156,8 +157,8 @@ class PictureWindow:
     # -- values ------------------------------------------------------------------------
 
     def small(self, mask: Mask) -> Mask:
-        """Return a mask of the whole picture at the pixels (h, w)."""
-        part = mask[self.place][:: self.step, :: self.step]
+        """Return a mask of the part at the pixels (h, w)."""
+        part = mask[:: self.step, :: self.step]
         return _resized(part[None], self.size)[0].numpy() >= 0.5
 
     def enlarge(self, found: Field) -> Field:
