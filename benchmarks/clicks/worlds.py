@@ -54,13 +54,17 @@ class Target:
 class Worlds:
     """The objects of a split; traces are made once and kept on disk."""
 
-    def __init__(self, split: str) -> None:
+    def __init__(self, split: str, every: int = 1) -> None:
+        self.every = every
         self.pipe = load_pipeline("tiny", device="cpu")
         self.split = split
         self._key = weights_hash(self.pipe)
 
-    def drawn(self, archive: str) -> Iterator[Target]:
-        """Composed (scenes.zip) or generated pictures (generated.zip)."""
+    def drawn(self, archive: str, *, alone: bool = False) -> Iterator[Target]:
+        """Yield objects of composed (scenes.zip) or generated pictures (generated.zip).
+
+        `alone`: only of pictures that hold one.
+        """
         composed = archive == "scenes.zip"
         data = Data(self.pipe, self._key, read_scenes(QUALITY / archive))
         kind = PLAIN if composed else Kind(branch="cond", calls=(0.25, 0.5, 0.75))
@@ -68,7 +72,8 @@ class Worlds:
         part = self.split
         if not composed and part == "development":
             part = "annotated"
-        for scene in data.of(part):
+        scenes = [s for s in data.of(part) if not alone or len(s.classes) == 1]
+        for scene in scenes[:: self.every]:
             trace = data.trace(scene, kind).fine()
             for name in scene.classes:
                 yield Target(
@@ -81,12 +86,12 @@ class Worlds:
                 )
 
     def photographs(self, folder: Path) -> Iterator[Target]:
-        """The largest piece of each class of photographs, every other one a split's.
+        """Yield the largest piece of each class, every other picture a split's.
 
         Other pieces of the class are unsure: a click asks for this one.
         """
         entries = json.loads((folder / "index.json").read_text())["pictures"]
-        for entry in entries[SPLITS.index(self.split) :: 2]:
+        for entry in entries[SPLITS.index(self.split) :: 2][:: self.every]:
             image = np.array(Image.open(folder / entry["image"]).convert("RGB"))
             labels = np.array(Image.open(folder / entry["mask_file"]))
             trace = self._trace(entry["name"], image)

@@ -36,7 +36,7 @@ from .project import ProjectError as ProjectError
 from .project.token_library import TokenLibrary as TokenLibrary
 from .segmentation.class_maps import class_labels as class_labels
 from .segmentation.class_maps import class_maps as class_maps
-from .segmentation.clicks import Click as Click
+from .segmentation.click_evidence import Click as Click
 from .segmentation.clicks import ClickMask as ClickMask
 from .segmentation.clicks import ClickSegmenter as ClickSegmenter
 from .segmentation.clicks import segment_clicks as segment_clicks

@@ -66,7 +66,7 @@ clicks = st.lists(
 def test_a_click_finds_the_object_that_is_clicked_alone():
     for number, place in ((1, (20, 20)), (2, (47, 47))):
         found = segment_clicks(TRACE, IMAGE, [Click(*place)])
-        assert iou(found.mask, LABELS == number) > 0.9
+        assert iou(found.mask, number == LABELS) > 0.9
         assert np.array_equal(found.probability >= 0.5, found.mask)
         assert found.probability.dtype == np.float32
 
@@ -107,7 +107,11 @@ def test_each_click_changes_its_piece_alone(asked: list[Click]):
             assert change[at]
             assert (after[change] == click.positive).all()
         for other in asked[:count]:  # of two at one place the later counts
-            later = [c for c in asked[:count] if (c.row, c.column) == (other.row, other.column)]
+            later = [
+                c
+                for c in asked[:count]
+                if (c.row, c.column) == (other.row, other.column)
+            ]
             same_sign = later[-1].positive == click.positive
             if not same_sign and later[-1].positive:
                 assert after[int(other.row), int(other.column)]
@@ -117,7 +121,7 @@ def test_each_click_changes_its_piece_alone(asked: list[Click]):
 @settings(max_examples=4, deadline=None)
 @given(asked=clicks, mask=st.sampled_from([None, 1, 2]))
 def test_equal_clicks_have_equal_answers(asked: list[Click], mask: int | None):
-    start = None if mask is None else LABELS == mask
+    start = None if mask is None else mask == LABELS
     known = ClickSegmenter(TRACE, IMAGE)
     known(asked[:1], mask=start)
     a = known(asked, mask=start)

@@ -21,13 +21,10 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-import torch
-from scipy.ndimage import label
-from skimage.filters import threshold_otsu
 
-from napari_ovam.attention.cells import CellMaps, cell_map
-from napari_ovam.segmentation.picture_window import PictureWindow, Place
-from napari_ovam.segmentation.refine import pixel_adaptive
+from napari_ovam.attention.cells import cell_map
+from napari_ovam.segmentation.click_evidence import Click, Evidence, pieces_at
+from napari_ovam.segmentation.picture_window import PictureWindow
 from napari_ovam.segmentation.thresholds import THRESHOLD
 
 if TYPE_CHECKING:
@@ -35,47 +32,11 @@ if TYPE_CHECKING:
 
     from napari_ovam.attention.tokens import Token
     from napari_ovam.attention.trace import Trace
-    from napari_ovam.segmentation.picture_window import Field, Mask, Slices
+    from napari_ovam.segmentation.click_evidence import Box
+    from napari_ovam.segmentation.picture_window import Field, Mask, Place, Slices
 
-    Box = tuple[Place, Place]
-
-# Of what cells and tokens say: this share of its range is a logit, the most of them,
-# and the weight of the class's map.
-_SHARE, _SUREST = 0.1, 8.0
-# How often what was found says what to be like, and the weight of its colours.
-_ROUNDS, _COLORS, _SAMPLE, _FIRST = 1, 0.6, 3.0, 0.6
-# A click's logit, how far it is heard (deviation in space as a share of the longer
-# side, and in units of CIE Lab), and the radius in pixels in which it is certain.
-_CLICK, _REACH, _LIKE, _DISC, _CERTAIN = 8.0, 1 / 8, 10.0, 2.0, 30.0
-# At a later click: logits of what was found before, and what cells still count.
-_KEPT, _STILL = 3.0, 0.5
 _WINDOWS = 4  # that are kept
 _BELOW = float(np.nextafter(np.float32(THRESHOLD), np.float32(0)))
-
-
-@dataclass(frozen=True)
-class Click:
-    """A place where the object is, or is not.
-
-    Attributes
-    ----------
-    row, column
-        In pixels; (0, 0) is the middle of the first one.
-    positive
-        Whether the object is there.
-    path
-        Further places (row, column), of a scribble.
-    """
-
-    row: float
-    column: float
-    positive: bool = True
-    path: tuple[Place, ...] = ()
-
-    @property
-    def places(self) -> tuple[Place, ...]:
-        """All its places."""
-        return ((self.row, self.column), *self.path)
 
 
 @dataclass(frozen=True, eq=False)
@@ -195,9 +156,7 @@ class ClickSegmenter:
                 f"the trace is of an image of {trace.image_size}, this one is "
                 f"{self._size}"
             )
-        self._cells = None if trace is None else CellMaps(trace)
-        objects = self._cells.objects if self._cells else None
-        self._maps = [each for each in (map, objects) if each is not None]
+        self._evidence = Evidence(trace, map)
         self._windows: dict[tuple[int, ...], PictureWindow] = {}
         self._begin: Mask = np.zeros(self._size, bool)
         self._asked: Any = None  # the mask that it was made of
@@ -272,7 +231,7 @@ class ClickSegmenter:
             if clicks[-1].positive and not here:
                 return self._find(places, None)
             # It goes on from the piece of the mask that it is on.
-            piece = _pieces(self._whole.small(self._begin), self._whole.at(places))
+            piece = pieces_at(self._whole.small(self._begin), self._whole.at(places))
             window = self._window(self._whole.around(piece, places))
             part = self._begin[window.place].copy()
             found = _Found(window, part, part.astype(np.float32))
@@ -283,66 +242,18 @@ class ClickSegmenter:
     def _find(self, places: Sequence[Place], box: Box | None) -> _Found:
         """Look for an object at places or in a box, and closer where it is small."""
         window = self._whole
-        found = self._look(window, places, box)
-        piece = _pieces(found >= THRESHOLD, window.at(places))
+        found = self._evidence.look(window, places, box)
+        piece = pieces_at(found >= THRESHOLD, window.at(places))
         closer = self._window(window.around(piece, box or places))
         if closer is not window:
-            window, found = closer, self._look(closer, places, box)
+            window, found = closer, self._evidence.look(closer, places, box)
         likely = window.enlarge(found)
         if box is not None:
             likely *= window.in_box(box, likely.shape)
         pinned = window.pixels(places)
-        piece = _pieces((likely >= THRESHOLD) | pinned, pinned)
+        piece = pieces_at((likely >= THRESHOLD) | pinned, pinned)
         part = self._begin[window.place].copy()
         return _changed(window, part, likely, piece, value=True)
-
-    def _look(
-        self, window: PictureWindow, places: Sequence[Place], box: Box | None
-    ) -> Field:
-        """Return the probability (h, w) of an object."""
-        start = window.at(places)
-        if box is None:
-            click = Click(*places[0], path=tuple(places[1:]))
-            here, sample = start, window.discs(places, _SAMPLE)
-            against = None
-        else:
-            here = sample = window.in_box(box, window.size)
-            against = ~here
-        prior = self._prior(window, here, against)
-        for again in range(_ROUNDS + 1):
-            if again:
-                prior = (prior + self._prior(window, sample, ~sample)) / 2
-            weight = _COLORS if again else _FIRST
-            logits = prior + weight * window.colors.log_ratio(sample)
-            if box is None:
-                logits = _heard(logits, window, click)
-            else:
-                logits = np.where(here, logits, np.float32(-_CERTAIN))
-            found = window.field(logits)
-            sample = _pieces(found >= THRESHOLD, start)
-        return found
-
-    def _prior(
-        self, window: PictureWindow, inside: Mask, outside: Mask | None
-    ) -> Field:
-        """Return what cells and tokens say, as logits (h, w)."""
-        if self._cells is None:
-            return np.full(window.size, -1, np.float32)
-        grid = self._cells.grid
-        against = None if outside is None else window.to_cells(outside, grid)
-        alike = self._cells.alike(window.to_cells(inside, grid), against)
-        found = _stretched(window.from_cells(alike))
-        for each in self._maps:
-            seen = _stretched(window.from_cells(each))
-            found = found * seen ** (1 / len(self._maps))  # a product of experts
-        if self._maps:
-            found = np.sqrt(found)
-        found = pixel_adaptive(torch.from_numpy(found)[None], window.picture)[0].numpy()
-        spread = float(np.ptp(found))
-        if spread < 1e-6:
-            return np.zeros(window.size, np.float32)
-        logits = (found - threshold_otsu(found)) / (_SHARE * spread)
-        return logits.clip(-_SUREST, _SUREST).astype(np.float32)
 
     # -- later clicks ------------------------------------------------------------------
 
@@ -356,16 +267,16 @@ class ClickSegmenter:
         at = window.pixels(click.places)
         if (few[at] == value).all():
             return found
-        whole = _pieces(few, at)
+        whole = pieces_at(few, at)
         asked = window.pixels(p for c in clicks[:-1] if c.positive for p in c.places)
         begin = self._begin[window.place][:: window.step, :: window.step]
         if not value and not (whole & (asked | begin)).any():
             # A piece that nobody asked for goes as a whole.
             return _changed(window, part, few * 1.0, whole, value=False)
-        likely = window.enlarge(window.field(self._logits(window, part, clicks)))
+        likely = window.enlarge(self._evidence.weigh(window, part, clicks))
         held = window.pixels(p for c in clicks if c.positive != value for p in c.places)
         change = ((likely >= THRESHOLD) == value) & (few != value) & ~held | at
-        return _changed(window, part, likely, _pieces(change, at), value=value)
+        return _changed(window, part, likely, pieces_at(change, at), value=value)
 
     def _widened(self, found: _Found, click: Click) -> _Found:
         """Return what was found, in a window that holds a click as well."""
@@ -378,21 +289,6 @@ class ClickSegmenter:
         part[inside] = found.part
         return _Found(window, part, part.astype(np.float32))
 
-    def _logits(
-        self, window: PictureWindow, part: Mask, clicks: tuple[Click, ...]
-    ) -> Field:
-        """Return what is known at a click (h, w): before, by cells, colours, clicks."""
-        kept = window.small(part)
-        logits = np.where(kept, np.float32(_KEPT), np.float32(-_KEPT))
-        if kept.any() and not kept.all():
-            logits += _STILL * self._prior(window, kept, ~kept)
-            logits += _COLORS * window.colors.log_ratio(kept)
-        logits = _heard(logits, window, clicks[-1])
-        for each in clicks:
-            near = window.discs(each.places, _DISC)
-            logits[near] = _CERTAIN if each.positive else -_CERTAIN
-        return logits
-
 
 def _changed(
     window: PictureWindow, part: Mask, likely: Field, piece: Mask, *, value: bool
@@ -402,40 +298,3 @@ def _changed(
     likely = window.fill(likely)
     likely = np.where(part, np.maximum(likely, THRESHOLD), np.minimum(likely, _BELOW))
     return _Found(window, part, likely.astype(np.float32))
-
-
-def _heard(logits: Field, window: PictureWindow, click: Click) -> Field:
-    """Let a click count near it, in space and colour."""
-    near = np.zeros(window.size, np.float32)
-    rows, columns = np.ogrid[: window.size[0], : window.size[1]]
-    for row, column in np.argwhere(window.at(click.places)):
-        apart = ((window.lab - window.lab[row, column]) ** 2).sum(2) / _LIKE**2
-        away = (rows - row) ** 2 + (columns - column) ** 2
-        away = away / (_REACH * max(window.size)) ** 2
-        np.maximum(near, np.exp(-(apart + away) / 2), out=near)
-    sign = 1 if click.positive else -1
-    found: Field = (1 - near) * logits + sign * _CLICK * near
-    found[window.discs(click.places, _DISC)] = sign * _CERTAIN
-    return found
-
-
-def _pieces(mask: Mask, marked: Mask) -> Mask:
-    """Return the connected pieces of a mask that hold a marked pixel.
-
-    The whole mask where nothing is marked.
-    """
-    if not marked.any():
-        return mask
-    pieces, count = label(mask)
-    wanted = np.zeros(count + 1, bool)
-    wanted[pieces[marked]] = True
-    wanted[0] = False
-    found: Mask = wanted[pieces]
-    return found
-
-
-def _stretched(values: Field) -> Field:
-    """Return values over their own range, from 0.001 to 1."""
-    low, high = float(values.min()), float(values.max())
-    found: Field = ((values - low) / max(high - low, 1e-9)).clip(1e-3, 1)
-    return found

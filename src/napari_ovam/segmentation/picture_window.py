@@ -162,7 +162,7 @@ class PictureWindow:
         return _resized(part[None], self.size)[0].numpy() >= 0.5
 
     def enlarge(self, found: Field) -> Field:
-        """Return what was found (h, w) at the part's pixels, or every `step` of them."""
+        """Return what was found (h, w) at every `step` pixels of the part."""
         large: Field = self.edges.enlarge(torch.from_numpy(found)[None], self._part)[0]
         return large
 

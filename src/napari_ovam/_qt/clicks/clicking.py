@@ -1,4 +1,4 @@
-"""Objects by clicks: the mouse on the labels, answers in a thread, accepted as strokes."""
+"""Objects by clicks: answered in a thread, accepted as strokes."""
 
 from __future__ import annotations
 
@@ -28,7 +28,8 @@ if TYPE_CHECKING:
     from napari_ovam._qt.session.session import Session
     from napari_ovam._qt.session.state import LiveSample
     from napari_ovam._qt.session.worker import Job
-    from napari_ovam.segmentation.clicks import Click, ClickMask, ClickSegmenter
+    from napari_ovam.segmentation.click_evidence import Click
+    from napari_ovam.segmentation.clicks import ClickMask, ClickSegmenter
 
 HELP = "Click the object; right-click what is not of it. Enter accepts, Esc drops."
 NO_TRACE = (
@@ -174,7 +175,7 @@ class Clicking:
 
     def _drag(self, layer: Labels, event: Any) -> Iterator[None]:
         """Take a click, a scribble, or with Shift a box."""
-        from napari_ovam.segmentation.clicks import Click
+        from napari_ovam.segmentation.click_evidence import Click
 
         if event.button not in (1, 2) or layer is not self._layer:
             return
@@ -270,8 +271,7 @@ class Clicking:
             self._preview.clear()
         else:
             entry = self.session.classes.get(self._number)
-            grey = self._number == UNSURE or entry is None
-            color = (0.62, 0.62, 0.62) if grey else np.divide(entry.color, 255)
+            color = (0.62,) * 3 if entry is None else np.divide(entry.color, 255)
             window = answer.found.window
             self._preview.show(answer.picture, window, self._layer, (*color, 1))
             self.session.say(NO_TRACE if sample.trace is None else HELP)

@@ -14,10 +14,12 @@ if TYPE_CHECKING:
     from napari.viewer import Viewer
     from numpy.typing import NDArray
 
-    from napari_ovam.segmentation.clicks import Click, ClickMask
+    from napari_ovam.segmentation.click_evidence import Click
+    from napari_ovam.segmentation.clicks import ClickMask
 
 _OBJECT, _TAKEN, _IN, _OUT = 1, 2, 3, 4
 _COLORS = {_TAKEN: (0, 0, 0, 1), _IN: (0.2, 1, 0.2, 1), _OUT: (1, 0.2, 0.2, 1)}
+_CLEAR = (0, 0, 0, 0)
 _DOT = 1 / 60  # radius of a click, as a share of the window's longer side
 
 
@@ -72,9 +74,8 @@ class ClickPreview:
         layer = self.layer
         if layer is None:
             return
-        layer.colormap = DirectLabelColormap(
-            color_dict={None: (0, 0, 0, 0), 0: (0, 0, 0, 0), _OBJECT: color, **_COLORS}
-        )
+        colors: dict[int | None, Any] = {None: _CLEAR, 0: _CLEAR, _OBJECT: color}
+        layer.colormap = DirectLabelColormap(color_dict=colors | _COLORS)
         layer.data = picture
         for name in ("scale", "rotate", "shear", "affine", "units"):
             setattr(layer, name, getattr(over, name))
