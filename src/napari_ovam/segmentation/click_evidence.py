@@ -89,7 +89,8 @@ class Evidence:
         prior = self._prior(window, here, against)
         for again in (False, True):
             if again:  # by what was found
-                prior = (prior + self._prior(window, sample, ~sample)) / 2
+                both = prior, self._prior(window, sample, ~sample)
+                prior = np.mean(both, 0, dtype=np.float32)
             logits = prior + _COLORS * window.colors.log_ratio(sample)
             if box is None:
                 logits = _heard(logits, window, click)
