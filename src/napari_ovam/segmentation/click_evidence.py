@@ -37,8 +37,7 @@ _COLORS, _SAMPLE = 0.6, 3.0
 # A click's logit, how far it is heard (deviation in space as a share of the longer
 # side, and in units of CIE Lab), and the radius in pixels in which it is certain.
 _CLICK, _REACH, _LIKE, _DISC, _CERTAIN = 8.0, 1 / 8, 10.0, 2.0, 30.0
-# At a later click: logits of what was found before, and what cells still count.
-_KEPT, _STILL = 1.0, 0.5
+_STILL = 0.5  # at a later click: what cells and maps count beside what was found
 
 
 @dataclass(frozen=True)
@@ -123,14 +122,19 @@ class Evidence:
         return clipped
 
     def weigh(
-        self, window: PictureWindow, part: Mask, clicks: tuple[Click, ...]
+        self,
+        window: PictureWindow,
+        part: Mask,
+        clicks: tuple[Click, ...],
+        certain: float,
     ) -> Field:
         """Return the probability (h, w) of the object that clicks correct.
 
-        `part` is what there was before the last one; earlier ones hold.
+        `part` is what there was before the last one, with logits of +-`certain`;
+        earlier clicks hold.
         """
         kept = window.small(part)
-        logits = np.where(kept, np.float32(_KEPT), np.float32(-_KEPT))
+        logits = np.where(kept, np.float32(certain), np.float32(-certain))
         if kept.any() and not kept.all():
             logits += _STILL * self._prior(window, kept, ~kept)
             logits += _COLORS * window.colors.log_ratio(kept)

@@ -35,7 +35,11 @@ if TYPE_CHECKING:
     from napari_ovam.segmentation.click_evidence import Box
     from napari_ovam.segmentation.picture_window import Field, Mask, Place, Slices
 
+# At a later click: logits of what was found before; more where a correction would be
+# larger than that share of the object.
+_KEPT, _CORRECTION = (1.0, 3.0), 0.3
 _WINDOWS = 4  # that are kept
+_MEMORY = 2**28  # bytes of earlier answers; what was dropped is found again
 _BELOW = float(np.nextafter(np.float32(THRESHOLD), np.float32(0)))
 
 
@@ -184,9 +188,10 @@ class ClickSegmenter:
         found: _Found | None = None
         for count in range(0 if box is not None else 1, len(clicks) + 1):
             so_far = clicks[:count]
-            if so_far not in self._known:
-                self._known[so_far] = self._next(found, so_far, box)
-            found = self._known[so_far]
+            found = self._known.pop(so_far, None) or self._next(found, so_far, box)
+            self._known[so_far] = found
+            while len(self._known) > max(2, _MEMORY // found.likely.nbytes):
+                del self._known[next(iter(self._known))]
         assert found is not None  # noqa: S101 (checked)
         return ClickMask(self._begin, found.window.place, found.part, found.likely)
 
@@ -273,10 +278,14 @@ class ClickSegmenter:
         if not value and not (whole & (asked | begin)).any():
             # A piece that nobody asked for goes as a whole.
             return _changed(window, part, few * 1.0, whole, value=False)
-        likely = window.enlarge(self._evidence.weigh(window, part, clicks))
         held = window.pixels(p for c in clicks if c.positive != value for p in c.places)
-        change = ((likely >= THRESHOLD) == value) & (few != value) & ~held | at
-        return _changed(window, part, likely, pieces_at(change, at), value=value)
+        for kept in _KEPT:
+            likely = window.enlarge(self._evidence.weigh(window, part, clicks, kept))
+            change = ((likely >= THRESHOLD) == value) & (few != value) & ~held | at
+            piece = pieces_at(change, at)
+            if piece.sum() <= _CORRECTION * few.sum():
+                break
+        return _changed(window, part, likely, piece, value=value)
 
     def _widened(self, found: _Found, click: Click) -> _Found:
         """Return what was found, in a window that holds a click as well."""

@@ -292,6 +292,12 @@ class Clicking:
         if not self.pending or sample is None or sample.edits is None or layer is None:
             self.session.complain("There is nothing to accept: click an object first")
             return
+        if layer not in self.session.viewer.layers:
+            self.set_on(False)
+            self.session.complain(
+                "The labels' layer is gone", "Labels from maps shows them again."
+            )
+            return
         self.session.take_edits(sample)
         if self.busy or answer is None or answer.labels is not sample.edits.now:
             self._accept_next = True
