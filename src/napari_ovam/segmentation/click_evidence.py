@@ -37,7 +37,8 @@ _COLORS, _SAMPLE = 0.6, 3.0
 # A click's logit, how far it is heard (deviation in space as a share of the longer
 # side, and in units of CIE Lab), and the radius in pixels in which it is certain.
 _CLICK, _REACH, _LIKE, _DISC, _CERTAIN = 8.0, 1 / 8, 10.0, 2.0, 30.0
-_STILL = 0.5  # at a later click: what cells and maps count beside what was found
+# At a later click: logits of what was found before, and what cells still count.
+_KEPT, _STILL = 3.0, 0.5
 
 
 @dataclass(frozen=True)
@@ -122,19 +123,14 @@ class Evidence:
         return clipped
 
     def weigh(
-        self,
-        window: PictureWindow,
-        part: Mask,
-        clicks: tuple[Click, ...],
-        certain: float,
+        self, window: PictureWindow, part: Mask, clicks: tuple[Click, ...]
     ) -> Field:
         """Return the probability (h, w) of the object that clicks correct.
 
-        `part` is what there was before the last one, with logits of +-`certain`;
-        earlier clicks hold.
+        `part` is what there was before the last one; earlier ones hold.
         """
         kept = window.small(part)
-        logits = np.where(kept, np.float32(certain), np.float32(-certain))
+        logits = np.where(kept, np.float32(_KEPT), np.float32(-_KEPT))
         if kept.any() and not kept.all():
             logits += _STILL * self._prior(window, kept, ~kept)
             logits += _COLORS * window.colors.log_ratio(kept)

@@ -35,9 +35,6 @@ if TYPE_CHECKING:
     from napari_ovam.segmentation.click_evidence import Box
     from napari_ovam.segmentation.picture_window import Field, Mask, Place, Slices
 
-# At a later click: logits of what was found before; more where a correction would be
-# larger than that share of the object.
-_KEPT, _CORRECTION = (1.0, 3.0), 0.3
 _WINDOWS = 4  # that are kept
 _MEMORY = 2**28  # bytes of earlier answers; what was dropped is found again
 _BELOW = float(np.nextafter(np.float32(THRESHOLD), np.float32(0)))
@@ -279,13 +276,9 @@ class ClickSegmenter:
             # A piece that nobody asked for goes as a whole.
             return _changed(window, part, few * 1.0, whole, value=False)
         held = window.pixels(p for c in clicks if c.positive != value for p in c.places)
-        for kept in _KEPT:
-            likely = window.enlarge(self._evidence.weigh(window, part, clicks, kept))
-            change = ((likely >= THRESHOLD) == value) & (few != value) & ~held | at
-            piece = pieces_at(change, at)
-            if piece.sum() <= _CORRECTION * few.sum():
-                break
-        return _changed(window, part, likely, piece, value=value)
+        likely = window.enlarge(self._evidence.weigh(window, part, clicks))
+        change = ((likely >= THRESHOLD) == value) & (few != value) & ~held | at
+        return _changed(window, part, likely, pieces_at(change, at), value=value)
 
     def _widened(self, found: _Found, click: Click) -> _Found:
         """Return what was found, in a window that holds a click as well."""
