@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from clicks import photograph_clicks
 from guide import photograph_guide
 from projects import make_generated, make_scenes
 from window import Window, display
@@ -148,6 +149,7 @@ STORIES: dict[str, Callable[[Path, Path], None]] = {
     "project": photograph_project,
     "classes": photograph_classes,
     "proposals": photograph_proposals,
+    "clicks": photograph_clicks,
     "guide": photograph_guide,
 }
 

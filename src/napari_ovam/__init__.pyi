@@ -36,6 +36,10 @@ from .project import ProjectError as ProjectError
 from .project.token_library import TokenLibrary as TokenLibrary
 from .segmentation.class_maps import class_labels as class_labels
 from .segmentation.class_maps import class_maps as class_maps
+from .segmentation.click_evidence import Click as Click
+from .segmentation.clicks import ClickMask as ClickMask
+from .segmentation.clicks import ClickSegmenter as ClickSegmenter
+from .segmentation.clicks import segment_clicks as segment_clicks
 from .segmentation.labels import LabelSettings as LabelSettings
 from .segmentation.labels import maps_to_labels as maps_to_labels
 from .workflows.improving import improve_tokens as improve_tokens

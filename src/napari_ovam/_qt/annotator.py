@@ -15,6 +15,8 @@ from qtpy.QtWidgets import (
 )
 
 from .classes.class_section import ClassSection
+from .clicks.clicking import Clicking
+from .clicks.clicks_section import ClicksSection
 from .export.export_section import ExportSection
 from .export.exporting import Exports
 from .image.generating import Images
@@ -47,7 +49,7 @@ if TYPE_CHECKING:
 
 _STEPS = (ImageSection, MapsSection, LabelsSection, TokenSection, ExportSection)
 # Not among the steps of a first session: folded until they are wanted.
-_SECTIONS = (*_STEPS[:3], ClassSection, InstancesSection, *_STEPS[3:])
+_SECTIONS = (*_STEPS[:3], ClicksSection, ClassSection, InstancesSection, *_STEPS[3:])
 _WIDTH = 360  # pixels, where a person has not chosen another
 
 
@@ -65,6 +67,7 @@ FEATURES = {
     "review": Review,
     "proposing": Proposing,
     "instances": InstanceEdits,
+    "clicks": Clicking,
 }
 """What can be done in a session. Each is an attribute of it as well, for consoles."""
 

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 # Nothing heavy is imported here: --help and mistakes are answered at once.
-from napari_ovam.cli import dataset, models, project, proposals
+from napari_ovam.cli import clicks, dataset, models, project, proposals
 from napari_ovam.cli.common import protect_streams, reported, say, show_progress
 
 app = typer.Typer(
@@ -80,6 +80,7 @@ def demo(
 project.register(app)
 dataset.register(app)
 proposals.register(app)
+app.command()(clicks.click)
 app.add_typer(models.app)
 
 

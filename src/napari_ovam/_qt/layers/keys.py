@@ -43,6 +43,7 @@ ACTIONS = (
     Action("next_class", "paint the next class", "C", labels_only=True),
     Action("previous_class", "paint the previous class", "Shift-C", labels_only=True),
     Action("unsure", "paint “unsure”", "U", labels_only=True),
+    Action("clicks", "click objects, or stop", "S", labels_only=True),
     Action("toggle_maps", "show or hide the maps", "H"),
     Action("uncertain", "next uncertain place", "D"),
     Action("generate", "generate", "Shift-G"),

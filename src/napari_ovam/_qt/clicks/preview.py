@@ -1,0 +1,85 @@
+"""What clicks gave, above the labels until it is accepted or dropped."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from napari.layers import Labels
+from napari.utils.colormaps import DirectLabelColormap
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from napari.viewer import Viewer
+    from numpy.typing import NDArray
+
+    from napari_ovam.segmentation.click_evidence import Click
+    from napari_ovam.segmentation.clicks import ClickMask
+
+_OBJECT, _TAKEN, _IN, _OUT = 1, 2, 3, 4
+_COLORS = {_TAKEN: (0, 0, 0, 1), _IN: (0.2, 1, 0.2, 1), _OUT: (1, 0.2, 0.2, 1)}
+_CLEAR = (0, 0, 0, 0)
+_DOT = 1 / 60  # radius of a click, as a share of the window's longer side
+
+
+def draw(found: ClickMask, clicks: Sequence[Click]) -> NDArray[np.uint8]:
+    """Return what is shown in the window of an answer (h, w).
+
+    The object, what was taken away of it, and the clicks.
+    """
+    now, before = found.part, found.begin[found.window]
+    shown = now.astype(np.uint8) * _OBJECT
+    shown[before & ~now] = _TAKEN
+    radius = max(1.0, _DOT * max(now.shape))
+    rows, columns = np.ogrid[: now.shape[0], : now.shape[1]]
+    top, left = (side.start for side in found.window)
+    for click in clicks:
+        for row, column in click.places:
+            away = (rows + top - row) ** 2 + (columns + left - column) ** 2
+            shown[away <= radius**2] = _IN if click.positive else _OUT
+    return shown
+
+
+class ClickPreview:
+    """The layer of what is not accepted yet; made once, as that takes napari time."""
+
+    def __init__(self, viewer: Viewer) -> None:
+        self._viewer = viewer
+        self.layer: Labels | None = None
+
+    def open(self, over: Labels) -> None:
+        """Make the layer, empty, above the labels, which stay active."""
+        if self.layer is None or self.layer not in self._viewer.layers:
+            self.layer = Labels(np.zeros((1, 1), np.uint8), name="clicks", opacity=0.7)
+            self.layer.editable = False
+            self._viewer.add_layer(self.layer)
+        self._viewer.layers.selection.active = over
+
+    def close(self) -> None:
+        """Take the layer away."""
+        if self.layer is not None and self.layer in self._viewer.layers:
+            self._viewer.layers.remove(self.layer)
+        self.layer = None
+
+    def clear(self) -> None:
+        """Show nothing."""
+        if self.layer is not None:
+            self.layer.data = np.zeros((1, 1), np.uint8)
+
+    def show(
+        self, picture: NDArray[np.uint8], window: Any, over: Labels, color: Any
+    ) -> None:
+        """Show what `draw` returned, where its window is on the labels."""
+        layer = self.layer
+        if layer is None:
+            return
+        colors: dict[int | None, Any] = {None: _CLEAR, 0: _CLEAR, _OBJECT: color}
+        layer.colormap = DirectLabelColormap(color_dict=colors | _COLORS)
+        layer.data = picture
+        for name in ("scale", "rotate", "shear", "affine", "units"):
+            setattr(layer, name, getattr(over, name))
+        corner = [side.start for side in window]
+        moved = np.subtract(over.data_to_world(corner), over.data_to_world((0, 0)))
+        linear = np.linalg.inv(over.affine.linear_matrix)
+        layer.translate = np.asarray(over.translate) + linear @ moved

@@ -1,0 +1,61 @@
+"""`napari-ovam click`, as a script would call it."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from napari_ovam.cli import app
+from napari_ovam.project import Project
+from napari_ovam.scenes import load_scenes
+
+
+def _run(*words: object):
+    return CliRunner().invoke(app, [str(word) for word in words])
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Project:
+    scene = next(s for s in load_scenes() if set(s.classes.values()) == {"cat"})
+    made = Project.create(tmp_path / "pets")
+    made.add_sample(scene.image, name="one")
+    made.save()
+    np.save(tmp_path / "exact.npy", scene.labels > 0)
+    return made
+
+
+def test_a_click_adds_an_object_and_another_corrects(project: Project, tmp_path: Path):
+    exact = np.load(tmp_path / "exact.npy")
+    row, column = (int(x) for x in np.argwhere(exact).mean(0))
+    out = tmp_path / "mask.png"
+    words = ("click", project.path, "one", "--class", "cat", "--at", f"{row},{column}")
+    result = _run(*words, "--out", out)
+    assert result.exit_code == 0, result.output
+    mask = np.array(Image.open(out)) == 255
+    assert (mask & exact).sum() / (mask | exact).sum() > 0.8
+    assert Project.open(project.path).load_labels("one") is None
+    assert _run(*words).exit_code == 0
+    opened = Project.open(project.path)
+    assert np.array_equal(opened.load_labels("one") == 1, mask)
+    assert opened.sample("one").status == "edited"
+    words = ("click", project.path, "one", "--class", "cat", "--not", f"{row},{column}")
+    assert _run(*words).exit_code == 0
+    assert Project.open(project.path).load_labels("one")[row, column] == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--at", "3"], "--at is '3': give 2 numbers"),
+        (["--box", "3,4,x,6"], "--box is '3,4,x,6': give 4 numbers"),
+        (["--at", "900,3"], "outside"),
+        ([], "nothing to go by"),
+    ],
+)
+def test_bad_places_are_named(project: Project, words: list[str], said: str):
+    result = _run("click", project.path, "one", "--class", "cat", *words)
+    assert result.exit_code == 1
+    assert said in result.output
+    assert Project.open(project.path).load_labels("one") is None
