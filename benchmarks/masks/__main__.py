@@ -7,7 +7,8 @@
 FOLDER holds photographs (index.json, degrade.py) or recorded maps (index.json as
 `record_maps.py` writes it from a model), itself or in its folder attention/. For each
 world: mean IoU by the object's share of the picture, boundary F, and the same for a
-threshold of 0.45 without the rule. --worst lists the masks that came out worst.
+threshold of 0.45 without the rule. --worst lists the masks that came out worst, and
+--sheet draws the pictures that hold them.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import worlds
 from measure import boundary_f
+from sheet import save_sheet
 
 from napari_ovam import class_labels, iou
 
@@ -36,7 +38,10 @@ SHARES = {"< 3 %": 0.03, "3-10": 0.1, "10-35": 0.35, "> 35": 1.01}
 
 @dataclass(frozen=True)
 class Score:
-    """Of one mask: its world, case and class, the object's share, IoU, boundary F."""
+    """Of one mask: its world, case and class, the object's share, IoU, boundary F.
+
+    `found` are the labels (H, W) of all classes.
+    """
 
     source: str
     name: str
@@ -44,6 +49,8 @@ class Score:
     share: float
     iou: float
     boundary: float
+    case: Case
+    found: Any
 
 
 def rule(case: Case) -> Any:
@@ -73,6 +80,8 @@ def scores(cases: Iterable[Case]) -> Iterator[Score]:
                     float(exact.mean()),
                     iou(mask, target),
                     boundary_f(mask, exact),
+                    case,
+                    found,
                 )
 
 
@@ -119,6 +128,7 @@ def main() -> None:
     parser.add_argument("--split", default="test")
     parser.add_argument("--every", type=int, default=1, help="of the cases")
     parser.add_argument("--worst", type=int, default=0)
+    parser.add_argument("--sheet", type=Path, help="where the worst are drawn")
     parser.add_argument("--out", type=Path, help="where all scores go, as JSON")
     arguments = parser.parse_args()
     begin = time.perf_counter()
@@ -127,10 +137,18 @@ def main() -> None:
     print(table(found))
     print(f"\n{time.perf_counter() - begin:.0f} s")
     by_rule = [score for score in found if score.way == "rule"]
-    for score in sorted(by_rule, key=lambda s: s.iou)[: arguments.worst]:
-        print(f"{score.iou:.2f} {score.source}: {score.name} ({score.share:.1%})")
+    worst = {}  # of a picture, its worst mask
+    for score in sorted(by_rule, key=lambda s: s.iou):
+        worst.setdefault(id(score.case), score)
+    shown = list(worst.values())[: arguments.worst]
+    for number, score in enumerate(shown, 1):
+        said = f"{score.source}: {score.name} ({score.share:.1%})"
+        print(f"{number}. {score.iou:.2f} {said}")
+    if arguments.sheet:
+        save_sheet([(score.case, score.found) for score in shown], arguments.sheet)
     if arguments.out:
-        rows = [vars(score) for score in found]
+        kept = ("source", "name", "way", "share", "iou", "boundary")
+        rows = [{name: getattr(score, name) for name in kept} for score in found]
         arguments.out.write_text(json.dumps(rows, indent=1) + "\n")
 
 

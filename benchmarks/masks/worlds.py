@@ -133,7 +133,13 @@ def drawn(archive: str, split: str) -> Iterator[Case]:
             ]
             maps = np.stack([joint_map(trace, each) for each in used])
             source = f"{title}, {'words' if draw is None else 'one-image tokens'}"
-            yield Case(source, f"{scene.number}", maps, scene.image, labels)
+            yield Case(
+                source,
+                f"{scene.number} ({', '.join(names)})",
+                maps,
+                scene.image,
+                labels,
+            )
 
 
 def _seed(*words: str) -> int:

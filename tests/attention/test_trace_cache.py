@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
 import psutil
@@ -21,6 +22,7 @@ from napari_ovam import (
     load_trace,
     save_trace,
 )
+from napari_ovam.attention import trace_files
 from napari_ovam.attention.trace_cache import (
     DEFAULT_LIMIT,
     TraceCache,
@@ -189,3 +191,18 @@ def test_two_processes_share_a_cache(tmp_path):
     cache = TraceCache(tmp_path, 6000)
     assert cache.usage().size <= 6000 + 2000  # one that each put last
     assert all(cache.get(p.stem) is not None for p in tmp_path.glob("*.safetensors"))
+
+
+def test_a_trace_that_another_deletes_while_it_is_opened_is_made_again(
+    tmp_path, monkeypatch
+):
+    cache = TraceCache(tmp_path)
+    cache.put("k", small())
+
+    def vanished(path, framework):
+        Path(path).unlink()
+        return real(path, framework=framework)
+
+    real = trace_files.safe_open
+    monkeypatch.setattr(trace_files, "safe_open", vanished)
+    assert cache.get("k") is None

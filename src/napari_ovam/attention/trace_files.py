@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,6 @@ from napari_ovam.attention.trace import (
     LayerTrace,
     SelfTrace,
     Trace,
-    TraceError,
     block_of,
     choose_layers,
     tensors_of,
@@ -21,11 +21,15 @@ from napari_ovam.attention.trace import (
 from napari_ovam.base.atomic import replacing
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
     import torch
 
 _FORMAT = "napari-ovam trace 1"
+_BROKEN = (
+    *(SafetensorError, ValueError, LookupError, TypeError, AttributeError),
+    RecursionError,
+)
 
 
 class TraceFileError(ValueError):
@@ -100,30 +104,43 @@ def load_trace(path: str | Path, *, layers: Iterable[str | int] | None = None) -
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"there is no trace file {path}")
+    with _opened(path) as file:
+        metadata = file.metadata() or {}
+        if metadata.get("format") != _FORMAT:
+            raise TraceFileError(
+                f"{path} is no trace of this version: its format is "
+                f"{metadata.get('format')!r}, {_FORMAT!r} is wanted"
+            )
+        about = json.loads(metadata["trace"])
+        grids = {
+            str(entry["name"]): (int(entry["grid"][0]), int(entry["grid"][1]))
+            for entry in about["layers"]
+        }
+    names = set(grids) if layers is None else choose_layers(layers, grids)
+    with _opened(path) as file:
+        return _read(file, about, {block_of(name) for name in names})
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    """Open a file, and name what goes wrong with it.
+
+    Raises
+    ------
+    TraceFileError
+        If what is read is broken.
+    OSError
+        If it cannot be opened, as where another program deleted it meanwhile.
+    """
     try:
         with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            if metadata.get("format") != _FORMAT:
-                raise TraceFileError(
-                    f"{path} is no trace of this version: its format is "
-                    f"{metadata.get('format')!r}, {_FORMAT!r} is wanted"
-                )
-            about = json.loads(metadata["trace"])
-            grids = {
-                str(entry["name"]): (int(entry["grid"][0]), int(entry["grid"][1]))
-                for entry in about["layers"]
-            }
+            yield file
     except TraceFileError:
         raise
-    except (SafetensorError, ValueError, KeyError, TypeError, IndexError) as error:
+    except _BROKEN as error:
         raise TraceFileError(_broken(path, error)) from error
-    names = set(grids) if layers is None else choose_layers(layers, grids)
-    blocks = {block_of(name) for name in names}
-    try:
-        with safe_open(path, framework="pt") as file:
-            return _read(file, about, blocks)
-    except (SafetensorError, TraceError, KeyError, TypeError, AttributeError) as error:
-        raise TraceFileError(_broken(path, error)) from error
+    except RuntimeError as error:  # of what maps it into memory
+        raise OSError(f"{path} cannot be opened: {error}") from error
 
 
 def _read(file: Any, about: dict[str, Any], blocks: set[str]) -> Trace:

@@ -286,7 +286,7 @@ class Project(ProjectClasses):
 
         self.sample(name)
         self._check_there()
-        self.files.make_folders()
+        self.files.make_folders(anew=self._base is None)
         return save_trace(trace, self.trace_path(name))
 
     def trace_path(self, name: str) -> Path:

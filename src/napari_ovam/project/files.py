@@ -50,10 +50,13 @@ class ProjectFiles:
         """Return the place of a token's file."""
         return self.path / "tokens" / file
 
-    def make_folders(self) -> None:
-        """Make the folder and those in it, where they are missing."""
+    def make_folders(self, *, anew: bool) -> None:
+        """Make the folders in the project's where they are missing.
+
+        The project's own only where it is `anew`: if it was there, its disk is away.
+        """
         for name in _FOLDERS:
-            (self.path / name).mkdir(parents=True, exist_ok=True)
+            (self.path / name).mkdir(parents=anew, exist_ok=True)
 
 
 def find_left_out(folder: Path, known: Container[str]) -> dict[str, str]:

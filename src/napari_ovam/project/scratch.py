@@ -50,7 +50,7 @@ class Scratch:
 
     def start(self) -> None:
         """Make the folder and hold it."""
-        self.project.files.make_folders()
+        self.project.files.make_folders(anew=True)
         self._held = self._held or lock_folder(self.path)
 
     @property

@@ -176,7 +176,7 @@ class ProjectStore:
                 yield
                 return
             self._check_there()
-            self.files.make_folders()
+            self.files.make_folders(anew=self._base is None)
             with write_lock(self.path):
                 self._take_in()
                 self._depth += 1
