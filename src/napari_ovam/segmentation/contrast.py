@@ -136,10 +136,10 @@ def _by_contrast(
 def _assigned(maps: Tensor, claimed: Tensor, inside: Tensor) -> Tensor:
     """Return 1 on the piece that each class gets, 0 elsewhere, (P, h, w).
 
-    Where there are enough sizeable contested pieces for all classes, each class gets
-    one, so that the sum of what the maps have there is the highest (Kuhn, Naval
-    Research Logistics 1955): no class is left with nothing because another sees its
-    object as well. `maps` have a mean of 0 on all pieces, and one scale.
+    Where a sizeable piece is contested and there are enough of them for all classes,
+    each class gets one, so that the sum of what the maps have there is the highest
+    (Kuhn, Naval Research Logistics 1955): no class is left with nothing because another
+    sees its object as well. `maps` have a mean of 0 on all pieces, and one scale.
     """
     pieces, count = label(inside.numpy())
     flat = pieces.ravel()
@@ -149,9 +149,9 @@ def _assigned(maps: Tensor, claimed: Tensor, inside: Tensor) -> Tensor:
         return np.bincount(flat, values.ravel(), count + 1)[1:] / sizes
 
     contested = mean((claimed.sum(0) > 1).numpy()) > _CONTESTED[1]
-    whole = np.flatnonzero(contested & (sizes >= _SIZEABLE * sizes.max(initial=0)))
+    whole = np.flatnonzero(sizes >= _SIZEABLE * sizes.max(initial=0))
     given = np.zeros((len(maps), count + 1), np.float32)
-    if len(whole) >= len(maps):
+    if len(whole) >= len(maps) and contested[whole].any():
         heights = np.stack([mean(each)[whole] for each in maps.numpy()])
         classes, places = linear_sum_assignment(heights, maximize=True)
         given[classes, whole[places] + 1] = 1
