@@ -137,6 +137,8 @@ def test_in_any_order_copies_stay_as_the_person_left_them(
                 layers.remove(window.labels)
                 session.labels.labels_from_maps()
                 np.testing.assert_array_equal(window.labels.data, there)
+                # Its maps may say otherwise: what comes of them is in before we go on.
+                window.bot.waitUntil(lambda: session.labels.job is None, timeout=9000)
             elif kind == "class":
                 session.class_changes.change(1, color=(number, 9, 9))
             elif kind == "wait":
