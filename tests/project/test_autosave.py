@@ -45,10 +45,14 @@ def ids(value: int) -> np.ndarray:
 
 
 class Disk:
-    """A disk that fails as it is told."""
+    """A disk that fails as it is told.
 
-    def __init__(self, folder: Path, patch: pytest.MonkeyPatch) -> None:
-        self.folder, self.refuses = folder, 0
+    It goes away and comes back between two writes, and refuses amid them.
+    """
+
+    def __init__(self, project: Project, patch: pytest.MonkeyPatch) -> None:
+        self.folder, self.refuses, self.between = project.path, 0, project._lock
+        folder = self.folder
         real = Path.replace
 
         def replace(path: Path, target: Path) -> Path:
@@ -71,19 +75,21 @@ class Disk:
 
     def fail(self, how: str, number: int) -> None:
         self.mend()
-        if how == "refused":
-            self.refuses = ERRORS[number]
-        elif how == "disk away":
-            self.folder.rename(self.away)
-        elif how == "image away":
-            shutil.move(self.folder / "images" / "a.png", self.folder / "kept.png")
+        with self.between:
+            if how == "refused":
+                self.refuses = ERRORS[number]
+            elif how == "disk away":
+                self.folder.rename(self.away)
+            elif how == "image away":
+                shutil.move(self.folder / "images" / "a.png", self.folder / "kept.png")
 
     def mend(self) -> None:
         self.refuses = 0
-        if self.away.exists():
-            self.away.rename(self.folder)
-        if (self.folder / "kept.png").exists():
-            (self.folder / "kept.png").replace(self.folder / "images" / "a.png")
+        with self.between:
+            if self.away.exists():
+                self.away.rename(self.folder)
+            if (self.folder / "kept.png").exists():
+                (self.folder / "kept.png").replace(self.folder / "images" / "a.png")
 
 
 @pytest.fixture
@@ -105,7 +111,7 @@ def test_no_moment_of_failure_loses_a_thing(
     folder = tmp_path_factory.mktemp("project") / "p"
     project = Project.create(folder)
     project.add_sample(PICTURE, name="a")
-    disk = Disk(folder, patched)
+    disk = Disk(project, patched)
     errors: list[Exception | None] = []
     autosave = Autosave(project, delay=0.0, failed=errors.append)
     titles, labels, statuses = {"a": ""}, {"a": None}, {"a": "new"}
@@ -168,7 +174,7 @@ def test_it_is_tried_again_without_being_asked(
 ) -> None:
     project = Project.create(tmp_path / "p")
     project.add_sample(PICTURE, name="a")
-    disk = Disk(project.path, patched)
+    disk = Disk(project, patched)
     said, whole = threading.Event(), threading.Event()
     autosave = Autosave(
         project, delay=0.0, failed=lambda e: (said if e else whole).set()
