@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import time
 from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
 from weakref import WeakSet
@@ -138,16 +139,24 @@ class Windows:
 
         That can be seen only now: pytest held the test's fixtures until it was over.
         """
-        gc.collect()
-        alive = {each for each in gc.get_objects() if type(each) is Session}
-        left = alive - set(self._left)
-        self._left.update(left)
-        clean = not left and all(window.is_clean() for window in self._made)
-        if not clean:
-            self.close()
         # PySide6 keeps what its signals call, the report of a failure what it is about:
         # there the window is only made anew.
         excused = PYSIDE6 or self._failed
+        # A thread that has just ended may hold something a little longer.
+        for _ in range(1 if excused else 20):
+            gc.collect()
+            alive = {each for each in gc.get_objects() if type(each) is Session}
+            left = alive - set(self._left)
+            clean = not left and all(window.is_clean() for window in self._made)
+            if clean:
+                break
+            del alive, left
+            QApplication.processEvents()
+            time.sleep(0.05)
+        else:
+            self._left.update(o for o in gc.get_objects() if type(o) is Session)
+        if not clean:
+            self.close()
         assert clean or excused, "what the test before this one showed is in memory"
 
     def give_back(self, *, failed: bool) -> None:
