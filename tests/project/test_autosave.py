@@ -6,6 +6,7 @@ import errno
 import shutil
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,7 @@ from hypothesis import strategies as st
 
 from napari_ovam.project import Project
 from napari_ovam.project.autosave import Autosave
+from napari_ovam.project.index import write_index
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -45,14 +47,10 @@ def ids(value: int) -> np.ndarray:
 
 
 class Disk:
-    """A disk that fails as it is told.
+    """A disk that fails as it is told, also amid a write."""
 
-    It goes away and comes back between two writes, and refuses amid them.
-    """
-
-    def __init__(self, project: Project, patch: pytest.MonkeyPatch) -> None:
-        self.folder, self.refuses, self.between = project.path, 0, project._lock
-        folder = self.folder
+    def __init__(self, folder: Path, patch: pytest.MonkeyPatch) -> None:
+        self.folder, self.refuses = folder, 0
         real = Path.replace
 
         def replace(path: Path, target: Path) -> Path:
@@ -75,21 +73,21 @@ class Disk:
 
     def fail(self, how: str, number: int) -> None:
         self.mend()
-        with self.between:
-            if how == "refused":
-                self.refuses = ERRORS[number]
-            elif how == "disk away":
-                self.folder.rename(self.away)
-            elif how == "image away":
-                shutil.move(self.folder / "images" / "a.png", self.folder / "kept.png")
+        if how == "refused":
+            self.refuses = ERRORS[number]
+        elif how == "disk away":
+            self.folder.rename(self.away)
+        elif how == "image away":
+            shutil.move(self.folder / "images" / "a.png", self.folder / "kept.png")
 
     def mend(self) -> None:
         self.refuses = 0
-        with self.between:
-            if self.away.exists():
+        while self.away.exists():
+            # A lock's folder that was made anew is gone in a moment.
+            with suppress(OSError):
                 self.away.rename(self.folder)
-            if (self.folder / "kept.png").exists():
-                (self.folder / "kept.png").replace(self.folder / "images" / "a.png")
+        if (self.folder / "kept.png").exists():
+            (self.folder / "kept.png").replace(self.folder / "images" / "a.png")
 
 
 @pytest.fixture
@@ -111,7 +109,7 @@ def test_no_moment_of_failure_loses_a_thing(
     folder = tmp_path_factory.mktemp("project") / "p"
     project = Project.create(folder)
     project.add_sample(PICTURE, name="a")
-    disk = Disk(project, patched)
+    disk = Disk(project.path, patched)
     errors: list[Exception | None] = []
     autosave = Autosave(project, delay=0.0, failed=errors.append)
     titles, labels, statuses = {"a": ""}, {"a": None}, {"a": "new"}
@@ -174,7 +172,7 @@ def test_it_is_tried_again_without_being_asked(
 ) -> None:
     project = Project.create(tmp_path / "p")
     project.add_sample(PICTURE, name="a")
-    disk = Disk(project, patched)
+    disk = Disk(project.path, patched)
     said, whole = threading.Event(), threading.Event()
     autosave = Autosave(
         project, delay=0.0, failed=lambda e: (said if e else whole).set()
@@ -269,3 +267,26 @@ def test_a_decision_during_a_save_that_fails_stays(
             project.change_sample("a", status="edited")
     project.change_sample("a")
     assert Project.open(project.path).sample("a").status == "accepted"
+
+
+def test_an_image_whose_index_was_written_before_the_disk_went_is_not_in_its_own_way(
+    tmp_path: Path, patched: pytest.MonkeyPatch
+) -> None:
+    project = Project.create(tmp_path / "p")
+    autosave = Autosave(project, delay=0.0)
+    tries: list[Path] = []
+
+    def write(folder: Path, index: Any) -> str:
+        mark = write_index(folder, index)
+        tries.append(folder)
+        if len(tries) == 1:  # what looks at the file that was written
+            raise OSError(errno.EIO, "the disk went")
+        return mark
+
+    patched.setattr("napari_ovam.project.store.write_index", write)
+    name = autosave.add_sample(PICTURE, name="b")
+    project.change_sample(name, status="accepted", write=False)
+    autosave.flush()
+    assert autosave.close()
+    assert len(tries) > 1
+    assert Project.open(project.path).sample(name).status == "accepted"

@@ -101,7 +101,8 @@ def write_lock(path: Path) -> Iterator[None]:
 
 
 def _acquire(path: Path, timeout: float) -> FolderLock | None:
-    if not path.parent.is_dir():  # filelock would make it
+    there = _identity(path.parent)
+    if there is None:
         raise FileNotFoundError(f"there is no folder {path.parent}")
     lock: BaseFileLock = FileLock(
         path,
@@ -123,4 +124,19 @@ def _acquire(path: Path, timeout: float) -> FolderLock | None:
             lock.acquire()
     except Timeout:
         return None
+    if _identity(path.parent) != there:  # it went away, and filelock made it anew
+        lock.release()
+        with suppress(OSError):
+            path.unlink(missing_ok=True)
+            path.parent.rmdir()
+        raise FileNotFoundError(f"there is no folder {path.parent}")
     return FolderLock(lock, path)
+
+
+def _identity(folder: Path) -> tuple[int, int] | None:
+    """Return what tells a folder from one that takes its place; None without one."""
+    try:
+        found = folder.stat()
+    except FileNotFoundError:
+        return None
+    return found.st_dev, found.st_ino

@@ -162,7 +162,9 @@ class Project(ProjectClasses):
             if name is None:  # when all that others added is known
                 name = self.reserve(str((settings or {}).get("prompt") or "image"))
             path = self.files.image(name)
-            if name in self._samples or (path.is_file() and self._foreign(name, image)):
+            # One that was announced here may be on the disk: a try that failed later.
+            taken = name in self._samples and name not in self._coming
+            if taken or (path.is_file() and self._foreign(name, image)):
                 raise ConflictError(f"{self.path} has an image {name!r} already")
             write_png(path, image, text)
             digest = hash_file(path)

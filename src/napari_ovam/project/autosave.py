@@ -146,10 +146,7 @@ class Autosave:
     def close(self, timeout: float | None = None) -> bool:
         """Write everything and end; return whether it is on the disk."""
         self._ending = True
-        until = None if timeout is None else time.monotonic() + timeout
         done = self.flush(timeout)
-        if not done:  # a disk may have come back while that was tried
-            done = self.flush(None if until is None else until - time.monotonic())
         with self._changed:
             self._closing = True
             self._changed.notify_all()
