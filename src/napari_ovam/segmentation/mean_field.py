@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from scipy.special import expit
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -67,18 +68,13 @@ class MeanField:
 
     def __call__(self, logits: NDArray[Any]) -> NDArray[np.float32]:
         """Return probabilities (h, w) of what has these logits before."""
-        found = sigmoid(logits)
+        logits = np.asarray(logits, np.float32)
+        found: NDArray[np.float32] = expit(logits)
         for _ in range(_ROUNDS):
             around = found.copy()
             for here, there, weight in self._pairs:
                 around[here] += weight * found[there]
                 around[there] += weight * found[here]
             around /= self._total
-            found = sigmoid(_OWN * logits + _AROUND * (around - 0.5))
+            found = expit(_OWN * logits + _AROUND * (around - 0.5))
         return found
-
-
-def sigmoid(logits: NDArray[Any]) -> NDArray[np.float32]:
-    """Return the probabilities of logits."""
-    found: NDArray[np.float32] = 1 / (1 + np.exp(-np.clip(logits, -30, 30)))
-    return found.astype(np.float32, copy=False)

@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from napari_ovam.segmentation.color_histograms import ColorHistograms
 from napari_ovam.segmentation.mean_field import MeanField
-from napari_ovam.segmentation.refine import GuidedFilter
+from napari_ovam.segmentation.refine import GuidedFilter, resized
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -58,7 +58,7 @@ class PictureWindow:
         scale = min(_SIDE, _ENLARGED * longest) / longest
         height, width = (max(1, round(side * scale)) for side in part.shape[:2])
         self.size = height, width
-        self.picture = _resized(np.moveaxis(self._part, 2, 0), self.size) / 255
+        self.picture = resized(np.moveaxis(self._part, 2, 0), self.size) / 255
         colors = self.picture.permute(1, 2, 0).numpy()
         self.lab = rgb2lab(colors).astype(np.float32)
         self.edges = GuidedFilter(self.picture)
@@ -159,7 +159,7 @@ class PictureWindow:
     def small(self, mask: Mask) -> Mask:
         """Return a mask of the part at the pixels (h, w)."""
         part = mask[:: self.step, :: self.step]
-        return _resized(part[None], self.size)[0].numpy() >= 0.5
+        return resized(part[None], self.size)[0].numpy() >= 0.5
 
     def enlarge(self, found: Field) -> Field:
         """Return what was found (h, w) at every `step` pixels of the part."""
@@ -204,11 +204,3 @@ class PictureWindow:
             (side.start + (np.arange(n) + 0.5) * (side.stop - side.start) / n) / whole
             for side, n, whole in zip(self.place, size, self._whole, strict=True)
         ]
-
-
-def _resized(values: NDArray[Any], size: tuple[int, int]) -> torch.Tensor:
-    """Resize (C, H, W): averages where it shrinks, linear where it grows."""
-    floats = torch.from_numpy(np.ascontiguousarray(values, np.float32))[None]
-    if size[0] <= values.shape[1]:
-        return functional.interpolate(floats, size, mode="area")[0]
-    return functional.interpolate(floats, size, mode="bilinear", align_corners=False)[0]

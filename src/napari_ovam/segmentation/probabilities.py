@@ -17,11 +17,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from napari_ovam.segmentation import contrast
 from napari_ovam.segmentation.color_histograms import ColorHistograms
-from napari_ovam.segmentation.refine import GuidedFilter, pixel_adaptive
+from napari_ovam.segmentation.refine import GuidedFilter, pixel_adaptive, resized
 from napari_ovam.segmentation.thresholds import THRESHOLD, threshold_by_share
 
 if TYPE_CHECKING:
@@ -85,8 +84,8 @@ def class_probabilities(
     scale = min(1, SIDE / max(image.shape[:2]))
     size = tuple(max(1, round(side * scale)) for side in image.shape[:2])
     with torch.no_grad():
-        picture = _resized(np.moveaxis(image, 2, 0), size) / 255
-        small = torch.cat([_resized(maps[i : i + 1], size) for i in told])
+        picture = resized(np.moveaxis(image, 2, 0), size) / 255
+        small = torch.cat([resized(maps[i : i + 1], size) for i in told])
         evidence = pixel_adaptive(_stretched(small), picture)
         edges = GuidedFilter(picture)
         colors = ColorHistograms(picture.permute(1, 2, 0).numpy())
@@ -137,14 +136,6 @@ def _alone(heights: Tensor, edges: GuidedFilter, colors: ColorHistograms) -> Ten
         found = edges((priors + _COLOR * torch.from_numpy(likely)).sigmoid())
         found = found.clamp(0, 1)
     return found
-
-
-def _resized(values: NDArray[Any], size: tuple[int, ...]) -> Tensor:
-    """Resize (C, H, W): averages where it shrinks, linear where it grows."""
-    floats = torch.from_numpy(np.ascontiguousarray(values, np.float32))[None]
-    if size[0] * size[1] <= values.shape[1] * values.shape[2]:
-        return functional.interpolate(floats, size, mode="area")[0]
-    return functional.interpolate(floats, size, mode="bilinear", align_corners=False)[0]
 
 
 def _stretched(maps: Tensor) -> Tensor:

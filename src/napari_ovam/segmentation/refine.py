@@ -219,10 +219,10 @@ def propagate(
     total = torch.zeros_like(stack)
     with torch.no_grad():
         for layer in chosen:
-            cells = _resized(stack, layer.grid).flatten(1).T
+            cells = resized(stack, layer.grid).flatten(1).T
             for _ in range(power):
                 cells = _attend(layer, cells)
-            total += _resized(cells.T.unflatten(1, layer.grid), stack.shape[1:])
+            total += resized(cells.T.unflatten(1, layer.grid), stack.shape[1:])
         mixed = weight * total / len(chosen) + (1 - weight) * stack
     result: NDArray[np.float32] = mixed.numpy().reshape(found.shape)
     return result
@@ -262,9 +262,11 @@ def _chosen(trace: Trace, sides: Iterable[int] | None) -> list[SelfTrace]:
     return [layer for layer in trace.self_layers if max(layer.grid) in wanted]
 
 
-def _resized(maps: Tensor, size: Iterable[int]) -> Tensor:
+def resized(maps: Tensor | NDArray[Any], size: Iterable[int]) -> Tensor:
     """Resize (P, h, w): averages where it shrinks, bilinear where it grows."""
     height, width = size
+    if not isinstance(maps, Tensor):
+        maps = torch.from_numpy(np.ascontiguousarray(maps, np.float32))
     if maps.shape[1] >= height and maps.shape[2] >= width:
         return functional.adaptive_avg_pool2d(maps, (height, width))
     return functional.interpolate(
