@@ -16,6 +16,7 @@ pytest.importorskip("pytestqt")
 
 from qtpy.QtCore import QPoint, Qt
 from qtpy.QtWidgets import QAbstractButton, QComboBox, QWidget
+from superqt import QCollapsible
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -99,6 +100,12 @@ class Panel:
         button = self.find(name)
         assert isinstance(button, QAbstractButton)
         assert button.isEnabled(), f"{name} cannot be pressed"
+        above = button.parentWidget()
+        while above is not None:  # nobody can press what is folded away
+            if isinstance(above, QCollapsible) and not above.isExpanded():
+                above.expand(animate=False)
+            above = above.parentWidget()
+        self.bot.waitUntil(button.isVisible)
         self.widget.findChild(QWidget, "sections").ensureWidgetVisible(button)
         self.bot.mouseClick(button, Qt.MouseButton.LeftButton)
 

@@ -197,9 +197,11 @@ def test_running_again_for_exact_maps_keeps_the_image_and_the_strokes(panel: Any
     image, before = sample.image.copy(), sample.trace.layers
     assert {q.queries.dtype for q in before} == {torch.float16}
 
+    said: list[str] = []
+    panel.session.said.connect(lambda text, _: said.append(text))
     panel.press("exact_button")
 
-    assert sample.exact  # it is said as well, until labels made anew say something
+    assert any("The maps are exact now" in text for text in said)
     assert panel.session.current is sample
     np.testing.assert_array_equal(sample.image, image)
     assert {q.queries.dtype for q in sample.trace.layers} == {torch.float32}
