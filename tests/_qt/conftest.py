@@ -61,6 +61,36 @@ def make_napari_viewer(
     napari_windows.give_back(failed=request.session.testsfailed > failed)
 
 
+@pytest.fixture
+def dock(
+    make_napari_viewer: Callable[..., Any],
+    qtbot: Any,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Iterator[Callable[..., Any]]:
+    """Return what docks a widget of the plugin's in a window of its own.
+
+    It is given the widget's name in the menu, a class such as `project_window.Window`
+    to drive it, and the name of a section to unfold. Its session ends after the test.
+    """
+    monkeypatch.setenv("NAPARI_OVAM_SCRATCH", str(tmp_path / "scratch"))
+    sessions = []
+
+    def made(name: str, driver: Callable[..., Any], section: str = "") -> Any:
+        viewer = make_napari_viewer(show=True)
+        viewer.window._qt_window.resize(1100, 700)
+        _, widget = viewer.window.add_plugin_dock_widget("napari-ovam", name)
+        if section:
+            widget.findChild(QWidget, f"fold_{section}").expand(animate=False)
+        qtbot.waitExposed(viewer.window._qt_window)
+        sessions.append(widget.session)
+        return driver(viewer, qtbot, widget)
+
+    yield made
+    for session in sessions:
+        session.close()
+
+
 @pytest.fixture(scope="session")
 def model_folder(
     tmp_path_factory: pytest.TempPathFactory, make_pipe: Callable[..., Any]

@@ -9,14 +9,12 @@ import numpy as np
 import pytest
 from project_window import Window, make_project
 from qtpy.QtCore import Qt
-from qtpy.QtWidgets import QWidget
 
-from napari_ovam._qt.annotator import AnnotatorWidget
 from napari_ovam._qt.classes.class_table import KEY, NAME, PHRASE, THRESHOLD
 from napari_ovam._qt.layers.colors import label_features
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from pathlib import Path
 
 STRANGE = ['say "cheese", please', "🐈", "../../etc/passwd", "x" * 300]
@@ -66,23 +64,10 @@ class Classes(Window):
 
 
 @pytest.fixture
-def window(
-    make_napari_viewer: Callable[..., Any],
-    qtbot: Any,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> Iterator[Classes]:
-    monkeypatch.setenv("NAPARI_OVAM_SCRATCH", str(tmp_path / "scratch"))
-    viewer = make_napari_viewer(show=True)
-    widget = AnnotatorWidget(viewer)
-    viewer.window.add_dock_widget(widget, name="OVAM annotator", area="right")
-    viewer.window._qt_window.resize(1100, 700)
-    made = Classes(viewer, qtbot, widget)
-    widget.findChild(QWidget, "fold_classes").expand(animate=False)
-    qtbot.waitExposed(viewer.window._qt_window)
+def window(dock: Callable[..., Any], tmp_path: Path) -> Classes:
+    made = dock("OVAM annotator", Classes, "classes")
     made.open(make_project(tmp_path / "pets").path)
-    yield made
-    widget.session.close()
+    return made
 
 
 def test_a_class_is_added_renamed_and_recoloured(window: Classes) -> None:

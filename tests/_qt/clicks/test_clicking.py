@@ -8,13 +8,11 @@ import numpy as np
 import pytest
 from project_window import Window
 from qtpy.QtCore import QPoint, Qt
-from qtpy.QtWidgets import QWidget
 
-from napari_ovam._qt.annotator import AnnotatorWidget
 from napari_ovam.project import Project
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from pathlib import Path
 
 LEFT, RIGHT = Qt.MouseButton.LeftButton, Qt.MouseButton.RightButton
@@ -71,19 +69,13 @@ class Clicks(Window):
 
 
 @pytest.fixture
-def window(
-    make_napari_viewer: Callable[..., Any],
-    qtbot: Any,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> Iterator[Clicks]:
+def window(dock: Callable[..., Any], tmp_path: Path) -> Clicks:
     # In a session the imports belong before the window; see the launcher.
     import diffusers  # noqa: F401
 
     import napari_ovam.segmentation.clicks
     import napari_ovam.workflows.sample_trace  # noqa: F401
 
-    monkeypatch.setenv("NAPARI_OVAM_SCRATCH", str(tmp_path / "scratch"))
     rows, columns = np.mgrid[:64, :64]
     image = np.full((64, 64, 3), 90, np.uint8)
     image[(rows - 18) ** 2 + (columns - 18) ** 2 < 100] = (220, 60, 40)
@@ -94,18 +86,11 @@ def window(
     for number in range(2):
         project.add_sample(image, name=f"picture-{number}")
     project.save()
-    viewer = make_napari_viewer(show=True)
-    widget = AnnotatorWidget(viewer)
-    viewer.window.add_dock_widget(widget, name="OVAM annotator", area="right")
-    viewer.window._qt_window.resize(1100, 700)
-    made = Clicks(viewer, qtbot, widget)
-    widget.findChild(QWidget, "fold_clicks").expand(animate=False)
-    qtbot.waitExposed(viewer.window._qt_window)
+    made = dock("OVAM annotator", Clicks, "clicks")
     made.open(project.path)
     made.click("click_button")
     made.settle()
-    yield made
-    widget.session.close()
+    return made
 
 
 def test_clicks_are_seen_accepted_as_one_stroke_and_undone(window: Clicks) -> None:

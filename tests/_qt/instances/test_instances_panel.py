@@ -9,14 +9,12 @@ import numpy as np
 import pytest
 from project_window import Window, make_project
 from qtpy.QtCore import QPoint, Qt
-from qtpy.QtWidgets import QWidget
 
 from napari_ovam import export_dataset
-from napari_ovam._qt.annotator import AnnotatorWidget
 from napari_ovam.segmentation.instances.files import load_instances
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from pathlib import Path
 
 
@@ -68,13 +66,7 @@ class Objects(Window):
 
 
 @pytest.fixture
-def window(
-    make_napari_viewer: Callable[..., Any],
-    qtbot: Any,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> Iterator[Objects]:
-    monkeypatch.setenv("NAPARI_OVAM_SCRATCH", str(tmp_path / "scratch"))
+def window(dock: Callable[..., Any], tmp_path: Path) -> Objects:
     project = make_project(tmp_path / "pets", 2)
     labels = np.zeros((64, 64), np.uint8)
     labels[8:24, 8:24] = labels[8:24, 36:60] = 1
@@ -82,18 +74,11 @@ def window(
     project.save_labels("picture-0", labels, "edited")
     project.classes.change(2, thing=False)
     project.save()
-    viewer = make_napari_viewer(show=True)
-    widget = AnnotatorWidget(viewer)
-    viewer.window.add_dock_widget(widget, name="OVAM annotator", area="right")
-    viewer.window._qt_window.resize(1100, 700)
-    made = Objects(viewer, qtbot, widget)
-    widget.findChild(QWidget, "fold_instances").expand(animate=False)
-    qtbot.waitExposed(viewer.window._qt_window)
+    made = dock("OVAM annotator", Objects, "instances")
     made.open(project.path)
     made.click("show_instances")
     made.settle()
-    yield made
-    widget.session.close()
+    return made
 
 
 def test_parts_of_things_are_objects(window: Objects) -> None:

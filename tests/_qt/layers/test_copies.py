@@ -13,29 +13,19 @@ from hypothesis import strategies as st
 from napari.layers import Layer
 from project_window import SIZE, Window, make_project
 
-from napari_ovam._qt.annotator import ProjectDock
 from napari_ovam.project import Project
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from pathlib import Path
 
 ROLES = ["labels", "labels", "image", "map", "instances"]
 
 
 @pytest.fixture
-def window(
-    make_napari_viewer: Callable[..., Any],
-    qtbot: Any,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> Iterator[Window]:
+def window(dock: Callable[..., Any], tmp_path: Path) -> Window:
     """Return a window whose second image has labels, a map and instances."""
-    monkeypatch.setenv("NAPARI_OVAM_SCRATCH", str(tmp_path / "scratch"))
-    viewer = make_napari_viewer()
-    widget = ProjectDock(viewer)
-    viewer.window.add_dock_widget(widget)
-    made = Window(viewer, qtbot, widget)
+    made = dock("OVAM project", Window)
     made.open(make_project(tmp_path / "pets").path)
     session = made.session
     session.step(1)
@@ -44,9 +34,10 @@ def window(
     session.show(session.current)
     session.instances.show(True)
     find = session.layers.find
-    qtbot.waitUntil(lambda: find("picture-1", "instances") is not None, timeout=30_000)
-    yield made
-    session.close()
+    made.bot.waitUntil(
+        lambda: find("picture-1", "instances") is not None, timeout=30_000
+    )
+    return made
 
 
 def duplicated(layers: Any, layer: Layer) -> Layer:

@@ -19,7 +19,7 @@ from napari_ovam._qt.session.edits import Edits, Snapshot
 from napari_ovam.project import Project
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from pathlib import Path
 
 
@@ -30,19 +30,13 @@ def scratch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def window(
-    make_napari_viewer: Callable[..., Any], qtbot: Any, tmp_path: Path
-) -> Iterator[Window]:
+def window(dock: Callable[..., Any], tmp_path: Path) -> Window:
     """Return a window with a project of four images open; the second has labels."""
-    viewer = make_napari_viewer(show=True)
-    viewer.window._qt_window.resize(1100, 700)
-    _, widget = viewer.window.add_plugin_dock_widget("napari-ovam", "OVAM project")
-    made = Window(viewer, qtbot, widget)
+    made = dock("OVAM project", Window)
     made.open(make_project(tmp_path / "pets").path)
     made.session.step(1)
     made.until_shown("picture 1")
-    yield made
-    widget.session.close()
+    return made
 
 
 def step(window: Window, by: int) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from napari_ovam.project import Project
 from napari_ovam.project.scratch import unfinished
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from pathlib import Path
 
     from napari_ovam._qt.session.session import Session
@@ -35,23 +36,9 @@ def folder(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def start(
-    make_napari_viewer: Callable[..., Any], qtbot: Any
-) -> Iterator[Callable[[], Window]]:
+def start(dock: Callable[..., Any]) -> Callable[[], Window]:
     """Return what opens a window with the table docked."""
-    sessions: list[Any] = []
-
-    def make() -> Window:
-        viewer = make_napari_viewer(show=True)
-        viewer.window._qt_window.resize(1100, 700)
-        _, widget = viewer.window.add_plugin_dock_widget("napari-ovam", "OVAM project")
-        qtbot.waitExposed(viewer.window._qt_window)
-        sessions.append(widget.session)
-        return Window(viewer, qtbot, widget)
-
-    yield make
-    for session in sessions:
-        session.close()
+    return partial(dock, "OVAM project", Window)
 
 
 @pytest.fixture

@@ -13,26 +13,15 @@ from napari_ovam._qt.layers.keys import ACTIONS, keys
 from napari_ovam.project import Project
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from pathlib import Path
 
 
 @pytest.fixture
-def window(
-    make_napari_viewer: Callable[..., Any],
-    qtbot: Any,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> Iterator[Window]:
-    monkeypatch.setenv("NAPARI_OVAM_SCRATCH", str(tmp_path / "scratch"))
-    viewer = make_napari_viewer(show=True)
-    viewer.window._qt_window.resize(1100, 700)
-    _, widget = viewer.window.add_plugin_dock_widget("napari-ovam", "OVAM project")
-    made = Window(viewer, qtbot, widget)
-    qtbot.waitExposed(viewer.window._qt_window)
+def window(dock: Callable[..., Any], tmp_path: Path) -> Window:
+    made = dock("OVAM project", Window)
     made.open(make_project(tmp_path / "pets").path)
-    yield made
-    widget.session.close()
+    return made
 
 
 def test_accept_and_reject_go_on_to_the_next(window: Window) -> None:

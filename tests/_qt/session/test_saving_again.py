@@ -14,32 +14,23 @@ from hypothesis import strategies as st
 from PIL import Image
 from project_window import SIZE, Window, make_project
 
-from napari_ovam._qt.annotator import ProjectDock
 from napari_ovam._qt.session.edits import Edits
 from napari_ovam.project import Project
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
 SOON = 15_000  # ms: two tries
 
 
 @pytest.fixture
 def window(
-    make_napari_viewer: Callable[..., Any],
-    qtbot: Any,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> Iterator[Window]:
-    monkeypatch.setenv("NAPARI_OVAM_SCRATCH", str(tmp_path / "scratch"))
+    dock: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Window:
     monkeypatch.setattr("napari_ovam.project.autosave._RETRY", 1.0)
-    viewer = make_napari_viewer()
-    widget = ProjectDock(viewer)
-    viewer.window.add_dock_widget(widget)
-    made = Window(viewer, qtbot, widget)
+    made = dock("OVAM project", Window)
     made.open(make_project(tmp_path / "pets").path)
-    yield made
-    widget.session.close()
+    return made
 
 
 def saved(window: Window) -> bool:
