@@ -22,7 +22,7 @@ else than these:
 - places: {places}.
 
 Prompts look like "a cat and a hat on the grass" or "a photo of a panda at night".
-Use 128x128 pixels, 25 DDIM steps and a guidance scale of 4 (`ovam_defaults.json`).
+Use 256x256 pixels, 25 DDIM steps and a guidance scale of 4 (`ovam_defaults.json`).
 
 | part | what it is | weights |
 |---|---|---|
@@ -36,7 +36,7 @@ Latents are 4x32x32, the UNet predicts v and attends to the text on grids of 32x
 {training}
 
 The log of losses is in `docs/embedded-model/log.jsonl` of the repository, the recipe in
-`training/`: `python training/train.py`, then `python training/check.py`.
+`training/`: `python training/train.py --device cuda`, then `python training/check.py`.
 
 ## Check
 

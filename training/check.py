@@ -46,7 +46,7 @@ def make_classifier() -> nn.Sequential:
 
 
 def composed(first_seed: int, count: int, objects: int) -> tuple[Tensor, Tensor]:
-    """Scenes, halved to 64x64, and (count, names) 1 where an object is in them."""
+    """Scenes at 64x64, and (count, names) 1 where an object is in them."""
     names = tuple(OBJECTS)
     rng = np.random.default_rng(first_seed)
     truth = torch.zeros(count, len(names))
@@ -55,13 +55,13 @@ def composed(first_seed: int, count: int, objects: int) -> tuple[Tensor, Tensor]
         rest = rng.permutation(np.delete(np.arange(len(names)), i % len(names)))
         chosen = [i % len(names), *rest[: objects - 1].tolist()]
         truth[i, chosen] = 1
-        scene = compose(first_seed + i, objects=tuple(names[k] for k in chosen))
-        images.append(scene.image)
-    return halved(np.stack(images)), truth
+        chosen_names = tuple(names[k] for k in chosen)
+        images.append(compose(first_seed + i, size=128, objects=chosen_names).image)
+    return made_smaller(np.stack(images)), truth
 
 
-def halved(images: np.ndarray) -> Tensor:
-    return nn.functional.avg_pool2d(to_tensor(images), 2)
+def made_smaller(images: np.ndarray) -> Tensor:
+    return nn.functional.adaptive_avg_pool2d(to_tensor(images), 64)
 
 
 def train_classifier(steps: int) -> nn.Module:
@@ -95,7 +95,7 @@ def all_named(net: nn.Module, x: Tensor, truth: Tensor) -> Tensor:
 
 
 def draw(pipe: object, prompts: list[str], seed: int) -> np.ndarray:
-    """(n, 128, 128, 3) uint8: each prompt with a seed of its own."""
+    """(n, side, side, 3) uint8: each prompt with a seed of its own."""
     images = []
     for start in range(0, len(prompts), 10):
         part = prompts[start : start + 10]
@@ -130,7 +130,7 @@ def sheet(images: np.ndarray, columns: int, path: Path) -> None:
         for i in range(0, len(images), columns)
     ]
     picture = Image.fromarray(np.concatenate(rows))
-    picture = picture.resize((picture.width * 5 // 8, picture.height * 5 // 8))
+    picture.thumbnail((160 * columns, 160 * len(rows)), Image.Resampling.LANCZOS)
     picture.save(path, quality=88)
 
 
@@ -164,7 +164,7 @@ def main() -> None:
         for i, (k,) in enumerate(ones)
     ]
     images = draw(pipe, prompts, 0)
-    right = all_named(net, halved(images), truth_of(ones))
+    right = all_named(net, made_smaller(images), truth_of(ones))
     rng = np.random.default_rng(1)
     pairs = [tuple(rng.permutation(len(names))[:2].tolist()) for _ in range(PAIRS)]
     two = [
@@ -179,7 +179,7 @@ def main() -> None:
         "images": len(images),
         "named": right.mean().item(),
         "images_of_two": len(both),
-        "both_named": all_named(net, halved(both), truth_of(pairs)).mean().item(),
+        "both_named": all_named(net, made_smaller(both), truth_of(pairs)).mean().item(),
         "by_object": dict(zip(names, by_object, strict=True)),
     }
     (out / "check.json").write_text(json.dumps(figures, indent=2) + "\n")

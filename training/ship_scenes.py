@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from model import SIDE
 from PIL import Image
 from scenes import OBJECTS, class_id, compose
 from train import TEST_SEEDS
@@ -36,7 +37,9 @@ SCENES = (
 def main() -> None:
     index = []
     for number, (objects, background) in enumerate(SCENES):
-        scene = compose(TEST_SEEDS + number, objects=objects, background=background)
+        scene = compose(
+            TEST_SEEDS + number, size=SIDE, objects=objects, background=background
+        )
         name = "-".join((*objects, background))
         Image.fromarray(scene.image).save(OUT / f"{name}.png", optimize=True)
         Image.fromarray(scene.labels).save(OUT / f"{name}.labels.png", optimize=True)

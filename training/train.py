@@ -1,10 +1,11 @@
 """Train the embedded model from nothing: one command, resumable, seeded.
 
-    python training/train.py --work training/work
+    python training/train.py --device cuda       # ten minutes on an H100
+    python training/train.py                     # many hours on a few CPU cores
 
-The stages (autoencoder, decoder, small scenes, large scenes, export) each continue
-where their last checkpoint stood. A stage's budget is a time ("20m") or a number of
-steps ("3000"); only step budgets give the same weights twice.
+The stages (scenes, autoencoder, diffusion, export) each continue where their last
+checkpoint stood. A stage's budget is a time ("5.5m") or a number of steps ("3000");
+only step budgets on one kind of device give the same weights twice.
 """
 
 from __future__ import annotations
@@ -12,7 +13,10 @@ from __future__ import annotations
 import argparse
 import copy
 import json
+import os
 import time
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +26,7 @@ from card import write_card
 from diffusers import AutoencoderKL, StableDiffusionPipeline
 from diffusers.models.attention_processor import AttnProcessor
 from model import (
+    SIDE,
     TEXT_LENGTH,
     make_autoencoder,
     make_scheduler,
@@ -31,14 +36,18 @@ from model import (
 )
 from scenes import compose
 from torch import Tensor, nn
+from torch.nn import functional
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-SEED = 20261122
-SCENES = 16_000  # a stage; composed with seeds below TEST_SEEDS
+    from numpy.typing import NDArray
+
+SEED = 20261126
+FIRST_SCENE = 2_000_000  # the seed of the first scene that is trained on
 TEST_SEEDS = 10_000_000  # scenes with this seed or above are never trained on
-BUDGETS = {"autoencoder": "13m", "decoder": "25m", "small": "25m", "large": "117m"}
+BUDGETS = {"autoencoder": "2m", "diffusion": "5m"}
+_CHUNK = 250  # scenes a process composes at a time
 
 
 class Budget:
@@ -100,149 +109,133 @@ def _short(value: float | str) -> float | str:
     return round(value, 5) if isinstance(value, float) else value
 
 
-def to_tensor(images: np.ndarray) -> Tensor:
+def to_tensor(images: NDArray[np.uint8], device: str = "cpu") -> Tensor:
     """(n, h, w, 3) uint8 to (n, 3, h, w) float32, -1 to 1."""
-    pixels = torch.from_numpy(images).permute(0, 3, 1, 2).float()
+    pixels = torch.from_numpy(images).to(device).permute(0, 3, 1, 2).float()
     return (pixels / 127.5 - 1).contiguous()
 
 
-def train_autoencoder(work: Path, budget_text: str) -> AutoencoderKL:
-    """L1 + 0.5 L2 + a trace of KL, on 64x64 pictures and crops."""
+def compose_scenes(work: Path, count: int) -> tuple[NDArray[np.uint8], list[str]]:
+    """(count, side, side, 3) pictures, read from disk when used, and captions."""
+    path, captions = work / "scenes.npy", work / "captions.json"
+    if not captions.exists():
+        shape = (count, SIDE, SIDE, 3)
+        np.lib.format.open_memmap(path, "w+", np.uint8, shape).flush()
+        with ProcessPoolExecutor(os.cpu_count()) as pool:
+            parts = pool.map(partial(_compose_some, path), range(0, count, _CHUNK))
+            captions.write_text(json.dumps([text for part in parts for text in part]))
+    return np.load(path, mmap_mode="r"), json.loads(captions.read_text())
+
+
+def _compose_some(path: Path, start: int) -> list[str]:
+    images = np.load(path, mmap_mode="r+")
+    captions = []
+    for number in range(start, min(start + _CHUNK, len(images))):
+        scene = compose(FIRST_SCENE + number, size=SIDE)
+        images[number] = scene.image
+        captions.append(scene.caption)
+    return captions
+
+
+def train_autoencoder(
+    work: Path,
+    budget_text: str,
+    images: NDArray[np.uint8],
+    device: str,
+    *,
+    learning_rate: float = 1.5e-3,
+    batch: int = 24,
+) -> AutoencoderKL:
+    """L1 on pixels, on their differences (edges) and on 8x8 means (flat colours).
+
+    A quarter of the pictures goes in at half the resolution and has to come out
+    sharp, so that a soft picture's latents are among those that the UNet knows.
+    """
     vae = make_autoencoder()
     # so that sampling does not drown the latents before they mean anything
     with torch.no_grad():
         vae.quant_conv.bias[vae.config.latent_channels :] = -4.0
+    vae.to(device)
     checkpoint = Checkpoint(work / "autoencoder.pt")
     saved = checkpoint.load()
     budget = Budget(budget_text, saved.get("budget", {}))
-    optimizer = torch.optim.AdamW(vae.parameters(), 2e-3, weight_decay=1e-4)
+    optimizer = torch.optim.AdamW(vae.parameters(), learning_rate, weight_decay=1e-4)
+    ema = Ema(vae, 0.998)
     if saved:
         vae.load_state_dict(saved["model"])
+        ema.module.load_state_dict(saved["ema"])
         optimizer.load_state_dict(saved["optimizer"])
-    crops = _crops(work)
-    generator = torch.Generator().manual_seed(SEED + budget.steps)
-    while budget.fraction < 1:
-        rows = torch.randint(len(crops), (16,), generator=generator)
-        x = to_tensor(crops[rows.numpy()])
-        with torch.autocast("cpu", torch.bfloat16):
-            posterior = vae.encode(x).latent_dist
-            noise = torch.randn(posterior.mean.shape, generator=generator)
-            y = vae.decode(posterior.mean + posterior.std * noise).sample
+    generator = torch.Generator(device).manual_seed(SEED + budget.steps)
+    for rows in _batches(len(images), batch, SEED + budget.steps):
+        if budget.fraction >= 1:
+            break
+        x = to_tensor(images[np.sort(rows.numpy())], device)
+        with torch.autocast(device, torch.bfloat16):
+            posterior = vae.encode(_some_softened(x, generator)).latent_dist
+            z = posterior.mean
+            # what the UNet draws is never exactly a latent of the encoder
+            spread = posterior.std + 0.05 * z.detach().std()
+            noise = torch.randn(z.shape, generator=generator, device=device)
+            y = vae.decode(z + spread * noise).sample
         error = y.float() - x
         l1 = error.abs().mean()
-        loss = l1 + 0.5 * error.square().mean() + 1e-6 * posterior.kl().mean()
+        edges = error.diff(dim=2).abs().mean() + error.diff(dim=3).abs().mean()
+        colour = functional.avg_pool2d(error, 8).abs().mean()
+        loss = l1 + edges + colour + 1e-6 * posterior.kl().mean()
         optimizer.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(vae.parameters(), 1.0)
         done = budget.step()
         for group in optimizer.param_groups:
-            group["lr"] = 2e-3 * min(budget.steps / 50, 1 - 0.98 * done)
+            rate = min(budget.steps / 100, 1 - 0.98 * done)
+            group["lr"] = learning_rate * rate
         optimizer.step()
-        if budget.steps % 50 == 0:
-            log(work, stage="autoencoder", step=budget.steps, done=done, l1=l1.item())
+        ema.update(vae, budget.steps)
+        if budget.steps % 100 == 0:
+            values = {"l1": l1.item(), "edges": edges.item(), "colour": colour.item()}
+            log(work, stage="autoencoder", step=budget.steps, done=done, **values)
         if checkpoint.due() or done >= 1:
             checkpoint.save(
                 model=vae.state_dict(),
+                ema=ema.module.state_dict(),
                 optimizer=optimizer.state_dict(),
                 budget=budget.state(),
             )
-    return vae.eval()
+    return ema.module
 
 
-def train_decoder(work: Path, vae: AutoencoderKL, budget_text: str) -> AutoencoderKL:
-    """Go on with the decoder alone, so that the latents stay what they are.
-
-    After the first stage the decoder snaps to colours that it has seen often (purple
-    becomes blue). An L1 loss on 8x8 means, beside that on pixels, asks for the colour.
-    """
-    checkpoint = Checkpoint(work / "decoder.pt")
-    saved = checkpoint.load()
-    budget = Budget(budget_text, saved.get("budget", {}))
-    trained = nn.ModuleList([vae.decoder, vae.post_quant_conv])
-    vae.requires_grad_(False)
-    trained.requires_grad_(True)
-    optimizer = torch.optim.AdamW(trained.parameters(), 1e-3, weight_decay=1e-4)
-    if saved:
-        trained.load_state_dict(saved["model"])
-        optimizer.load_state_dict(saved["optimizer"])
-    crops = _crops(work)
-    generator = torch.Generator().manual_seed(SEED + 1 + budget.steps)
-    while budget.fraction < 1:
-        rows = torch.randint(len(crops), (16,), generator=generator)
-        x = to_tensor(crops[rows.numpy()])
-        with torch.autocast("cpu", torch.bfloat16):
-            with torch.no_grad():
-                z = vae.encode(x).latent_dist.mean
-            # what the UNet draws is never exactly a latent of the encoder
-            noise = torch.randn(z.shape, generator=generator)
-            y = vae.decode(z + 0.05 * z.std() * noise).sample
-        error = y.float() - x
-        l1 = error.abs().mean()
-        colour = nn.functional.avg_pool2d(error, 8).abs().mean()
-        loss = l1 + colour + 0.5 * error.square().mean()
-        optimizer.zero_grad()
-        loss.backward()
-        nn.utils.clip_grad_norm_(trained.parameters(), 1.0)
-        done = budget.step()
-        for group in optimizer.param_groups:
-            group["lr"] = 1e-3 * min(budget.steps / 50, 1 - 0.98 * done)
-        optimizer.step()
-        if budget.steps % 50 == 0:
-            values = {"l1": l1.item(), "colour": colour.item()}
-            log(work, stage="decoder", step=budget.steps, done=done, **values)
-        if checkpoint.due() or done >= 1:
-            checkpoint.save(
-                model=trained.state_dict(),
-                optimizer=optimizer.state_dict(),
-                budget=budget.state(),
-            )
-    return vae.eval()
+def _some_softened(x: Tensor, generator: torch.Generator) -> Tensor:
+    half = functional.avg_pool2d(x, 2)
+    soft = functional.interpolate(half, scale_factor=2, mode="bicubic")
+    chosen = torch.rand(len(x), generator=generator, device=x.device) < 0.25
+    return torch.where(chosen[:, None, None, None], soft.clamp(-1, 1), x)
 
 
-def _crops(work: Path) -> np.ndarray:
-    path = work / "crops.npy"
-    if not path.exists():
-        rng = np.random.default_rng(SEED)
-        found = []
-        for seed in range(4000):
-            image = compose(seed).image
-            for _ in range(2):
-                y, x = rng.integers(0, 65, 2)
-                found.append(image[y : y + 64, x : x + 64])
-            found.append(compose(seed, size=64).image)
-        np.save(path, np.stack(found))
-    return np.load(path)
-
-
+@torch.no_grad()
 def encode_scenes(
-    work: Path, vae: AutoencoderKL, size: int, first_seed: int
+    work: Path,
+    vae: AutoencoderKL,
+    images: NDArray[np.uint8],
+    captions: list[str],
+    device: str,
 ) -> tuple[Tensor, Tensor, float]:
-    """Latents (n, c, h, w) of composed scenes, token ids (n, length), their scale."""
-    path = work / f"latents-{size}.pt"
-    if path.exists():
-        saved = torch.load(path, weights_only=True)
-        return saved["latents"], saved["ids"], saved["scale"]
-    tokenizer = make_tokenizer()
-    latents, ids = [], []
-    for start in range(0, SCENES, 32):
-        scenes = [compose(first_seed + start + i, size=size) for i in range(32)]
-        x = to_tensor(np.stack([s.image for s in scenes]))
-        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
-            latents.append(vae.encode(x).latent_dist.mean.half())
-        ids.append(
-            tokenizer(
-                [s.caption for s in scenes],
-                padding="max_length",
-                max_length=TEXT_LENGTH,
-                return_tensors="pt",
-            ).input_ids
-        )
-    saved = {
-        "latents": torch.cat(latents),
-        "ids": torch.cat(ids),
-        "scale": 1 / torch.cat(latents[:40]).float().std().item(),
-    }
-    torch.save(saved, path)
+    """Latents (2n, c, h, w) of scenes and their mirror images, token ids, the scale."""
+    path = work / "latents.pt"
+    if not path.exists():
+        found = []
+        for start in range(0, len(images), 64):
+            x = to_tensor(np.array(images[start : start + 64]), device)
+            with torch.autocast(device, torch.bfloat16):
+                both = vae.encode(torch.cat([x, x.flip(-1)])).latent_dist.mean
+            found.append(torch.stack(both.half().cpu().chunk(2), 1))
+        ids = make_tokenizer()(
+            captions, padding="max_length", max_length=TEXT_LENGTH, return_tensors="pt"
+        ).input_ids
+        latents = torch.cat(found).flatten(0, 1)
+        scale = 1 / latents[:2000].float().std().item()
+        kept = {"latents": latents, "ids": ids.repeat_interleave(2, 0), "scale": scale}
+        torch.save(kept, path)
+    saved = torch.load(path, weights_only=True)
     return saved["latents"], saved["ids"], saved["scale"]
 
 
@@ -269,76 +262,69 @@ def _batches(count: int, size: int, seed: int) -> Iterator[Tensor]:
 
 def train_diffusion(
     work: Path,
-    stage: str,
     budget_text: str,
     data: tuple[Tensor, Tensor],
     scale: float,
-    start: nn.ModuleDict | None,
+    device: str,
     *,
-    learning_rate: float,
-    batch: int = 24,
+    learning_rate: float = 1e-3,
+    batch: int = 512,
 ) -> nn.ModuleDict:
     """Train UNet and text encoder together on v-prediction, all time steps alike.
 
-    Salimans and Ho, "Progressive Distillation", ICLR 2022, arXiv 2202.00512. Weights
-    that favour little noise (min-SNR) had given colours and textures but no shapes when
-    they were replaced half-way through the shipped run; shapes followed. The learning
-    rate fell meanwhile, and no run was made to tell the two apart.
+    Salimans and Ho, "Progressive Distillation", ICLR 2022, arXiv 2202.00512.
     One caption in ten is emptied, for classifier-free guidance.
     """
     tokenizer = make_tokenizer()
-    parts = start or nn.ModuleDict(
-        {"unet": make_unet(), "text": make_text_encoder(tokenizer)}
-    )
-    parts.train().requires_grad_(True)
-    # On a CPU the backward pass of fused attention is slower than plain products.
-    parts["unet"].set_attn_processor(AttnProcessor())
-    checkpoint = Checkpoint(work / f"{stage}.pt")
+    parts = nn.ModuleDict({"unet": make_unet(), "text": make_text_encoder(tokenizer)})
+    parts.to(device).train()
+    if device == "cpu":
+        # There the backward pass of fused attention is slower than plain products.
+        parts["unet"].set_attn_processor(AttnProcessor())
+    checkpoint = Checkpoint(work / "diffusion.pt")
     saved = checkpoint.load()
     budget = Budget(budget_text, saved.get("budget", {}))
     optimizer = torch.optim.AdamW(
         parts.parameters(), learning_rate, betas=(0.9, 0.99), weight_decay=0.01
     )
-    if saved:
-        parts.load_state_dict(saved["model"])
-        optimizer.load_state_dict(saved["optimizer"])
     ema = Ema(parts, 0.999)
     if saved:
+        parts.load_state_dict(saved["model"])
         ema.module.load_state_dict(saved["ema"])
-    latents, ids = data
-    empty = torch.tensor(
-        tokenizer("", padding="max_length", max_length=TEXT_LENGTH).input_ids
-    )
-    scheduler = make_scheduler()
-    generator = torch.Generator().manual_seed(SEED + budget.steps)
-    losses: list[float] = []
+        optimizer.load_state_dict(saved["optimizer"])
+    latents, ids = (each.to(device) for each in data)
+    empty = tokenizer("", padding="max_length", max_length=TEXT_LENGTH).input_ids
+    empty = torch.tensor(empty, device=device)
+    signal = make_scheduler().alphas_cumprod.to(device)[:, None, None, None]
+    generator = torch.Generator(device).manual_seed(SEED + budget.steps)
+    losses: list[Tensor] = []
     for rows in _batches(len(latents), batch, SEED + budget.steps):
         if budget.fraction >= 1:
             break
+        rows = rows.to(device)
         x = latents[rows].float() * scale
-        tokens = ids[rows].clone()
-        tokens[torch.rand(len(rows), generator=generator) < 0.1] = empty
-        t = torch.randint(1000, (len(rows),), generator=generator)
-        noise = torch.randn(x.shape, generator=generator)
-        noisy = scheduler.add_noise(x, noise, t)
-        target = scheduler.get_velocity(x, noise, t)
-        with torch.autocast("cpu", torch.bfloat16):
+        dropped = torch.rand(len(rows), generator=generator, device=device) < 0.1
+        tokens = torch.where(dropped[:, None], empty, ids[rows])
+        t = torch.randint(1000, (len(rows),), generator=generator, device=device)
+        noise = torch.randn(x.shape, generator=generator, device=device)
+        kept, added = signal[t].sqrt(), (1 - signal[t]).sqrt()
+        with torch.autocast(device, torch.bfloat16):
             states = parts["text"](tokens).last_hidden_state
-            v = parts["unet"](noisy, t, states).sample
-        loss = nn.functional.mse_loss(v.float(), target)
+            v = parts["unet"](kept * x + added * noise, t, states).sample
+        loss = functional.mse_loss(v.float(), kept * noise - added * x)
         optimizer.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(parts.parameters(), 1.0)
         done = budget.step()
         rate = 0.02 + 0.98 * 0.5 * (1 + np.cos(np.pi * done))
         for group in optimizer.param_groups:
-            group["lr"] = learning_rate * min(budget.steps / 100, float(rate))
+            group["lr"] = learning_rate * min(budget.steps / 200, float(rate))
         optimizer.step()
         ema.update(parts, budget.steps)
-        losses.append(loss.item())
-        if budget.steps % 50 == 0:
-            mean = float(np.mean(losses[-50:]))
-            log(work, stage=stage, step=budget.steps, done=done, loss=mean)
+        losses.append(loss.detach())
+        if budget.steps % 100 == 0:
+            mean = torch.stack(losses[-100:]).mean().item()
+            log(work, stage="diffusion", step=budget.steps, done=done, loss=mean)
         if checkpoint.due() or done >= 1:
             checkpoint.save(
                 model=parts.state_dict(),
@@ -352,47 +338,41 @@ def train_diffusion(
 def export(out: Path, parts: nn.ModuleDict, vae: AutoencoderKL) -> None:
     """Write the diffusers folder that the package ships, in half precision."""
     pipe = StableDiffusionPipeline(
-        vae=vae.half(),
-        text_encoder=copy.deepcopy(parts["text"]).half(),
+        vae=vae.cpu().half(),
+        text_encoder=parts["text"].cpu().half(),
         tokenizer=make_tokenizer(),
-        unet=copy.deepcopy(parts["unet"]).half(),
+        unet=parts["unet"].cpu().half(),
         scheduler=make_scheduler(),
         safety_checker=None,
         feature_extractor=None,
         requires_safety_checker=False,
     )
     pipe.save_pretrained(out)
-    defaults = {"steps": 25, "guidance_scale": 4.0, "height": 128, "width": 128}
+    defaults = {"steps": 25, "guidance_scale": 4.0, "height": SIDE, "width": SIDE}
     (out / "ovam_defaults.json").write_text(json.dumps(defaults, indent=2) + "\n")
-    vae.float()
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--work", type=Path, default=Path("training/work"))
     parser.add_argument("--out", type=Path, default=Path("src/napari_ovam/tiny"))
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    parser.add_argument("--scenes", type=int, default=60_000)
     for stage, default in BUDGETS.items():
         parser.add_argument(f"--{stage}", default=default, help="as 20m, or in steps")
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     arguments = parser.parse_args()
     torch.manual_seed(SEED)
-    torch.set_num_threads(arguments.threads)
+    torch.set_float32_matmul_precision("high")
+    torch.backends.cudnn.benchmark = True
     work: Path = arguments.work
+    device: str = arguments.device
     work.mkdir(parents=True, exist_ok=True)
 
-    vae = train_autoencoder(work, arguments.autoencoder)
-    vae = train_decoder(work, vae, arguments.decoder)
-    *small, scale = encode_scenes(work, vae, 64, 1_000_000)
+    images, captions = compose_scenes(work, arguments.scenes)
+    vae = train_autoencoder(work, arguments.autoencoder, images, device)
+    latents, ids, scale = encode_scenes(work, vae, images, captions, device)
     vae.register_to_config(scaling_factor=scale)
-    parts = train_diffusion(
-        work, "small", arguments.small, tuple(small), scale, None, learning_rate=1e-3
-    )
-    # The export after the first stage is a model to look at while the second runs.
-    export(work / "model-small", parts, vae)
-    *large, _ = encode_scenes(work, vae, 128, 2_000_000)
-    parts = train_diffusion(
-        work, "large", arguments.large, tuple(large), scale, parts, learning_rate=8e-4
-    )
+    parts = train_diffusion(work, arguments.diffusion, (latents, ids), scale, device)
     export(arguments.out, parts, vae)
     write_card(arguments.out, work / "log.jsonl", work / "check.json")
 

@@ -33,9 +33,9 @@ HERE = Path(__file__).parent
 OUT = HERE / "generated.zip"
 # Seeds of one prompt: images of each class alone to annotate, alone and in pairs to
 # score on.
-SPLITS = {"annotated": 2, "test": 8}
-PAIR_IMAGES = 4
-TRIES = 40
+SPLITS = {"annotated": 2, "test": 4}
+PAIR_IMAGES = 3
+TRIES = 24
 PLACES = {"grass": "on the grass", "snow": "in the snow", "sea": "at the sea"}
 # Objects that colour tells from these places, by IoU on composed scenes.
 WHERE = {
@@ -81,29 +81,11 @@ PAIRS = (
 )
 OPEN = {"bicycle", "boat"}  # the place is seen through them
 # Seen on the sheets: two objects in one part, holes that are none, another object.
-WRONG = {
-    ("a bus at the sea", 5037),
-    ("a bicycle in the snow", 5020),
-    ("a dog in the snow", 5009),
-    ("a cat and a hat on the grass", 5016),
-    ("a frog and a bus in the snow", 5001),
-    ("a frog and a bus on the grass", 5004),
-    ("a frog and a bus on the grass", 5006),
-    ("an apple and a ball in the snow", 5007),
-    ("a fish and a lion on the grass", 5002),
-    ("a panda and a car on the grass", 5006),
-    ("a panda and a car on the grass", 5026),
-    ("a star and a house on the grass", 5000),
-    ("a star and a house in the snow", 5001),
-    ("a flower and an owl on the grass", 5000),
-    ("a flower and an owl in the snow", 5007),
-    ("a fox and an umbrella on the grass", 5000),
-    ("a dog and a guitar on the grass", 5006),
-    ("a monkey and a bicycle in the snow", 5015),
-}
+WRONG: set[tuple[str, int]] = set()
 FIRST_SEED = 5000
 _LIMIT = 14.0  # in CIE Lab
-_SMALLEST = 250  # pixels
+_SMALLEST = 1 / 64  # of the picture, an object
+_CRUMBS = 1 / 200  # of the picture, what else may differ from its row
 
 
 def object_mask(image: NDArray[np.uint8], *, filled: bool) -> NDArray[np.bool_]:
@@ -111,7 +93,7 @@ def object_mask(image: NDArray[np.uint8], *, filled: bool) -> NDArray[np.bool_]:
     lab = rgb2lab(image)
     ends = np.concatenate([lab[:, :4], lab[:, -4:]], 1)
     far = np.linalg.norm(lab - np.median(ends, 1, keepdims=True), axis=-1)
-    found = ndimage.binary_opening(far > _LIMIT)
+    found = ndimage.binary_opening(far > _LIMIT, iterations=2)
     if filled:
         found = ndimage.binary_fill_holes(found)
     result: NDArray[np.bool_] = found
@@ -124,9 +106,9 @@ def labels_of(
     """Return (H, W) with i + 1 for the i-th object, or None if it is not plain."""
     found = object_mask(image, filled=not OPEN & set(names))
     parts, _ = ndimage.label(found, np.ones((3, 3)))
-    sizes = np.bincount(parts.ravel())[1:]
-    large = [int(i) + 1 for i in np.flatnonzero(sizes >= _SMALLEST)]
-    if len(large) != len(names) or sizes.sum() - sizes[np.array(large) - 1].sum() > 80:
+    shares = np.bincount(parts.ravel())[1:] / parts.size
+    large = [int(i) + 1 for i in np.flatnonzero(shares >= _SMALLEST)]
+    if len(large) != len(names) or shares[shares < _SMALLEST].sum() > _CRUMBS:
         return None
     if parts[:, 0].any() or parts[:, -1].any():
         return None
