@@ -17,7 +17,18 @@ if TYPE_CHECKING:
     _W = TypeVar("_W", bound=Hashable)
 
 JPEGS = frozenset({".jpg", ".jpeg", ".jpe", ".jfif", ".mpo"})
-_EXACT = {".png", ".tif", ".tiff", ".bmp", ".gif", ".webp", ".ppm", ".pgm", ".pnm"}
+_EXACT = {
+    ".png",
+    ".tif",
+    ".tiff",
+    ".bmp",
+    ".gif",
+    ".webp",
+    ".ppm",
+    ".pgm",
+    ".pbm",
+    ".pnm",
+}
 PICTURES = JPEGS | _EXACT | {".avif", ".jp2"}
 MASKS = frozenset(_EXACT | {".npy"})
 _PROJECT = "project.json"  # a project of ours is no part of a data set
@@ -47,7 +58,7 @@ class Place(NamedTuple):
 
     folders: tuple[str, ...]  # in normal form
     core: tuple[str, ...]  # those that say more than what is in them
-    parts: tuple[str, ...]  # folders and name as they stand
+    parts: tuple[str, ...]  # all folders and the name as they stand
     name: str
 
 
@@ -117,8 +128,9 @@ def list_around(root: Path) -> tuple[Path, list[str]]:
 
 @lru_cache(maxsize=65_536)
 def normal(text: str) -> str:
-    """Return a name as two names are compared: without case, in one Unicode form."""
-    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", text).casefold())
+    """Return a name as two are compared: in small letters, one form, without spaces."""
+    text = unicodedata.normalize("NFC", text).casefold()
+    return unicodedata.normalize("NFC", text).strip()
 
 
 def place_of(path: str, name: str | None = None, *, without: int = 0) -> Place:
@@ -134,12 +146,11 @@ def place_of(path: str, name: str | None = None, *, without: int = 0) -> Place:
         How many of the first folders do not count.
     """
     *folders, last = path.split("/")
-    folders = [f for f in folders if f not in ("", ".", "..")][without:]
-    core = (f for f in folders if f != "data" and not kind_of_folder(f))
+    folders = [f for f in folders if f not in ("", ".", "..")]
     name = last if name is None else name
-    return Place(
-        tuple(map(normal, folders)), tuple(map(normal, core)), (*folders, name), name
-    )
+    parts, folders = (*folders, name), folders[without:]
+    core = (f for f in folders if f != "data" and not kind_of_folder(f))
+    return Place(tuple(map(normal, folders)), tuple(map(normal, core)), parts, name)
 
 
 @lru_cache(maxsize=65_536)
