@@ -17,7 +17,7 @@ TOY = re.compile(r"<([\w-]+)>|[<>]")
 """What may be a token of a textual inversion, by its name, and signs that are none."""
 _SEPARATORS = re.compile(r"[,;\n，、；]")
 _QUOTES = "\"'`´“”„‟«»‹›‘’‚「」『』"
-_ENDS = f"{_QUOTES}.,:;!?…·•*_~^|/\\-–—=+。，、：；！？（）【】《》 "
+_ENDS = f"{_QUOTES}.,:;!?¿¡…·•→*_~^|/\\-–—=+。，、：；！？（）【】《》 "
 
 UNSEEN = re.compile("[\u00ad\u200b\u200e\u200f\u202a-\u202e\u2060\u2066-\u2069\ufeff]")
 """Spaces of no width, marks of direction and of byte order, hyphens that may break."""
@@ -51,6 +51,7 @@ _ENDINGS = (  # of plurals, and what stands there in the singular
     ("i", ("us",)),
     *((f"{stem}es", (stem,)) for stem in ("s", "x", "z", "ch", "sh", "o")),
     ("ses", ("sis",)),
+    ("xes", ("xis",)),
     ("s", ("",)),
 )
 _SPELLINGS = {

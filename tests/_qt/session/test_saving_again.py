@@ -16,6 +16,7 @@ from project_window import SIZE, Window, make_project
 
 from napari_ovam._qt.session.edits import Edits
 from napari_ovam.project import Project
+from napari_ovam.project.scratch import unfinished
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -148,6 +149,49 @@ def test_labels_changed_elsewhere_are_shown_when_one_comes_back(
     found = Project.open(tmp_path / "pets").load_labels("picture-1")
     np.testing.assert_array_equal(found, window.labels.data)
     assert (found[50:60, 2:12] == 2).all()
+
+
+@pytest.mark.parametrize("away", [True, False])
+def test_what_a_closing_window_could_not_write_is_offered_later(
+    window: Window, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, away: bool
+) -> None:
+    session, folder = window.session, tmp_path / "pets"
+    window.session.step(1)
+    window.until_shown("picture 1")
+    session.class_changes.add("boat")
+    session.saving.flush()
+    if away:
+        folder.rename(tmp_path / "away")
+    else:
+        write_png = Project.save_labels
+
+        def refuse(self: Project, *arguments: Any, **more: Any) -> None:
+            if self.path == folder:
+                raise OSError(errno.EIO, "Input/output error")
+            write_png(self, *arguments, **more)
+
+        monkeypatch.setattr(Project, "save_labels", refuse)
+    window.paint(40, 40, number=2)
+    painted = window.labels.data.copy()
+    image = session.projects.add(
+        np.full((SIZE, SIZE, 3), 7, np.uint8),
+        "new one",
+        choice=session.choice,
+        edits=Edits(np.ones((SIZE, SIZE), int)),
+    ).image
+    session.close()
+    if away:
+        assert not folder.exists()
+    [left] = unfinished()
+    found = Project.open(left)
+    assert not found.notes
+    np.testing.assert_array_equal(found.load_labels("picture-1"), painted)
+    assert found.load_painted("picture-1")[40, 40]
+    assert found.sample("picture-1").status == "edited"
+    assert found.sample("picture-1").provenance["unsaved in"] == str(folder)
+    np.testing.assert_array_equal(found.load_image("new-one"), image)
+    assert (found.load_labels("new-one") == 1).all()
+    assert [c.name for c in found.classes] == [c.name for c in session.classes]
 
 
 FAILURES = {
