@@ -9,7 +9,7 @@ from urllib.parse import quote
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -107,6 +107,7 @@ anything = st.text(st.characters(exclude_characters="/\0"), min_size=1)
 
 
 @few
+@example(["d/\udd00", "d/\udc80"])
 @given(st.lists(anything.map("d/{}".format) | paths, min_size=1, unique=True))
 def test_names_are_unique_and_do_not_depend_on_the_order(names):
     found = sample_names(names)
@@ -265,6 +266,75 @@ def test_a_picture_that_is_missing_does_not_get_anothers_mask(tmp_path):
     report = import_masks(project, open_source(tmp_path, "coco"))
     assert set(report.failed) == {"cam1/a.png", "cam3/a.png"}
     check_own_masks(project, {2})
+
+
+PARTS = st.sampled_from(["train", "valid", "test2017", "task 1", "task 2"])
+LAYOUTS = st.sampled_from(
+    [
+        ("{}/_annotations.coco.json", "{}"),
+        ("{}/annotations/instances_default.json", "{}/images/default"),
+        ("{}/labels.json", "{}/data"),
+        ("annotations/instances_{}.json", "images/{}"),
+        ("annotations/{}.json", "{}"),
+        ("{}.json", "pictures/{}"),
+    ]
+)
+
+
+@few
+@given(
+    st.lists(PARTS, min_size=2, max_size=4, unique=True),
+    LAYOUTS,
+    st.sets(st.integers(0, 7), max_size=3),
+    st.booleans(),
+)
+def test_jsons_of_parts_speak_of_their_own_pictures(
+    tmp_path_factory, parts, layout, gone, unnamed
+):
+    """All parts call their pictures alike, and of some the picture is not there."""
+    root = tmp_path_factory.mktemp("set")
+    there, seed = set(), 0
+    for part in parts:
+        masks = {}
+        for name in ("1.png", "2.png"):
+            if not (unnamed and seed == 1):  # a picture of which no JSON speaks
+                masks[name] = own_mask(picture(seed))
+                there |= {seed} - gone
+            if seed not in gone:
+                save(root / layout[1].format(part) / name, picture(seed))
+            seed += 1
+        write_json(root / layout[0].format(part), coco_of(masks))
+    project = Project.create(tmp_path_factory.mktemp("p"))
+    report = import_masks(project, open_source(root, "coco"))
+    if there:
+        check_own_masks(project, there)
+    assert len(report.labelled) == len(there)
+    assert len(report.failed) == 2 * len(parts) - unnamed - len(there)
+
+
+def test_the_size_and_quoted_names_tell_pictures_apart(tmp_path):
+    save(tmp_path / "images/a b.png", picture(0))
+    save(tmp_path / "images/ c .png", picture(1))
+    save(tmp_path / "small/a b.png", picture(0)[::2, ::2])
+    masks = {"a%20b.png": own_mask(picture(0)), " c .png": own_mask(picture(1))}
+    write_json(tmp_path / "x.json", coco_of(masks))
+    project = Project.create(tmp_path / "p")
+    import_masks(project, open_source(tmp_path, "coco"))
+    check_own_masks(project, {0, 1})
+    save(tmp_path / "small/a b.png", picture(2))  # of the same size
+    other = Project.create(tmp_path / "other")
+    report = import_masks(other, open_source(tmp_path, "coco"))
+    assert "not clear which" in report.failed["a%20b.png"]
+
+
+def test_folders_that_a_json_says_count(tmp_path):
+    """Also where all its names begin with them."""
+    save(tmp_path / "images/a.png", picture(0))
+    save(tmp_path / "previews/a.png", picture(1))
+    write_json(tmp_path / "x.json", coco_of({"images/a.png": own_mask(picture(0))}))
+    project = Project.create(tmp_path / "p")
+    import_masks(project, open_source(tmp_path, "coco"))
+    check_own_masks(project, {0})
 
 
 def test_several_jsons(tmp_path):
@@ -540,6 +610,28 @@ def test_a_name_that_is_no_text_is_kept(tmp_path):
     assert str(again.samples[0].provenance["imported"]).encode()  # it can be exported
     report = import_masks(again, open_source(tmp_path, "indexed"))
     assert (report.labelled, len(report.kept)) == ((), 1)
+
+
+@few
+@given(st.integers(1, 65_535), st.booleans(), st.lists(st.integers(0, 65_535)))
+def test_a_pgm_says_its_largest_value_and_keeps_its_ids(
+    tmp_path_factory, largest, plain, ids
+):
+    root = tmp_path_factory.mktemp("set")
+    values = np.array(([1, *(i % (largest + 1) for i in ids)] * 48)[:48]).reshape(SIZE)
+    save(root / "images/a.png", picture(0))
+    (root / "masks").mkdir()
+    body = values.astype(">u2" if largest > 255 else "u1").tobytes()
+    if plain:
+        body = " ".join(map(str, values.ravel())).encode()
+    head = f"P{2 if plain else 5} {SIZE[1]} {SIZE[0]} {largest}\n".encode()
+    (root / "masks/a.pgm").write_bytes(head + body)
+    source = open_source(root, "indexed")
+    places = source.pictures[0].read_masks().places
+    pairs = set(zip(values.ravel().tolist(), places.ravel().tolist(), strict=True))
+    assert len(pairs) == len(np.unique(values)) == len(np.unique(places))
+    for value, place in pairs - {(0, 0), (255, -1)}:
+        assert source.classes[place - 1].name in (f"class {value}", "foreground")
 
 
 @pytest.mark.parametrize("bits", [1, 2, 4])

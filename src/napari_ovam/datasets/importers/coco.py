@@ -296,8 +296,8 @@ def _pictures(
                 several=file.several,
             )
             path = found.get(key, name)
-            if where is None and lost[name] > 1:  # told apart by the JSON's folder
-                path = (Path(file.place).parent / name).as_posix()
+            if where is None and lost[name] > 1:  # told apart by their JSONs
+                path = (Path(file.place).with_suffix("") / name).as_posix()
             why = missing.get(key, Picture.missing)
             pictures.append(Picture(path, where, size, reader, why))
     return pictures, notes

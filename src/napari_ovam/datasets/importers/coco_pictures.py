@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import unquote
@@ -41,7 +41,7 @@ def find_pictures(
 ) -> tuple[dict[Key, str], dict[Key, str]]:
     """Return the files of pictures, each JSON by itself; of others why they have none.
 
-    A file that is nearer to another JSON is none of a name without folders.
+    A file that another JSON is likelier to speak of is none of a name without folders.
 
     Parameters
     ----------
@@ -52,45 +52,55 @@ def find_pictures(
     """
     found: dict[Key, str] = {}
     missing: dict[Key, str] = {}
-    kinds = {file: kind_of(file) for file in there}
-    everywhere = {file: place_of(file) for file in there}
-    folders = {_folder(json.place): json.place for json in jsons}
+    places = {file: place_of(file) for file in there}
+    likeliest = {folder: _likeliest(folder, jsons) for folder in map(_folder, there)}
     for number, json in enumerate(jsons):
-        own = _folder(json.place)
-        said = any(kind_of(name) == "mask" for name in json.names)
-        places = {
-            file: place
-            for file, place in everywhere.items()
-            if said or kinds[file] != "mask" or (own and file.startswith(own))
-        }
         common = _common([place_of(name).parts[:-1] for name in json.names])
         names = {(number, index): name for index, name in enumerate(json.names)}
-        wanted = {key: place_of(name, without=common) for key, name in names.items()}
-        hits = _pair(json, base, wanted, places, missing)
-        # Some programs quote names as in addresses, others leave the ending away.
-        left = {key: name for key, name in names.items() if key not in hits}
-        quoted = {key: unquote(name) for key, name in left.items() if "%" in name}
-        bare = {key: name for key, name in left.items() if not _ends(name)}
-        stems = {f: place_of(f, Path(f).stem) for f in places} if bare else {}
-        for again, files in ((quoted, places), (bare, stems)):
-            taken = set(hits.values())
-            free = {file: place for file, place in files.items() if file not in taken}
-            other = {k: place_of(n, without=common) for k, n in again.items()}
-            hits |= _pair(json, base, other, free, missing)
-        for key, file in hits.items():
-            nearest = max(folders, key=lambda folder: _near(folder, file))
-            if (
-                file.startswith(own)
-                or wanted[key].core
-                or _near(nearest, file) <= _near(own, file)
+        for key, file in _find(json, names, common, base, places, missing).items():
+            folder = _folder(file)
+            other = likeliest[folder]
+            if place_of(names[key], without=common).core or (
+                _affinity(folder, json.place) >= _affinity(folder, other)
             ):
                 found[key] = file
             else:
                 missing[key] = (
-                    f"{file} has its name, and is nearer to {folders[nearest]}: if it "
-                    f"is meant, import {json.place} alone"
+                    f"{file} has its name, and belongs to {other}: if it is meant, "
+                    f"import {json.place} alone"
                 )
     return found, missing
+
+
+def _find(
+    json: NamedPictures,
+    names: Mapping[Key, str],
+    common: int,
+    base: Path,
+    places: Mapping[str, Place],
+    missing: dict[Key, str],
+) -> dict[Key, str]:
+    """Find the pictures that a JSON names; `common` first folders do not count."""
+    own = _folder(json.place)
+    if not any(kind_of(name) == "mask" for name in json.names):
+        places = {
+            file: place
+            for file, place in places.items()
+            if kind_of(file) != "mask" or (own and file.startswith(own))
+        }
+    wanted = {key: place_of(name, without=common) for key, name in names.items()}
+    hits = _pair(json, base, wanted, places, missing)
+    # Some programs quote names as in addresses, others leave the ending away.
+    left = {key: name for key, name in names.items() if key not in hits}
+    quoted = {key: unquote(name) for key, name in left.items() if "%" in name}
+    bare = {key: name for key, name in left.items() if not _ends(name)}
+    stems = {f: place_of(f, Path(f).stem) for f in places} if bare else {}
+    for again, under in ((quoted, places), (bare, stems)):
+        taken = set(hits.values())
+        free = {file: place for file, place in under.items() if file not in taken}
+        other = {key: place_of(name, without=common) for key, name in again.items()}
+        hits |= _pair(json, base, other, free, missing)
+    return hits
 
 
 def size_of_file(file: Path | None) -> tuple[int, int] | None:
@@ -128,15 +138,37 @@ def _pair(
 
 
 def _likelier(json: str, _: Key, file: str) -> int:
-    """Prefer files near a JSON, then those in a folder that it is named after."""
-    words = set(re.split(r"[^a-z0-9]+", normal(Path(json).stem))) - {"", "instances"}
-    named = any(
-        part == word or (min(len(part), len(word)) > 2 and _starts(part, word))
-        for part in place_of(file).folders
-        for word in words
+    return int(4 * _affinity(_folder(file), json)) + (kind_of(file) != "mask")
+
+
+def _likeliest(folder: str, jsons: Sequence[NamedPictures]) -> str:
+    return max((j.place for j in jsons), key=lambda place: _affinity(folder, place))
+
+
+@lru_cache(maxsize=65_536)
+def _affinity(folder: str, json: str) -> float:
+    """Return how likely a JSON speaks of the files of a folder.
+
+    The nearer to the JSON, then if one is named after the other.
+    """
+    words = _words(Path(json).stem) - {"instances"}
+    parts = [_words(part) for part in folder.split("/")[:-1]]
+    named = (
+        any(part and part <= words for part in parts)
+        or any(
+            min(len(one), len(other)) > 2 and _starts(one, other)
+            for part in parts
+            for one in part
+            for other in words
+        )
+        / 2
     )
-    near = _near(_folder(json), file)
-    return 4 * near + 2 * named + (kind_of(file) != "mask")
+    places = [tuple(place.split("/")[:-1]) for place in (folder, json)]
+    return 2 * _common(places) + named
+
+
+def _words(name: str) -> set[str]:
+    return set(re.split(r"[^a-z0-9]+", normal(name))) - {""}
 
 
 def _ends(name: str) -> bool:
@@ -151,11 +183,6 @@ def _folder(place: str) -> str:
     """Return the folder of a place, with "/" behind it; "" for the first one."""
     folder, slash, _ = place.rpartition("/")
     return folder + slash
-
-
-def _near(folder: str, file: str) -> int:
-    """Return how many of its first folders a file has in common with another."""
-    return _common([tuple(place.split("/")[:-1]) for place in (folder, file)])
 
 
 def _common(folders: Sequence[tuple[str, ...]]) -> int:
