@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from napari_ovam.datasets.class_lists import ListedClass
+from napari_ovam.datasets.exporters.palette import voc_palette
 from napari_ovam.datasets.importers import ImportSourceError, open_source
 from napari_ovam.project import Project
 from napari_ovam.workflows.importing import import_masks, sample_names
@@ -555,7 +556,12 @@ def test_values_that_are_no_ids_are_refused(tmp_path, pixels, named):
 
 @pytest.mark.parametrize(
     ("name", "more"),
-    [("0.webp", {"quality": 60}), ("0.png", {"format": "JPEG"}), ("0.jpg", {})],
+    [
+        ("0.webp", {"quality": 60}),
+        ("0.png", {"format": "JPEG"}),
+        ("0.jpg", {}),
+        ("0.tif", {"compression": "jpeg"}),
+    ],
 )
 def test_masks_that_blur_ids_are_named(tmp_path, name, more):
     binary(tmp_path, 1)
@@ -567,6 +573,55 @@ def test_masks_that_blur_ids_are_named(tmp_path, name, more):
     said = str(dict(report.failed)) + str(report.skipped)
     assert "blurs ids" in said
     assert "broken" not in said
+
+
+def test_a_mask_in_the_transparency_is_named(tmp_path):
+    save(tmp_path / "images/a.png", picture(0))
+    (tmp_path / "masks").mkdir()
+    alpha = Image.fromarray(own_mask(picture(0)) * 255)
+    Image.merge("LA", [alpha.point(lambda _: 0), alpha]).save(tmp_path / "masks/a.png")
+    project = Project.create(tmp_path / "p")
+    report = import_masks(project, open_source(tmp_path, "indexed"))
+    assert "transparency" in report.failed["images/a.png"]
+
+
+@few
+@given(
+    st.sampled_from([1, 20, 255]),
+    st.sampled_from(["L", "1", "I;16", "P", "RGB", "RGBA"]),
+    st.booleans(),
+)
+def test_a_mask_of_voc_is_a_class_or_named(tmp_path_factory, value, mode, listed):
+    root = tmp_path_factory.mktemp("set")
+    save(root / "JPEGImages/a.png", picture(0))
+    mask = own_mask(picture(0)) * value
+    red, green, blue = voc_palette()[value].tolist()
+    if mode in ("RGB", "RGBA"):
+        mask = Image.fromarray(voc_palette()[mask]).convert(mode)
+    elif mode == "1":
+        value, (red, green, blue) = 1, voc_palette()[1].tolist()
+        mask = Image.fromarray(mask > 0)
+    else:
+        mask = Image.fromarray(mask.astype(np.uint16) if mode == "I;16" else mask)
+        if mode == "P":
+            mask.putpalette(voc_palette().tobytes())
+    (root / "SegmentationClass").mkdir()
+    mask.save(root / "SegmentationClass/a.png")
+    if listed:
+        lines = f"Background : 0, 0, 0 ::\r\nboat : {red}, {green}, {blue}::\r\n"
+        (root / "labelmap.txt").write_bytes(b"\xef\xbb\xbf" + lines.encode())
+    project = Project.create(tmp_path_factory.mktemp("p"))
+    report = import_masks(project, open_source(root, "voc"))
+    assert report.labelled == ("a",)
+    labels = project.load_labels("a")
+    np.testing.assert_array_equal(labels > 0, own_mask(picture(0)) > 0)
+    if listed:
+        assert labels.max() == project.classes.by_name("boat").id
+        assert len(project.classes) == 1
+    elif value == 255:
+        assert "which means unsure" in report.skipped["JPEGImages/a.png"][0]
+    else:
+        assert labels.max() == value
 
 
 def test_a_folder_of_jpeg_masks_is_refused_by_that_name(tmp_path):

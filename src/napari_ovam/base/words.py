@@ -51,7 +51,6 @@ _ENDINGS = (  # of plurals, and what stands there in the singular
     ("i", ("us",)),
     *((f"{stem}es", (stem,)) for stem in ("s", "x", "z", "ch", "sh", "o")),
     ("ses", ("sis",)),
-    ("xes", ("xis",)),
     ("s", ("",)),
 )
 _SPELLINGS = {
