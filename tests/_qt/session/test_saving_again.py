@@ -15,6 +15,7 @@ from PIL import Image
 from project_window import SIZE, Window, make_project
 
 from napari_ovam._qt.session.edits import Edits
+from napari_ovam.base.folder_lock import write_lock
 from napari_ovam.project import Project
 from napari_ovam.project.scratch import unfinished
 
@@ -300,3 +301,107 @@ def test_in_any_order_what_fails_stays_visible_and_is_written_in_the_end(
         suppress_health_check=list(HealthCheck),
         phases=[Phase.generate],  # one window lives through all of them
     )(given(st.lists(do, min_size=4, max_size=12))(run))()
+
+
+both = st.tuples(
+    st.sampled_from(
+        [
+            *("paint", "paint", "next", "previous", "accept", "wait", "flush", "look"),
+            *("their labels", "their labels", "their labels", "their status"),
+            *("their class", "their image", "their note"),
+        ]
+    ),
+    st.integers(0, 3),
+    st.integers(0, 20),
+)
+
+
+def test_in_any_order_the_work_of_two_programs_is_all_there(
+    window: Window, tmp_path: Path
+) -> None:
+    """One paints in the window above, one in the files below."""
+    session, folder = window.session, tmp_path / "pets"
+    autosave = session.saving.autosave
+    autosave._delay = 0.05
+    half = SIZE // 2
+    above: dict[str, np.ndarray] = {}
+    below: dict[str, np.ndarray] = {}
+    decided: dict[str, str] = {}
+    more: dict[str, set[str]] = {"classes": set(), "images": set(), "notes": set()}
+
+    def keep() -> None:
+        above[session.current.key] = window.labels.data[:half].copy()
+
+    def leave(act: Callable[[], Any]) -> None:
+        keep()
+        act()
+        window.bot.waitUntil(lambda: not session.projects.wanted, timeout=9000)
+
+    def their_labels(key: str, row: int) -> None:
+        path = folder / "labels" / f"{key}.png"
+        with write_lock(folder):  # its own read and write belong together
+            ids = np.zeros((SIZE, SIZE), np.uint8)
+            if path.is_file():
+                with Image.open(path) as picture:
+                    ids = np.array(picture)
+            ids[half + row, :9] = 1 + row % 2
+            Image.fromarray(ids).save(path)
+        below[key] = ids[half:]
+
+    def run(acts: list[tuple[str, int, int]]) -> None:
+        for step, (kind, which, row) in enumerate(acts):
+            key = f"picture-{which}"
+            if kind == "paint":
+                window.paint(row // 2 + 4, 5 * step % SIZE, 1 + which % 2)
+            elif kind in ("next", "previous"):
+                leave(lambda kind=kind: session.step(1 if kind == "next" else -1))
+            elif kind == "accept":
+                decided[session.current.key] = "accepted"
+                leave(lambda: window.click("accept_button"))
+            elif kind == "wait":
+                window.bot.wait(60)
+            elif kind == "look":
+                session.take_all()
+            elif kind == "flush":
+                autosave.flush()
+            elif kind == "their labels":
+                their_labels(key, row)
+            else:
+                other = Project.open(folder)
+                name = f"{kind} {step} {len(more['notes'])}"
+                if kind == "their class":
+                    other.classes.add(f"{name} {len(other.classes)}")
+                    other.save()
+                    more["classes"].add(f"{name} {len(other.classes) - 1}")
+                elif kind == "their image":
+                    image = np.full((SIZE, SIZE, 3), step, np.uint8)
+                    more["images"].add(other.add_sample(image).name)
+                elif kind == "their note":
+                    other.change_sample(key, provenance={name: step})
+                    more["notes"].add(f"{key} {name}")
+                elif kind == "their status":
+                    other.change_sample(key, absent=[2])
+        keep()
+        project = window.written()
+        for key, labels in above.items():
+            found = project.load_labels(key)
+            there = np.zeros((SIZE, SIZE), np.uint8) if found is None else found
+            np.testing.assert_array_equal(there[:half], labels)
+        for key, labels in below.items():
+            np.testing.assert_array_equal(project.load_labels(key)[half:], labels)
+        assert more["classes"] <= {entry.name for entry in project.classes}
+        assert more["images"] <= {sample.name for sample in project.samples}
+        for note in more["notes"]:
+            key, name = note.split(" ", 1)
+            assert name in project.sample(key).provenance
+        for key in decided:
+            history = project.sample(key).provenance["history"]
+            assert "accepted" in {each["status"] for each in history}
+        assert not (folder / "replaced").exists()
+
+    settings(
+        max_examples=12,
+        deadline=None,
+        suppress_health_check=list(HealthCheck),
+        phases=[Phase.generate],  # one window lives through all of them
+    )(given(st.lists(both, min_size=4, max_size=14))(run))()
