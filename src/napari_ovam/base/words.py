@@ -135,6 +135,11 @@ def is_named(phrase: str, text: str) -> bool:
     )
 
 
+def is_text(text: str) -> bool:
+    """Whether a text has no halves of signs, which bytes that are no UTF-8 become."""
+    return not any("\ud800" <= sign <= "\udfff" for sign in text)
+
+
 def is_unspaced(text: str) -> bool:
     """Whether a text is in a script without spaces between words."""
     return _UNSPACED.search(text) is not None
