@@ -269,6 +269,70 @@ def test_a_picture_that_is_missing_does_not_get_anothers_mask(tmp_path):
     check_own_masks(project, {2})
 
 
+@few
+@given(
+    st.sampled_from(["files", "folder", "both"]),
+    st.sampled_from(["coco", "indexed", "voc"]),
+    st.sampled_from(["store", "set/store", "."]),
+)
+def test_links_inside_a_data_set_are_followed(tmp_path_factory, links, form, where):
+    base = tmp_path_factory.mktemp("set")
+    root, store = base / "set", base / where
+    masks = {}
+    images = root / ("JPEGImages" if form == "voc" else "images")
+    folder = root / {"voc": "SegmentationClass"}.get(form, "masks")
+    for seed, name in enumerate(("a.png", "b.png")):
+        masks[name] = own_mask(picture(seed))
+        for kind, place, pixels in (
+            ("pictures", images, picture(seed)),
+            ("ids", folder, masks[name]),
+        ):
+            blob = save(store / f"blobs {kind}" / f"{seed}.bin", pixels, format="PNG")
+            if links != "folder":
+                place.mkdir(parents=True, exist_ok=True)
+                (place / name).symlink_to(blob)
+            else:
+                blob.rename(blob.with_name(name))
+    if links == "folder":
+        root.mkdir(exist_ok=True)
+        images.symlink_to(store / "blobs pictures", target_is_directory=True)
+        folder.symlink_to(store / "blobs ids", target_is_directory=True)
+    if links == "both":
+        (root / "round").symlink_to(root, target_is_directory=True)
+        (root / "gone.png").symlink_to(root / "nowhere")
+    if form == "coco":
+        write_json(root / "x.json", coco_of(masks))
+    project = Project.create(tmp_path_factory.mktemp("p"))
+    classes = [ListedClass("red")] if form == "indexed" else None
+    report = import_masks(project, open_source(root, form, classes))
+    assert len(report.labelled) == 2
+    for sample in project.samples:
+        labels = project.load_labels(sample.name)
+        mask = own_mask(project.load_image(sample.name))
+        np.testing.assert_array_equal(labels, mask)
+
+
+@few
+@given(st.lists(st.integers(0, 200), max_size=4), st.integers(0, 255), st.booleans())
+@pytest.mark.filterwarnings("ignore")
+def test_a_damaged_array_is_a_mask_or_named(tmp_path_factory, places, value, cut):
+    root = tmp_path_factory.mktemp("set")
+    for seed, name in enumerate(("a", "b")):
+        save(root / f"images/{name}.png", picture(seed))
+    (root / "masks").mkdir()
+    np.save(root / "masks/a.npy", own_mask(picture(0)).astype(np.int64))
+    save(root / "masks/b.png", own_mask(picture(1)))
+    content = bytearray((root / "masks/a.npy").read_bytes())
+    for place in places:
+        content[place] = value
+    (root / "masks/a.npy").write_bytes(content[: -20 if cut else None])
+    project = Project.create(tmp_path_factory.mktemp("p"))
+    report = import_masks(project, open_source(root, "indexed"))
+    assert "b" in report.labelled
+    if "a" not in report.labelled:
+        assert [why for path, why in report.failed.items() if "a" in path]
+
+
 PARTS = st.sampled_from(["train", "valid", "test2017", "task 1", "task 2"])
 LAYOUTS = st.sampled_from(
     [

@@ -65,8 +65,9 @@ class Place(NamedTuple):
 def list_files(root: Path, suffixes: Iterable[str], problems: list[str]) -> list[str]:
     """Return the places of files below a folder, sorted, with "/" between folders.
 
-    Links are followed, real folders first, each folder once. Hidden files, those that
-    macOS leaves beside others, and projects of this program are left out.
+    Links are followed, real folders first, each folder once: by the name of its only
+    link if that alone says what is in it. Hidden files, those that macOS leaves beside
+    others, and projects of this program are left out.
 
     Parameters
     ----------
@@ -78,18 +79,22 @@ def list_files(root: Path, suffixes: Iterable[str], problems: list[str]) -> list
         Gets a sentence for each folder that cannot be read.
     """
     wanted, found = frozenset(suffixes), []
-    seen: set[Path] = set()
+    seen: dict[Path, str] = {}
+    names: dict[str, list[str]] = defaultdict(list)  # of links, by the real place
     folders = [(root, "")]
     links: list[tuple[Path, str]] = []
     while folders or links:
         folder, place = folders.pop() if folders else links.pop(0)
         try:
             real = folder.resolve()
-            entries = [] if real in seen else sorted(folder.iterdir())
+            if (there := seen.get(real)) is not None:
+                names[there].append(place)
+                continue
+            entries = sorted(folder.iterdir())
         except (OSError, RuntimeError) as error:
             problems.append(f"the folder {place or '.'} cannot be read: {error}")
             continue
-        seen.add(real)
+        seen[real] = place
         if folder != root and any(entry.name == _PROJECT for entry in entries):
             continue
         for entry in entries:
@@ -104,6 +109,12 @@ def list_files(root: Path, suffixes: Iterable[str], problems: list[str]) -> list
         if len(found) > _MOST_FILES:
             problems.append(f"only the first {_MOST_FILES} files were looked at")
             break
+    for there, (link, *others) in names.items():
+        if not others and kind_of(link) and not kind_of(there) and there not in link:
+            found = [
+                link + file[len(there) :] if file.startswith(there) else file
+                for file in found
+            ]
     return sorted(found)
 
 
