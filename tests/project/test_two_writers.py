@@ -134,6 +134,23 @@ def test_labels_of_another_are_never_replaced_unseen(both, how):
     assert not second.labels_changed("a")
 
 
+def test_labels_that_were_taken_in_are_replaced_and_no_others(both):
+    first, second = both
+    first.save_labels("a", ids(1))
+    theirs, mark = second.load_labels("a", to_edit=False), second.labels_mark("a")
+    first.save_labels("a", ids(7))
+    with pytest.raises(ConflictError):
+        second.save_labels("a", ids(3), over=theirs)
+    second.see_labels("a", mark)  # as they were a moment ago
+    with pytest.raises(ConflictError):
+        second.save_labels("a", ids(3))
+    second.save_labels("a", ids(3), over=ids(7))
+    assert first.labels_changed("a")
+    first.see_labels("a", first.labels_mark("a"))
+    first.save_labels("a", ids(4))
+    np.testing.assert_array_equal(second.load_labels("a"), ids(4))
+
+
 def test_the_same_labels_are_no_conflict(both):
     first, second = both
     first.save_labels("a", ids(1))

@@ -115,6 +115,32 @@ def test_labels_of_both_are_kept(window: Window, tmp_path: Path) -> None:
     assert not (folder / "replaced").exists()
 
 
+def test_a_disk_that_is_full_while_both_are_joined_loses_neither(
+    window: Window, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from napari_ovam.project import labels as module
+
+    window.session.step(1)
+    window.until_shown("picture 1")
+    theirs(tmp_path / "pets", "picture-1", np.s_[50:60, 2:12], 2)
+    tries, write = [], module.write_labels
+
+    def full_twice(*arguments: Any) -> None:
+        tries.append(arguments)
+        if len(tries) < 3:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        write(*arguments)
+
+    monkeypatch.setattr(module, "write_labels", full_twice)
+    window.paint(40, 40, number=1)
+    expected = window.labels.data.copy()
+    expected[50:60, 2:12] = 2
+    window.bot.waitUntil(lambda: len(tries) > 2, timeout=SOON)
+    window.bot.waitUntil(lambda: saved(window), timeout=SOON)
+    found = Project.open(tmp_path / "pets").load_labels("picture-1")
+    np.testing.assert_array_equal(found, expected)
+
+
 def test_where_both_changed_a_pixel_the_other_file_is_kept(
     window: Window, tmp_path: Path
 ) -> None:
@@ -400,7 +426,7 @@ def test_in_any_order_the_work_of_two_programs_is_all_there(
         assert not (folder / "replaced").exists()
 
     settings(
-        max_examples=12,
+        max_examples=15,
         deadline=None,
         suppress_health_check=list(HealthCheck),
         phases=[Phase.generate],  # one window lives through all of them

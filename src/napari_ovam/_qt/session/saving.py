@@ -287,10 +287,13 @@ def _write_labels(
         clashes = int((new & ours & (theirs != mine)).sum())
         mask = new & ~ours
         both = np.where(mask, theirs, mine)
-        if not clashes:
-            project.load_labels(key)  # all of them are in what is written now
         project.save_labels(
-            key, both, None, painted=now.painted | mask, keep_others=bool(clashes)
+            key,
+            both,
+            None,
+            painted=now.painted | mask,
+            keep_others=bool(clashes),
+            over=None if clashes else theirs,
         )
         merged(sample, now, theirs, mask, clashes)
         now = Edits(both).now
