@@ -8,7 +8,7 @@ are few, each is left out once.
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, Self, get_args
 
 import numpy as np
 
@@ -24,16 +24,16 @@ from napari_ovam.attention.trace import ModelMismatchError
 from napari_ovam.attention.trace_settings import TraceSettings
 from napari_ovam.base.progress import Cancelled, Progress, no_progress
 from napari_ovam.diffusion.phrases import encode_phrase, text_space
+from napari_ovam.images.files import ImageFileError
 from napari_ovam.project.class_tokens import give_token
-from napari_ovam.segmentation.class_maps import class_iou
 from napari_ovam.workflows.accepted import (
-    FEW,
     Example,
     Examples,
     draw_names,
     split_names,
     usable_images,
 )
+from napari_ovam.workflows.class_score import ClassScore
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 
 Store = Literal["better", "always", "never"]
 
-_OPTIMIZATION = 100  # what one counts in the progress
+_CLASS = 100  # what one counts in the progress
 
 
 @dataclass(frozen=True)
@@ -55,12 +55,12 @@ class ImproveSettings:
     Attributes
     ----------
     leave_out
-        Share of a class's images that a token is not optimized but scored on, above 0
-        and below 1; at least one of two or more. Of fewer than five images each is
-        left out once, and the token is then optimized on all of them.
-    most
-        Images of a class that are used, at least 1, chosen by `seed`: the optimization
-        holds all of their traces in memory.
+        Share of a class's images that is left out at a time, above 0 and below 1, to
+        score a token of the others on them; of fewer than five images one is. The
+        token is then optimized on all of them.
+    fewest, most
+        Images of a class: with fewer it is skipped, and at most so many are used,
+        chosen by `seed`, as the optimization holds all of their traces in memory.
     seed
         Of the choice.
     store
@@ -75,12 +75,28 @@ class ImproveSettings:
     """
 
     leave_out: float = 0.25
+    fewest: int = 1
     most: int = 12
     seed: int = 0
     store: Store = "better"
     layers: str = "fine"
     optimization: OptimizationSettings | None = None
     trace: TraceSettings = field(default_factory=TraceSettings)
+
+    @classmethod
+    def quick(cls, layers: str) -> Self:
+        """Return how tokens are learned after each accepted image: in some seconds.
+
+        Thirty steps are as good as all, and halves as quarters (docs/proposals.md).
+        """
+        return cls(
+            leave_out=0.5,
+            fewest=2,
+            most=8,
+            store="never",
+            layers=layers,
+            optimization=OptimizationSettings(iterations=30),
+        )
 
     def __post_init__(self) -> None:
         if not 0 < self.leave_out < 1:
@@ -104,15 +120,16 @@ class Improvement:
     source
         What it was compared with: the "phrase", or the "token" in use.
     before, after
-        Mean IoU on `left_out`, before with the threshold in use, after with 0.5,
-        which the class gets with the token.
+        Mean IoU on `left_out`, in labels that are proposed for all classes of the
+        image; before with the threshold in use, after with 0.5, which the class gets
+        with the token.
     token
         The new token.
     images
         What it was optimized on.
     left_out
-        What both were scored on. Empty where there was one image: before and after
-        are of that image itself then, and say little.
+        What both were scored on, `after` each by a token that did not see it. Empty
+        where there was one image: they are of that image itself then, and say little.
     known
         Those of `left_out` that the token in use had learned from: `before` flatters
         it there. They count only where there are no others.
@@ -130,6 +147,11 @@ class Improvement:
     left_out: tuple[str, ...]
     known: tuple[str, ...] = ()
     stored: bool = False
+
+    @property
+    def better(self) -> bool:
+        """Whether the token is to be used: it is better on images left out."""
+        return bool(self.left_out) and self.after > self.before
 
 
 @dataclass(frozen=True)
@@ -196,16 +218,18 @@ def improve_tokens(
     )
     skipped: dict[str, str] = {}
     plans: list[tuple[ProjectClass, list[str]]] = []
-    usable, failed = usable_images(project, [entry.id for entry in entries])
+    ids = [entry.id for entry in entries]
+    usable, failed = usable_images(project, ids, lambda: progress(0, 0))
     for entry in entries:
         seed = settings.seed, entry.id
-        if names := draw_names(usable[entry.id], settings.most, seed):
+        names = draw_names(usable[entry.id], settings.most, seed)
+        if len(names) >= settings.fewest:
             plans.append((entry, names))
         else:
             skipped[entry.name] = (
-                "no accepted image holds it beside other pixels: accept images with it"
+                "too few accepted images hold it beside other pixels: accept more"
             )
-    report = _Report(progress, [_runs(len(names)) for _, names in plans])
+    report = _Report(progress, len(plans))
     results: list[Improvement] = []
     with Examples(
         project,
@@ -221,11 +245,11 @@ def improve_tokens(
                 continue
             try:
                 found = _improve(entry, names, examples, settings, report)
-            except (OptimizationError, TokenError) as error:
+            except (OptimizationError, TokenError, ImageFileError) as error:
                 skipped[entry.name] = str(error)
                 continue
-            better = found.after > found.before
-            if settings.store == "always" or (settings.store == "better" and better):
+            wanted = settings.store == "better" and found.better
+            if settings.store == "always" or wanted:
                 given = give_token(project, found.id, found.token, library=library)
                 found = replace(found, stored=given)
             results.append(found)
@@ -234,33 +258,31 @@ def improve_tokens(
 
 
 class _Report:
-    """Progress over several optimizations."""
+    """Progress over several classes, each in several optimizations."""
 
-    def __init__(self, progress: Progress, runs: Sequence[int]) -> None:
+    def __init__(self, progress: Progress, classes: int) -> None:
         self._progress = progress
-        self._runs = runs
-        self._done = 0
-        self.total = sum(runs) * _OPTIMIZATION
+        self._place, self._run, self._runs = 0, 0, 1
+        self.total = classes * _CLASS
 
     def begin(self, place: int) -> None:
         """Begin a class, wherever the one before ended."""
-        self._done = sum(self._runs[:place]) * _OPTIMIZATION
+        self._place, self._run, self._runs = place, 0, 1
         self.of_one()
+
+    def plan(self, runs: int) -> None:
+        """Say how many optimizations the class takes."""
+        self._runs = runs
 
     def of_one(self, done: int = 0, total: int = 1) -> None:
         """Report the steps of one optimization, or that work goes on."""
-        step = min(_OPTIMIZATION, _OPTIMIZATION * done // max(total, 1))
-        self._progress(self._done + step, self.total)
+        share = min(1.0, (self._run + done / max(total, 1)) / self._runs)
+        self._progress(self._place * _CLASS + int(share * _CLASS), self.total)
 
     def end_one(self) -> None:
         """Count an optimization as done, in however many steps."""
-        self._done += _OPTIMIZATION
+        self._run += 1
         self.of_one()
-
-
-def _runs(count: int) -> int:
-    """Return how many optimizations a class with that many images takes."""
-    return count + 1 if 1 < count < FEW else 1
 
 
 def _improve(
@@ -272,40 +294,47 @@ def _improve(
 ) -> Improvement:
     phrase = encode_phrase(examples.pipe, entry.phrase)
     used = _token_in_use(examples, entry)
+    old = (used, phrase) if used else (phrase,)
+    level = entry.threshold if bool(used) == (entry.source == "token") else None
     learned = set((used.info if used else {}).get("learned_from", ()))
+    all_of_them = {name: examples[name] for name in names}
+    score = ClassScore(entry, examples)
     before: dict[str, float] = {}
     after: dict[str, float] = {}
-    for inside, outside in split_names(
-        names, settings.leave_out, (settings.seed, entry.id), learned
-    ):
-        token = _optimized(entry, phrase, inside, examples, settings, report)
-        old = (used, phrase) if used else (phrase,)
-        level = entry.threshold if bool(used) == (entry.source == "token") else None
-        for name in outside or inside[:1]:
-            found = examples[name]
-            before[name] = _score(entry, old, level, found)
-            after[name] = _score(entry, (token, phrase), None, found)
-    if 1 < len(names) == len(before):  # each was left out once
-        inside = names
-        token = _optimized(entry, phrase, inside, examples, settings, report)
-    fair = sorted(set(before) - learned) or sorted(before)
-    score = float(np.mean([after[name] for name in fair]))
+
+    def optimized(chosen: Sequence[str]) -> Token:
+        several = [all_of_them[name] for name in chosen]
+        return _optimized(entry, phrase, several, settings, report)
+
+    seed = settings.seed, entry.id
+    shares = split_names(names, settings.leave_out, seed, learned)
+    report.plan(len(shares) + (len(names) > 1))
+    for inside, outside in shares:
+        token = optimized(inside)
+        for name in outside or inside:
+            found = all_of_them[name]
+            before[name] = score(old, level, name, found)
+            after[name] = score((token, phrase), None, name, found)
+            report.of_one()
+    if len(names) > 1:
+        token = optimized(names)
+    result = float(np.mean(list(after.values())))
     info = {
         **token.info,
-        "images": len(inside),
-        "learned_from": list(inside),
-        "iou": round(score, 4),
+        "images": len(names),
+        "learned_from": list(names),
+        "iou": round(result, 4),
     }
     return Improvement(
         entry.id,
         entry.name,
         "token" if used else "phrase",
-        float(np.mean([before[name] for name in fair])),
-        score,
+        float(np.mean(list(before.values()))),
+        result,
         replace(token, name=entry.name, info=info),
-        tuple(inside),
-        tuple(fair) if len(names) > 1 else (),
-        tuple(name for name in fair if name in learned),
+        tuple(names),
+        tuple(sorted(before)) if len(names) > 1 else (),
+        tuple(name for name in sorted(before) if name in learned),
     )
 
 
@@ -323,12 +352,10 @@ def _token_in_use(examples: Examples, entry: ProjectClass) -> Token | None:
 def _optimized(
     entry: ProjectClass,
     phrase: Token,
-    names: Sequence[str],
-    examples: Examples,
+    chosen: Sequence[Example],
     settings: ImproveSettings,
     report: _Report,
 ) -> Token:
-    chosen = [examples[name] for name in names]
     token = optimize_token(
         [each.trace for each in chosen],
         phrase,
@@ -340,19 +367,3 @@ def _optimized(
         raise Cancelled
     report.end_one()
     return token
-
-
-def _score(
-    entry: ProjectClass,
-    tokens: Sequence[Token],
-    threshold: float | None,
-    example: Example,
-) -> float:
-    return class_iou(
-        example.trace,
-        tokens,
-        labels_to_target(example.labels, entry.id),
-        example.image,
-        threshold=threshold,
-        layers="all",  # the layers were chosen before
-    )

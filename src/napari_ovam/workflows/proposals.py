@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from hashlib import sha256
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -41,7 +41,8 @@ class ProposalSettings:
     Attributes
     ----------
     redo
-        Whether images with the status "proposed" are done anew. Else a run goes on
+        Whether images with the status "proposed" are done anew; "outdated": those that
+        were proposed by other phrases or tokens than there are now. Else a run goes on
         with those that are still "new".
     overwrite
         Whether labels that a person edited, accepted or rejected are replaced, too.
@@ -58,7 +59,7 @@ class ProposalSettings:
         has a bright spot even where its class is not in the image.
     """
 
-    redo: bool = False
+    redo: bool | Literal["outdated"] = False
     overwrite: bool = False
     layers: str = "fine"
     labels: Mapping[str, Any] = field(default_factory=dict)
@@ -155,7 +156,7 @@ def propose(
     wanted: list[str] = []
     for sample in chosen:
         try:
-            reason = _why_kept(project, sample.name, settings)
+            reason = _why_kept(project, sample.name, settings, sources)
         except (ValueError, OSError) as error:  # its labels cannot be read
             failed[sample.name] = str(error)
             continue
@@ -258,15 +259,23 @@ def _source(project: Project, pipe: Any, entry: ProjectClass) -> tuple[Token, ..
     return check_token(token, text_space(pipe)), phrase
 
 
-def _why_kept(project: Project, name: str, settings: ProposalSettings) -> str:
+def _why_kept(
+    project: Project,
+    name: str,
+    settings: ProposalSettings,
+    sources: Mapping[int, Sequence[Token]],
+) -> str:
     """Return why labels of an image are not to be replaced; empty if they are."""
     if settings.overwrite:
         return ""
     status: Status = project.sample(name).status
     if status not in ("new", "proposed"):
         return status
-    if status == "proposed" and not settings.redo:
-        return "proposed already"
+    if status == "proposed":
+        if not settings.redo:
+            return "proposed already"
+        if settings.redo == "outdated" and not _is_outdated(project, name, sources):
+            return "proposed as it would be now"
     if project.labels_changed(name) or project.labels_are_foreign(name):
         return "changed by another program"
     painted = project.load_painted(name)
@@ -306,7 +315,7 @@ def _propose_one(
         "layers": settings.layers,
     }
     with project.writing():  # else strokes that come meanwhile would be overwritten
-        if reason := _why_kept(project, name, settings):
+        if reason := _why_kept(project, name, settings, sources):
             return reason
         gone = ~np.isin(labels, [0, *(entry.id for entry in project.classes)])
         labels[gone] = 0
@@ -319,6 +328,19 @@ def _propose_one(
             provenance={"proposed_by": made_by},
         )
     return ""
+
+
+def _is_outdated(
+    project: Project, name: str, sources: Mapping[int, Sequence[Token]]
+) -> bool:
+    """Whether labels were proposed by what some class has no more."""
+    made_by = project.sample(name).provenance.get("proposed_by")
+    then = made_by.get("sources") if isinstance(made_by, dict) else None
+    return isinstance(then, dict) and any(
+        then.get(str(number), now) != now
+        for number, tokens in sources.items()
+        for now in (_described(tokens),)
+    )
 
 
 def _described(tokens: Sequence[Token]) -> dict[str, str]:

@@ -11,8 +11,8 @@ from psygnal import Signal
 from qtpy.QtCore import QTimer
 
 from napari_ovam._qt.layers.layers import SampleLayers
+from napari_ovam._qt.session.background import Background
 from napari_ovam._qt.session.edits import Edits
-from napari_ovam._qt.session.jobs import Background
 from napari_ovam._qt.session.state import UNSURE
 
 from .preview import ClickPreview, draw
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from napari.layers import Labels
     from numpy.typing import NDArray
 
+    from napari_ovam._qt.session.background import Work
     from napari_ovam._qt.session.edits import Snapshot
-    from napari_ovam._qt.session.jobs import Work
     from napari_ovam._qt.session.session import Session
     from napari_ovam._qt.session.state import LiveSample
     from napari_ovam._qt.session.worker import Job

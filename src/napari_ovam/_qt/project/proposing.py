@@ -171,7 +171,7 @@ class Proposing:
             name, why = reasons[0]
             self.session.complain(f"No token could be made: {name}: {why}")
             return
-        better = sum(each.after > each.before for each in report.results)
+        better = sum(each.better for each in report.results)
         text = f"{better} of {len(report.results)} new tokens are better."
         if any(not each.left_out for each in report.results):
             text += " Of one accepted image the figures say little: accept more."

@@ -196,8 +196,8 @@ def _table(results: tuple[Improvement, ...]) -> QTableWidget:
             table.setItem(row, column, item)
         use: Any = table.item(row, 4)
         use.setFlags(Qt.ItemFlag.ItemIsEnabled | Qt.ItemFlag.ItemIsUserCheckable)
-        better = each.after > each.before
-        use.setCheckState(Qt.CheckState.Checked if better else Qt.CheckState.Unchecked)
+        state = Qt.CheckState
+        use.setCheckState(state.Checked if each.better else state.Unchecked)
     return table
 
 
