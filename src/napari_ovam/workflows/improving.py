@@ -45,6 +45,9 @@ if TYPE_CHECKING:
 
 Store = Literal["better", "always", "never"]
 
+GAIN = 0.005
+"""What a token has to gain in IoU: less comes and goes with the images."""
+
 _CLASS = 100  # what one counts in the progress
 
 
@@ -151,7 +154,7 @@ class Improvement:
     @property
     def better(self) -> bool:
         """Whether the token is to be used: it is better on images left out."""
-        return bool(self.left_out) and self.after > self.before
+        return bool(self.left_out) and self.after >= self.before + GAIN
 
 
 @dataclass(frozen=True)

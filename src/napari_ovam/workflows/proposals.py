@@ -19,11 +19,19 @@ from napari_ovam.attention.trace_settings import TraceSettings
 from napari_ovam.base.progress import Progress, no_progress
 from napari_ovam.base.words import is_named
 from napari_ovam.diffusion.phrases import encode_phrase, text_space
-from napari_ovam.segmentation.class_maps import class_labels, class_maps
+from napari_ovam.segmentation.class_maps import (
+    class_maps,
+    label_maker,
+    label_settings,
+)
+from napari_ovam.segmentation.uncertainty import doubtful_share, uncertainty
+from napari_ovam.workflows.review_order import UNSURE
 from napari_ovam.workflows.sample_trace import sample_trace
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
+
+    from numpy.typing import NDArray
 
     from napari_ovam.datasets.project_class import ProjectClass
     from napari_ovam.project import Project
@@ -306,13 +314,14 @@ def _propose_one(
     maps = class_maps(trace, tokens, settings.layers)
     # A person may have removed classes meanwhile.
     thresholds = {e.id: e.threshold for e in project.classes if e.id in maps}
-    labels = class_labels(maps, thresholds, image, options=settings.labels)
+    labels, unsure = _labelled(maps, thresholds, image, settings.labels)
     progress(0, 0)  # the last moment to cancel before something is written
     made_by = {
         "model": trace.model,
         "thresholds": {str(i): thresholds[i] for i in sorted(thresholds)},
         "sources": {str(i): _described(tokens[i]) for i in sorted(thresholds)},
         "layers": settings.layers,
+        UNSURE: round(unsure, 4),
     }
     with project.writing():  # else strokes that come meanwhile would be overwritten
         if reason := _why_kept(project, name, settings, sources):
@@ -328,6 +337,23 @@ def _propose_one(
             provenance={"proposed_by": made_by},
         )
     return ""
+
+
+def _labelled(
+    maps: Mapping[int, NDArray[np.float32]],
+    thresholds: Mapping[int, float | None],
+    image: NDArray[np.uint8],
+    options: Mapping[str, Any],
+) -> tuple[NDArray[Any], float]:
+    """Return labels as `class_labels`, and how unsure they are: `doubtful_share`."""
+    maps = {number: maps[number] for number in thresholds}
+    if not maps:
+        return np.zeros(image.shape[:2], np.uint8), 0.0
+    maker = label_maker(maps, image)
+    settings = label_settings(thresholds, maker.ids, options)
+    labels = maker.labels(settings)
+    levels = np.broadcast_to(settings.threshold, len(maker.ids)).tolist()
+    return labels, doubtful_share(uncertainty(maker.maps, levels), labels)
 
 
 def _is_outdated(

@@ -17,13 +17,13 @@ from napari_ovam._qt.session.settings import preferences
 from napari_ovam.base.ids import IGNORE
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from napari_ovam import Token
     from napari_ovam._qt.session.background import Work
     from napari_ovam._qt.session.session import Session
     from napari_ovam._qt.session.worker import Job
-    from napari_ovam.workflows.improving import Improvement, ImproveReport
+    from napari_ovam.workflows.improving import Improvement
 
 
 class Learning:
@@ -112,21 +112,28 @@ class Learning:
         choice, layers = session.choice, session.map_layers
         used = {n: _used(session, n) for n in ids}
 
-        def run(job: Job) -> ImproveReport:
+        def run(job: Job) -> Sequence[Improvement]:
+            from napari_ovam.workflows.accepted import usable_images
             from napari_ovam.workflows.improving import ImproveSettings, improve_tokens
 
-            session.saving.flush()
-            return improve_tokens(
-                project,
-                session.models.get(choice, job),
-                ids,
-                settings=ImproveSettings.quick(layers),
-                progress=lambda *_: self._background.give_way(job),
-            )
+            def check(*_: int) -> None:
+                self._background.give_way(job)
 
-        def done(report: ImproveReport) -> None:
+            session.saving.flush()
+            settings = ImproveSettings.quick(layers)
+            usable, _ = usable_images(project, ids, check)
+            enough = [n for n in ids if len(usable[n]) >= settings.fewest]
+            if not enough:
+                return ()  # before a model is loaded for nothing
+            pipe = session.models.get(choice, job)
+            report = improve_tokens(
+                project, pipe, enough, settings=settings, progress=check
+            )
+            return report.results
+
+        def done(results: Sequence[Improvement]) -> None:
             self._wanted -= set(ids)
-            better = {each.id: each for each in report.results if each.better}
+            better = {each.id: each for each in results if each.better}
             if better and project is session.project:
                 self._background.ask("use", partial(self._use, better, used))
 
