@@ -100,7 +100,7 @@ def test_a_token_that_is_no_better_is_not_stored(tmp_path, tiny, monkeypatch):
         return Token(token.name, token.model, rows, info={"cancelled": False})
 
     monkeypatch.setattr(
-        "napari_ovam.workflows.improving.optimize_token", find_the_background
+        "napari_ovam.workflows.refitting.optimize_token", find_the_background
     )
     project = cats(tmp_path / "scenes", 2)
     (found,) = improve_tokens(project, tiny).results

@@ -7,33 +7,29 @@ are few, each is left out once.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, Literal, Self, get_args
-
-import numpy as np
 
 from napari_ovam.attention.optimize import (
     OptimizationError,
     OptimizationSettings,
-    optimize_token,
 )
 from napari_ovam.attention.targets import labels_to_target
 from napari_ovam.attention.token_files import TokenFileError
 from napari_ovam.attention.tokens import TokenError, check_token
 from napari_ovam.attention.trace import ModelMismatchError
 from napari_ovam.attention.trace_settings import TraceSettings
-from napari_ovam.base.progress import Cancelled, Progress, no_progress
+from napari_ovam.base.progress import Progress, no_progress
 from napari_ovam.diffusion.phrases import encode_phrase, text_space
 from napari_ovam.images.files import ImageFileError
 from napari_ovam.project.class_tokens import give_token
 from napari_ovam.workflows.accepted import (
-    Example,
     Examples,
     draw_names,
-    split_names,
     usable_images,
 )
 from napari_ovam.workflows.class_score import ClassScore
+from napari_ovam.workflows.refitting import Refitted, Report, optimized, refit
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -44,11 +40,6 @@ if TYPE_CHECKING:
     from napari_ovam.project.token_library import TokenLibrary
 
 Store = Literal["better", "always", "never"]
-
-GAIN = 0.005
-"""What a token has to gain in IoU: less comes and goes with the images."""
-
-_CLASS = 100  # what one counts in the progress
 
 
 @dataclass(frozen=True)
@@ -112,9 +103,13 @@ class ImproveSettings:
             raise ValueError(f"store is {self.store!r}: give one of {get_args(Store)}")
 
 
-@dataclass(frozen=True, eq=False)
-class Improvement:
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Improvement(Refitted):
     """What a token optimized on accepted images is worth for a class.
+
+    Before and after are the IoU of the class in labels that are proposed for all
+    classes of an image; before with the threshold in use, after with 0.5, which the
+    class gets with the token.
 
     Attributes
     ----------
@@ -122,20 +117,6 @@ class Improvement:
         The class.
     source
         What it was compared with: the "phrase", or the "token" in use.
-    before, after
-        Mean IoU on `left_out`, in labels that are proposed for all classes of the
-        image; before with the threshold in use, after with 0.5, which the class gets
-        with the token.
-    token
-        The new token.
-    images
-        What it was optimized on.
-    left_out
-        What both were scored on, `after` each by a token that did not see it. Empty
-        where there was one image: they are of that image itself then, and say little.
-    known
-        Those of `left_out` that the token in use had learned from: `before` flatters
-        it there. They count only where there are no others.
     stored
         Whether the class has the new token now.
     """
@@ -143,18 +124,7 @@ class Improvement:
     id: int
     name: str
     source: Source
-    before: float
-    after: float
-    token: Token
-    images: tuple[str, ...]
-    left_out: tuple[str, ...]
-    known: tuple[str, ...] = ()
     stored: bool = False
-
-    @property
-    def better(self) -> bool:
-        """Whether the token is to be used: it is better on images left out."""
-        return bool(self.left_out) and self.after >= self.before + GAIN
 
 
 @dataclass(frozen=True)
@@ -232,7 +202,7 @@ def improve_tokens(
             skipped[entry.name] = (
                 "too few accepted images hold it beside other pixels: accept more"
             )
-    report = _Report(progress, len(plans))
+    report = Report(progress, len(plans))
     results: list[Improvement] = []
     with Examples(
         project,
@@ -260,84 +230,46 @@ def improve_tokens(
     return ImproveReport(tuple(results), skipped, failed)
 
 
-class _Report:
-    """Progress over several classes, each in several optimizations."""
-
-    def __init__(self, progress: Progress, classes: int) -> None:
-        self._progress = progress
-        self._place, self._run, self._runs = 0, 0, 1
-        self.total = classes * _CLASS
-
-    def begin(self, place: int) -> None:
-        """Begin a class, wherever the one before ended."""
-        self._place, self._run, self._runs = place, 0, 1
-        self.of_one()
-
-    def plan(self, runs: int) -> None:
-        """Say how many optimizations the class takes."""
-        self._runs = runs
-
-    def of_one(self, done: int = 0, total: int = 1) -> None:
-        """Report the steps of one optimization, or that work goes on."""
-        share = min(1.0, (self._run + done / max(total, 1)) / self._runs)
-        self._progress(self._place * _CLASS + int(share * _CLASS), self.total)
-
-    def end_one(self) -> None:
-        """Count an optimization as done, in however many steps."""
-        self._run += 1
-        self.of_one()
-
-
 def _improve(
     entry: ProjectClass,
     names: list[str],
     examples: Examples,
     settings: ImproveSettings,
-    report: _Report,
+    report: Report,
 ) -> Improvement:
     phrase = encode_phrase(examples.pipe, entry.phrase)
     used = _token_in_use(examples, entry)
     old = (used, phrase) if used else (phrase,)
     level = entry.threshold if bool(used) == (entry.source == "token") else None
-    learned = set((used.info if used else {}).get("learned_from", ()))
     all_of_them = {name: examples[name] for name in names}
     score = ClassScore(entry, examples)
-    before: dict[str, float] = {}
-    after: dict[str, float] = {}
 
-    def optimized(chosen: Sequence[str]) -> Token:
+    def optimize(chosen: Sequence[str]) -> Token:
         several = [all_of_them[name] for name in chosen]
-        return _optimized(entry, phrase, several, settings, report)
+        return optimized(
+            phrase,
+            several,
+            [labels_to_target(each.labels, entry.id) for each in several],
+            settings.optimization,
+            report,
+        )
 
-    seed = settings.seed, entry.id
-    shares = split_names(names, settings.leave_out, seed, learned)
-    report.plan(len(shares) + (len(names) > 1))
-    for inside, outside in shares:
-        token = optimized(inside)
-        for name in outside or inside:
-            found = all_of_them[name]
-            before[name] = score(old, level, name, found)
-            after[name] = score((token, phrase), None, name, found)
-            report.of_one()
-    if len(names) > 1:
-        token = optimized(names)
-    result = float(np.mean(list(after.values())))
-    info = {
-        **token.info,
-        "images": len(names),
-        "learned_from": list(names),
-        "iou": round(result, 4),
-    }
+    found = refit(
+        names,
+        optimize,
+        lambda name: score(old, level, name, all_of_them[name]),
+        lambda token, name: score((token, phrase), None, name, all_of_them[name]),
+        leave_out=settings.leave_out,
+        seed=(settings.seed, entry.id),
+        used=used,
+        report=report,
+    )
     return Improvement(
-        entry.id,
-        entry.name,
-        "token" if used else "phrase",
-        float(np.mean(list(before.values()))),
-        result,
-        replace(token, name=entry.name, info=info),
-        tuple(names),
-        tuple(sorted(before)) if len(names) > 1 else (),
-        tuple(name for name in sorted(before) if name in learned),
+        **{each.name: getattr(found, each.name) for each in fields(Refitted)}
+        | {"token": replace(found.token, name=entry.name)},
+        id=entry.id,
+        name=entry.name,
+        source="token" if used else "phrase",
     )
 
 
@@ -350,23 +282,3 @@ def _token_in_use(examples: Examples, entry: ProjectClass) -> Token | None:
         return None if token is None else check_token(token, text_space(examples.pipe))
     except (TokenFileError, TokenError, ModelMismatchError, OSError):
         return None
-
-
-def _optimized(
-    entry: ProjectClass,
-    phrase: Token,
-    chosen: Sequence[Example],
-    settings: ImproveSettings,
-    report: _Report,
-) -> Token:
-    token = optimize_token(
-        [each.trace for each in chosen],
-        phrase,
-        [labels_to_target(each.labels, entry.id) for each in chosen],
-        settings.optimization,
-        progress=report.of_one,
-    )
-    if token.info["cancelled"]:
-        raise Cancelled
-    report.end_one()
-    return token

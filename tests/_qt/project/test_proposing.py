@@ -15,7 +15,7 @@ from napari_ovam._qt.project.proposing_row import ImprovedTokens
 from napari_ovam.project import Project
 from napari_ovam.project.token_library import TokenLibrary
 from napari_ovam.scenes import load_scenes
-from napari_ovam.workflows import improving
+from napari_ovam.workflows import refitting
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -82,13 +82,13 @@ def accept(project: Project, count: int) -> None:
 
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Optimize in few steps."""
-    whole = improving.optimize_token
+    whole = refitting.optimize_token
 
     def few(traces: Any, token: Any, targets: Any, _: Any, **more: Any) -> Any:
         settings = OptimizationSettings(iterations=12)
         return whole(traces, token, targets, settings, **more)
 
-    monkeypatch.setattr(improving, "optimize_token", few)
+    monkeypatch.setattr(refitting, "optimize_token", few)
 
 
 def choose(window: Window, text: str) -> None:

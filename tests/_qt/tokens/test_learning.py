@@ -13,7 +13,7 @@ from napari_ovam._qt.annotator import AnnotatorWidget
 from napari_ovam.project import Project
 from napari_ovam.project.token_library import TokenLibrary
 from napari_ovam.scenes import load_scenes
-from napari_ovam.workflows import improving
+from napari_ovam.workflows import improving, refitting
 from napari_ovam.workflows.proposals import ProposalSettings, propose
 
 if TYPE_CHECKING:
@@ -201,7 +201,7 @@ def test_it_gives_way_and_begins_again(
     window: Learner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     make_better(monkeypatch)
-    session, begun, whole = window.session, threading.Event(), improving.optimize_token
+    session, begun, whole = window.session, threading.Event(), refitting.optimize_token
     rounds: list[bool] = []
 
     def slow(*given: Any, progress: Any) -> Token:
@@ -212,7 +212,7 @@ def test_it_gives_way_and_begins_again(
             progress(0, 1)
         return whole(*given, progress=progress)
 
-    monkeypatch.setattr(improving, "optimize_token", slow)
+    monkeypatch.setattr(refitting, "optimize_token", slow)
     for scene in cats()[:2]:
         window.until_shown(scene.name)
         window.accept()

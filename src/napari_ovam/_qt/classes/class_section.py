@@ -254,7 +254,7 @@ class ClassSection(Section):
         menu_entry(menu, "Do not look for it", partial(look, False))
         if self.session.view(entry.id).former is not None:
             call = partial(self.session.sources.back, entry.id)
-            menu_entry(menu, "Back to what it had before it learned", call)
+            menu_entry(menu, "Back to before it learned", call)
         menu_entry(menu, "Delete…", self._delete)
         viewport: Any = self.view.viewport()
         menu.exec(viewport.mapToGlobal(place))

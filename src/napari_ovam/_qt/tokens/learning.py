@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from napari_ovam._qt.session.session import Session
     from napari_ovam._qt.session.worker import Job
     from napari_ovam.workflows.improving import Improvement
+    from napari_ovam.workflows.refitting import Refitted
 
 
 class Learning:
@@ -112,9 +113,10 @@ class Learning:
         choice, layers = session.choice, session.map_layers
         used = {n: _used(session, n) for n in ids}
 
-        def run(job: Job) -> Sequence[Improvement]:
+        def run(job: Job) -> tuple[Sequence[Improvement], Refitted | None]:
             from napari_ovam.workflows.accepted import usable_images
             from napari_ovam.workflows.improving import ImproveSettings, improve_tokens
+            from napari_ovam.workflows.object_token import FEWEST, learn_objects
 
             def check(*_: int) -> None:
                 self._background.give_way(job)
@@ -123,16 +125,24 @@ class Learning:
             settings = ImproveSettings.quick(layers)
             usable, _ = usable_images(project, ids, check)
             enough = [n for n in ids if len(usable[n]) >= settings.fewest]
-            if not enough:
-                return ()  # before a model is loaded for nothing
+            different = {name for names in usable.values() for name in names}
+            if not enough and len(different) < FEWEST:
+                return (), None  # before a model is loaded for nothing
             pipe = session.models.get(choice, job)
             report = improve_tokens(
                 project, pipe, enough, settings=settings, progress=check
             )
-            return report.results
+            objects = learn_objects(project, pipe, settings=settings, progress=check)
+            return report.results, objects
 
-        def done(results: Sequence[Improvement]) -> None:
+        def done(found: tuple[Sequence[Improvement], Refitted | None]) -> None:
+            results, objects = found
             self._wanted -= set(ids)
+            if objects is not None and objects.better:
+                self._say(
+                    f"clicks on objects: {objects.before:.2f} → {objects.after:.2f} "
+                    f"from {len(objects.images)} pictures"
+                )
             better = {each.id: each for each in results if each.better}
             if better and project is session.project:
                 self._background.ask("use", partial(self._use, better, used))
@@ -159,11 +169,14 @@ class Learning:
             for each in learned:
                 scores = each.before, each.after
                 session.sources.learned(each.id, each.token, scores)
-            said = [session.figures(each.id) for each in learned]
-            if said and session.message[1] == "info":
-                session.say(f"Learned: {'; '.join(said)}.")
+            if learned:
+                self._say("; ".join(session.figures(each.id) for each in learned))
 
         return session.sources.mapping(tokens, done)
+
+    def _say(self, what: str) -> None:
+        if self.session.message[1] == "info":  # else more important words would go
+            self.session.say(f"Learned: {what}.")
 
     # -- proposals ---------------------------------------------------------------------
 

@@ -64,7 +64,7 @@ class TokenSection(Section):
             self.session.feature(Learning).set_on,
         )
         self.former_button = button(
-            "Back to the former",
+            "Back to before it learned",
             "use_former_button",
             lambda: self.session.sources.back(self.number),
             "Use what the class had before it learned; it learns no more by itself",
