@@ -199,8 +199,9 @@ def improve_tokens(
         if len(names) >= settings.fewest:
             plans.append((entry, names))
         else:
+            hold = f"only {len(names)} accepted image" if names else "no accepted image"
             skipped[entry.name] = (
-                "too few accepted images hold it beside other pixels: accept more"
+                f"{hold} holds it beside other pixels: accept images with it"
             )
     report = Report(progress, len(plans))
     results: list[Improvement] = []

@@ -29,7 +29,7 @@ from napari_ovam.workflows.review_order import UNSURE
 from napari_ovam.workflows.sample_trace import sample_trace
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -117,6 +117,7 @@ def propose(
     names: Iterable[str] | None = None,
     *,
     classes: Iterable[int] | None = None,
+    tokens: Mapping[int, Token] | None = None,
     settings: ProposalSettings | None = None,
     progress: Progress = no_progress,
     written: Callable[[str], object] | None = None,
@@ -136,6 +137,8 @@ def propose(
         The images; all by default.
     classes
         Ids of the classes; all active ones by default.
+    tokens
+        What finds some of them this time, with their phrases, in place of their own.
     settings
         How.
     progress
@@ -157,6 +160,8 @@ def propose(
     settings = settings or ProposalSettings()
     chosen = project.samples if names is None else [project.sample(n) for n in names]
     sources = class_sources(project, pipe, classes)
+    given = {n: (token, sources[n][-1]) for n, token in (tokens or {}).items()}
+    sources |= given
     proposed: list[str] = []
     kept: dict[str, str] = {}
     failed: dict[str, str] = {}
@@ -181,7 +186,9 @@ def propose(
         try:
             unnamed = _unnamed(project, name, sources) if settings.by_prompt else {}
             looked = {i: s for i, s in sources.items() if i not in unnamed}
-            reason = _propose_one(project, pipe, name, looked, settings, report)
+            reason = _propose_one(
+                project, pipe, name, looked, settings, report, given.keys()
+            )
         except (ValueError, OSError, RuntimeError) as error:
             failed[name] = str(error)  # its labels and status are as they were
             continue
@@ -298,8 +305,12 @@ def _propose_one(
     sources: Mapping[int, Sequence[Token]],
     settings: ProposalSettings,
     progress: Progress,
+    given: Collection[int],
 ) -> str:
-    """Propose labels for one image; return why its old ones were kept, if they were."""
+    """Propose labels for one image; return why its old ones were kept, if they were.
+
+    The classes in `given` have a token that is not their own.
+    """
     image = project.load_image(name)
     absent = set(project.sample(name).absent)
     tokens = {i: token for i, token in sources.items() if i not in absent}
@@ -313,7 +324,11 @@ def _propose_one(
     )
     maps = class_maps(trace, tokens, settings.layers)
     # A person may have removed classes meanwhile.
-    thresholds = {e.id: e.threshold for e in project.classes if e.id in maps}
+    thresholds = {
+        entry.id: None if entry.id in given else entry.threshold
+        for entry in project.classes
+        if entry.id in maps
+    }
     labels, unsure = _labelled(maps, thresholds, image, settings.labels)
     progress(0, 0)  # the last moment to cancel before something is written
     made_by = {
@@ -322,6 +337,7 @@ def _propose_one(
         "sources": {str(i): _described(tokens[i]) for i in sorted(thresholds)},
         "layers": settings.layers,
         UNSURE: round(unsure, 4),
+        **({"given": sorted(given)} if given else {}),
     }
     with project.writing():  # else strokes that come meanwhile would be overwritten
         if reason := _why_kept(project, name, settings, sources):
@@ -359,9 +375,11 @@ def _labelled(
 def _is_outdated(
     project: Project, name: str, sources: Mapping[int, Sequence[Token]]
 ) -> bool:
-    """Whether labels were proposed by what some class has no more."""
+    """Whether labels were proposed by what some class has no more, unless given so."""
     made_by = project.sample(name).provenance.get("proposed_by")
-    then = made_by.get("sources") if isinstance(made_by, dict) else None
+    if not isinstance(made_by, dict) or made_by.get("given"):
+        return False
+    then = made_by.get("sources")
     return isinstance(then, dict) and any(
         then.get(str(number), now) != now
         for number, tokens in sources.items()

@@ -184,6 +184,28 @@ def test_selected_images_only(make_window: Any, project: Project) -> None:
     )
 
 
+def test_more_like_what_is_shown_is_found(make_window: Any, project: Project) -> None:
+    project.classes.change(CAT, phrase="thing")
+    accept(project, 1)
+    window = make_window(project)
+    names = [scene.name for scene in cats()]
+    window.until_shown(names[0])
+    choose(window, "More like this cat")
+    window.wait()
+    assert "3 images got labels" in window.said
+    window.bot.waitUntil(
+        lambda: statuses(window) == ["accepted", *["proposed"] * 3], timeout=5000
+    )
+    again = Project.open(project.path)
+    assert again.sample(names[1]).provenance["proposed_by"]["given"] == [CAT]
+    assert again.classes[CAT].source == "phrase"
+    window.click_row(1)
+    window.until_shown(names[1])
+    window.session.more_wanted.emit(CAT)  # as the menu of the class table does
+    window.wait()
+    assert "correct or accept them" in window.said, "nobody has said that it is right"
+
+
 def test_new_tokens_are_used_where_they_are_chosen(
     make_window: Any, project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:

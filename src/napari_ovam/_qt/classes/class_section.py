@@ -255,6 +255,9 @@ class ClassSection(Section):
         if self.session.view(entry.id).former is not None:
             call = partial(self.session.sources.back, entry.id)
             menu_entry(menu, "Back to before it learned", call)
+        if entry.id in self.model.present:
+            call = partial(self.session.more_wanted.emit, entry.id)
+            menu_entry(menu, "Find more like this", call)
         menu_entry(menu, "Delete…", self._delete)
         viewport: Any = self.view.viewport()
         menu.exec(viewport.mapToGlobal(place))

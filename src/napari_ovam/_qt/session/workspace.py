@@ -110,6 +110,7 @@ class Workspace(JobRunner):
     edits_wanted = Signal(object, object)  # sample, layer: see `take_edits`
     optimized_step = Signal(int, float)
     asked = Signal(str)  # a key was pressed for what a section's form starts
+    more_wanted = Signal(int)  # a class: more like it is in the image that is shown
     settings_restored = Signal(object)  # GenerationSettings of a loaded PNG
     phrases_restored = Signal(str)  # of the project's classes, separated by commas
 
