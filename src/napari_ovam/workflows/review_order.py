@@ -18,5 +18,6 @@ def how_unsure(sample: Sample) -> float:
     """
     made_by = sample.provenance.get("proposed_by")
     found = made_by.get(UNSURE) if isinstance(made_by, dict) else None
-    known = sample.status == "proposed" and isinstance(found, int | float)
-    return float(found) if known else -1.0
+    if sample.status != "proposed" or not isinstance(found, int | float):
+        return -1.0
+    return float(found)

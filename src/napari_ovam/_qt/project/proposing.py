@@ -101,12 +101,12 @@ class Proposing:
     def _settings(self, *, redo: bool) -> Callable[[], ProposalSettings]:
         """Return what makes the settings, in a thread: they import much."""
         layers, options = self.session.map_layers, self.session.label_rules.options
-        how = {"redo": redo, "layers": layers, "labels": dict(options)}
+        options = dict(options)  # as they are now
 
         def make() -> ProposalSettings:
             from napari_ovam.workflows.proposals import ProposalSettings
 
-            return ProposalSettings(**how)
+            return ProposalSettings(redo=redo, layers=layers, labels=options)
 
         return make
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from .worker import Job
@@ -84,7 +85,7 @@ class Background:
             prepare = self._waiting.pop(key)
             work = prepare()
             if work is not None:
-                self._start(*work, lambda k=key, p=prepare: self._aborted(k, p))
+                self._start(*work, partial(self._aborted, key, prepare))
 
     def _start(
         self,

@@ -95,7 +95,7 @@ class JobRunner:
         title: str,
         task: Callable[[Job], Any],
         *,
-        returned: Callable[[Any], None],
+        returned: Callable[[Any], object],
         previewed: Callable[[Any], None] | None = None,
         ended: Callable[[], None] | None = None,
         undo: Callable[[], None] | None = None,
