@@ -1,8 +1,8 @@
 """Improve tokens from accepted images, and say what that is worth on others.
 
-Each class is optimized on some of the images that a person accepted and scored on the
-ones left out, the way labels are proposed: by token and phrase together. Where there
-are few, each is left out once.
+Each class is optimized on the images that a person accepted, and scored on ones that
+were left out, the way labels are proposed: by token and phrase together, beside the
+other classes.
 """
 
 from __future__ import annotations
@@ -97,8 +97,10 @@ class ImproveSettings:
             raise ValueError(
                 f"leave_out is {self.leave_out!r}: give a share above 0 and below 1"
             )
-        if not isinstance(self.most, int) or self.most < 1:
-            raise ValueError(f"most is {self.most!r}: give a whole number from 1")
+        for name in ("fewest", "most"):
+            value = getattr(self, name)
+            if not isinstance(value, int) or value < 1:
+                raise ValueError(f"{name} is {value!r}: give a whole number from 1")
         if self.store not in get_args(Store):
             raise ValueError(f"store is {self.store!r}: give one of {get_args(Store)}")
 

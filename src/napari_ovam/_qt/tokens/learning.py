@@ -111,7 +111,7 @@ class Learning:
         if not ids or not self._able:
             return None
         choice, layers = session.choice, session.map_layers
-        used = {n: _used(session, n) for n in ids}
+        used, accepted = {n: _used(session, n) for n in ids}, set(self._accepted)
 
         def run(job: Job) -> tuple[Sequence[Improvement], Refitted | None]:
             from napari_ovam.workflows.accepted import usable_images
@@ -137,7 +137,8 @@ class Learning:
 
         def done(found: tuple[Sequence[Improvement], Refitted | None]) -> None:
             results, objects = found
-            self._wanted -= set(ids)
+            if self._accepted == accepted:  # else it is learned once more
+                self._wanted -= set(ids)
             if objects is not None and objects.better:
                 self._say(
                     f"clicks on objects: {objects.before:.2f} → {objects.after:.2f} "
