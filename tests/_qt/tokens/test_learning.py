@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 from project_window import Window
 
-from napari_ovam._qt.annotator import AnnotatorWidget
 from napari_ovam.project import Project
 from napari_ovam.project.token_library import TokenLibrary
 from napari_ovam.scenes import load_scenes
@@ -17,7 +16,7 @@ from napari_ovam.workflows import improving, refitting
 from napari_ovam.workflows.proposals import ProposalSettings, propose
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from pathlib import Path
 
     from napari_ovam import Token
@@ -79,24 +78,17 @@ class Learner(Window):
 
 @pytest.fixture
 def window(
-    make_napari_viewer: Callable[..., Any],
-    qtbot: Any,
+    dock: Callable[..., Any],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     project: Project,
-) -> Iterator[Learner]:
-    monkeypatch.setenv("NAPARI_OVAM_SCRATCH", str(tmp_path / "scratch"))
+) -> Learner:
     monkeypatch.setenv("NAPARI_OVAM_TOKENS", str(tmp_path / "library"))
-    viewer = make_napari_viewer(show=True)
-    viewer.window._qt_window.resize(1400, 900)
-    _, table = viewer.window.add_plugin_dock_widget("napari-ovam", "OVAM project")
-    made = Learner(viewer, qtbot, table)
-    made.panel = AnnotatorWidget(viewer)
-    viewer.window.add_dock_widget(made.panel, name="OVAM annotator", area="right")
-    qtbot.waitExposed(viewer.window._qt_window)
+    made: Learner = dock("OVAM project", Learner)
+    add = made.viewer.window.add_plugin_dock_widget
+    _, made.panel = add("napari-ovam", "OVAM annotator")
     made.open(project.path)
-    yield made
-    made.session.close()
+    return made
 
 
 def make_better(monkeypatch: pytest.MonkeyPatch, gain: float = 0.1) -> None:
