@@ -51,6 +51,11 @@ class ProjectFiles:
         """Return the place of a token's file."""
         return self.path / "tokens" / file
 
+    @property
+    def object_token(self) -> Path:
+        """The place of the token that finds any object."""
+        return self.token("object.safetensors")  # those of classes begin with an id
+
     def make_folders(self, *, anew: bool) -> None:
         """Make the folders in the project's where they are missing.
 
