@@ -67,6 +67,7 @@ def test_a_phrase_in_its_context(pipe):
         ("  ", None, "phrase is '  '"),
         (None, None, "phrase is None"),
         ("cat", "", "context is ''"),
+        ("K\udce4fer", None, r"K\\udce4fer.*no UTF-8"),
         ("at", "a cat", "'at' is not in the context 'a cat'"),
         ("cat " * 31, None, r"\d\d pieces .* takes 32"),
         ("cat", "cat " * 40, "context .* takes 32"),

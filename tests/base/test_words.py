@@ -16,7 +16,17 @@ from napari_ovam.base.words import is_named, plain_phrase, read_phrases
         *("cat", " cat ", "cat,", "cat.", '"cat"', "'cat'", "(cat:1.3)", "((cat))"),
         *("[cat]", "{cat}", "cat!", "“cat”", "«cat»", "cat++", "(cat)1.2", "cat::2"),
         *("((cat:1.2):0.8)", "(cat : 1.3)", "- cat", "cat <lora:fluffy:0.8>", "*cat*"),
-        *("cat BREAK", "`cat`", "cat…", "(cat)++", "cat;", "cat:1.1", "「cat」"),
+        *(
+            "cat BREAK",
+            "`cat`",
+            "cat…",
+            "(cat)++",
+            "cat;",
+            "cat:1.1",
+            "「cat」",
+            "¿cat?",
+            "→ cat",
+        ),
     ],
 )
 def test_what_is_not_meant_is_taken_off_and_said(text):

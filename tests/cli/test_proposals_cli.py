@@ -49,6 +49,9 @@ def test_proposals_and_better_tokens_from_a_shell(run, tmp_path):
     assert "ball: no accepted image" in result
     assert Project.open(project.path).classes[1].source == "token"
     assert run("improve", project.path, "--store", "often").exit_code == 1
+    like = ("propose", project.path, "--like", scenes[0].name)
+    assert "1 proposed, 1 left" in ok(run(*like, "--class", "cat"))
+    assert "needs one --class" in run(*like).output
     (project.path / "images" / f"{scenes[2].name}.png").unlink()
     result = run("propose", project.path, "--redo")
     assert result.exit_code == 2

@@ -60,6 +60,31 @@ def test_one_bad_file_does_not_stop_the_others_and_a_second_run_does_nothing_twi
     assert not (tmp_path / "other").exists()
 
 
+@pytest.mark.parametrize("dtype", ["bfloat16", "half", "float32", "int8"])
+def test_the_precision_is_chosen_or_named(tmp_path, monkeypatch, dtype):
+    monkeypatch.chdir(tmp_path)
+    words = ["generate", "a cat", "--steps", "1", "--out", "work", "--dtype", dtype]
+    result = CliRunner().invoke(app, words)
+    if dtype == "int8":
+        assert result.exit_code == 1
+        assert "'int8'" in result.stderr
+        assert not (tmp_path / "work").exists()
+    else:
+        assert result.exit_code == 0
+        assert names("work") == ["a-cat-0"]
+
+
+def test_bytes_that_are_no_text_are_named(run):
+    for words in (
+        ["generate", "a K\udce4fer"],
+        ["trace", "x.png", "--prompt", "\udcff"],
+    ):
+        picture("x.png")
+        result = run(*words, "--out", "work")
+        assert result.exit_code != 0
+        assert "no UTF-8" in result.stderr
+
+
 def test_an_image_that_was_generated_is_not_generated_again(run):
     words = ["generate", "a cat", "--steps", 1, "--height", 32, "--width", 32]
     assert run(*words, "--out", "work").exit_code == 0

@@ -144,6 +144,8 @@ def test_previews_of_a_large_autoencoder_are_linear_in_the_latents(pipe, monkeyp
     [
         ({"prompt": ""}, "prompt is empty"),
         ({"prompt": " \n"}, "prompt is empty"),
+        ({"prompt": "a K\udce4fer"}, r"prompt 'a K\\udce4fer'.*no UTF-8"),
+        ({"negative_prompt": "K\udce4fer"}, "negative prompt .*no UTF-8"),
         ({"steps": 0}, "steps is 0"),
         ({"steps": 2.5}, r"steps is 2\.5"),
         ({"steps": 1001}, "steps is 1001"),

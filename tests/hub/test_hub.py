@@ -213,6 +213,15 @@ def test_pickles_are_refused_by_name_and_converted_when_told(
     assert all(torch.equal(loaded[name], weights[name]) for name in weights)
 
 
+def test_what_lies_beside_a_pickle_is_not_replaced(tmp_path):
+    torch.save({"a": torch.zeros(2)}, tmp_path / "old.ckpt")
+    there = tmp_path / "old.safetensors"
+    there.write_text("mine")
+    with pytest.raises(ModelError, match=r"old\.safetensors is there already"):
+        convert_pickles(tmp_path / "old.ckpt")
+    assert there.read_text() == "mine"
+
+
 def test_a_pickle_that_would_run_code_is_not_opened(tmp_path):
     class Evil:
         def __reduce__(self):

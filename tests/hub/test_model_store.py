@@ -67,6 +67,19 @@ def test_folders_and_files_are_found_and_their_names_load(kept, saved):
     assert "convert" in models["old.ckpt"].problem
 
 
+def test_links_to_models_are_followed_and_each_is_listed_once(kept, tmp_path):
+    folder = tmp_path / "elsewhere"
+    folder.mkdir()
+    (folder / "linked").symlink_to(kept / "mine", target_is_directory=True)
+    (folder / "round").symlink_to(folder, target_is_directory=True)
+    (folder / "again").symlink_to(kept / "mine" / "small", target_is_directory=True)
+    (folder / "gone").symlink_to(tmp_path / "nowhere")
+    [_, small] = list_models([folder])
+    assert small.complete
+    assert small.path.resolve() == (kept / "mine" / "small").resolve()
+    assert load_pipeline(small.name, device="cpu").unet is not None
+
+
 @pytest.mark.parametrize("keep", [0, 1000, -1])
 def test_weights_that_are_cut_off_are_seen(kept, keep):
     path = kept / "mine" / "small" / UNET

@@ -612,11 +612,14 @@ def test_pictures_that_are_no_images_of_the_project_are_named(tmp_path: Path) ->
         pages[0].save(images / name)
     pages[0].save(images / "moving.png", save_all=True, append_images=pages[1:])
     (images / "broken.png").write_bytes(b"no picture")
+    (images / "phone.heic").write_bytes(b"no picture that is opened")
+    (images / "a").mkdir()
     (images / "notes.txt").write_text("mine")
     project = Project.open(tmp_path / "p")
     assert [sample.name for sample in project.samples] == ["fine"]
     (note,) = (note for note in project.notes if "left out" in note)
-    assert "5 pictures" in note
+    assert "7 pictures" in note
+    assert "a: it is a folder" in note
     assert "rename it to BIG.png" in note
     assert "broken.png is no picture" in note
-    assert sorted(path.name for path in images.iterdir())[0] == "BIG.PNG"
+    assert len(list(images.iterdir())) == 9

@@ -134,6 +134,23 @@ def test_labels_of_another_are_never_replaced_unseen(both, how):
     assert not second.labels_changed("a")
 
 
+def test_labels_that_were_taken_in_are_replaced_and_no_others(both):
+    first, second = both
+    first.save_labels("a", ids(1))
+    theirs, mark = second.load_labels("a", to_edit=False), second.labels_mark("a")
+    first.save_labels("a", ids(7))
+    with pytest.raises(ConflictError):
+        second.save_labels("a", ids(3), over=theirs)
+    second.see_labels("a", mark)  # as they were a moment ago
+    with pytest.raises(ConflictError):
+        second.save_labels("a", ids(3))
+    second.save_labels("a", ids(3), over=ids(7))
+    assert first.labels_changed("a")
+    first.see_labels("a", first.labels_mark("a"))
+    first.save_labels("a", ids(4))
+    np.testing.assert_array_equal(second.load_labels("a"), ids(4))
+
+
 def test_the_same_labels_are_no_conflict(both):
     first, second = both
     first.save_labels("a", ids(1))
@@ -207,10 +224,12 @@ def test_no_order_of_two_writers_loses_a_thing(tmp_path_factory, acts):
     writers = [first, Project.open(path)]
     classes: set[str] = set()
     samples = set("abcd")
-    labels: dict[str, list[np.ndarray]] = {}
+    labels: dict[str, int] = {}  # what is on the disk, by name
+    seen: list[dict[str, int]] = [{}, {}]
     decided: set[str] = set()
     for step, (who, what, place) in enumerate(acts):
         project, name = writers[who], "abcd"[place]
+        unseen = what == "labels" and labels.get(name) != seen[who].get(name)
         try:
             if what == "class":
                 project.classes.add(f"class {step}")
@@ -223,15 +242,18 @@ def test_no_order_of_two_writers_loses_a_thing(tmp_path_factory, acts):
                 decided.add(name)
             elif what == "labels":
                 project.save_labels(name, ids(step + 1), None)
-                labels[name] = [ids(step + 1)]
+                assert not unseen, "another's labels were replaced"
+                labels[name] = seen[who][name] = step + 1
             elif what == "load":
                 project.load_labels(name)
+                seen[who] |= {name: labels[name]} if name in labels else {}
             elif what == "refresh":
                 project.refresh()
             else:
                 project.change_sample(name, provenance={f"key {step}": step})
         except ConflictError as error:
             refused = str(error)
+            assert what == "class" or unseen
             assert (
                 f"class {step}" if what == "class" else f"labels of {name}"
             ) in refused
@@ -241,8 +263,8 @@ def test_no_order_of_two_writers_loses_a_thing(tmp_path_factory, acts):
     assert {entry.name for entry in found.classes} == classes
     assert {sample.name for sample in found.samples} == samples
     assert {s.name for s in found.samples if s.status == "accepted"} == decided
-    for name, (expected,) in labels.items():
-        np.testing.assert_array_equal(found.load_labels(name), expected)
+    for name, number in labels.items():
+        np.testing.assert_array_equal(found.load_labels(name), ids(number))
     for step, (_, what, place) in enumerate(acts):
         if what == "token name":
             assert found.sample("abcd"[place]).provenance[f"key {step}"] == step

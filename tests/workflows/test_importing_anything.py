@@ -9,11 +9,12 @@ from urllib.parse import quote
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
 from napari_ovam.datasets.class_lists import ListedClass
+from napari_ovam.datasets.exporters.palette import voc_palette
 from napari_ovam.datasets.importers import ImportSourceError, open_source
 from napari_ovam.project import Project
 from napari_ovam.workflows.importing import import_masks, sample_names
@@ -107,6 +108,7 @@ anything = st.text(st.characters(exclude_characters="/\0"), min_size=1)
 
 
 @few
+@example(["d/\udd00", "d/\udc80"])
 @given(st.lists(anything.map("d/{}".format) | paths, min_size=1, unique=True))
 def test_names_are_unique_and_do_not_depend_on_the_order(names):
     found = sample_names(names)
@@ -265,6 +267,139 @@ def test_a_picture_that_is_missing_does_not_get_anothers_mask(tmp_path):
     report = import_masks(project, open_source(tmp_path, "coco"))
     assert set(report.failed) == {"cam1/a.png", "cam3/a.png"}
     check_own_masks(project, {2})
+
+
+@few
+@given(
+    st.sampled_from(["files", "folder", "both"]),
+    st.sampled_from(["coco", "indexed", "voc"]),
+    st.sampled_from(["store", "set/store", "."]),
+)
+def test_links_inside_a_data_set_are_followed(tmp_path_factory, links, form, where):
+    base = tmp_path_factory.mktemp("set")
+    root, store = base / "set", base / where
+    masks = {}
+    images = root / ("JPEGImages" if form == "voc" else "images")
+    folder = root / {"voc": "SegmentationClass"}.get(form, "masks")
+    for seed, name in enumerate(("a.png", "b.png")):
+        masks[name] = own_mask(picture(seed))
+        for kind, place, pixels in (
+            ("pictures", images, picture(seed)),
+            ("ids", folder, masks[name]),
+        ):
+            blob = save(store / f"blobs {kind}" / f"{seed}.bin", pixels, format="PNG")
+            if links != "folder":
+                place.mkdir(parents=True, exist_ok=True)
+                (place / name).symlink_to(blob)
+            else:
+                blob.rename(blob.with_name(name))
+    if links == "folder":
+        root.mkdir(exist_ok=True)
+        images.symlink_to(store / "blobs pictures", target_is_directory=True)
+        folder.symlink_to(store / "blobs ids", target_is_directory=True)
+    if links == "both":
+        (root / "round").symlink_to(root, target_is_directory=True)
+        (root / "gone.png").symlink_to(root / "nowhere")
+    if form == "coco":
+        write_json(root / "x.json", coco_of(masks))
+    project = Project.create(tmp_path_factory.mktemp("p"))
+    classes = [ListedClass("red")] if form == "indexed" else None
+    report = import_masks(project, open_source(root, form, classes))
+    assert len(report.labelled) == 2
+    for sample in project.samples:
+        labels = project.load_labels(sample.name)
+        mask = own_mask(project.load_image(sample.name))
+        np.testing.assert_array_equal(labels, mask)
+
+
+@few
+@given(st.lists(st.integers(0, 200), max_size=4), st.integers(0, 255), st.booleans())
+@pytest.mark.filterwarnings("ignore")
+def test_a_damaged_array_is_a_mask_or_named(tmp_path_factory, places, value, cut):
+    root = tmp_path_factory.mktemp("set")
+    for seed, name in enumerate(("a", "b")):
+        save(root / f"images/{name}.png", picture(seed))
+    (root / "masks").mkdir()
+    np.save(root / "masks/a.npy", own_mask(picture(0)).astype(np.int64))
+    save(root / "masks/b.png", own_mask(picture(1)))
+    content = bytearray((root / "masks/a.npy").read_bytes())
+    for place in places:
+        content[place] = value
+    (root / "masks/a.npy").write_bytes(content[: -20 if cut else None])
+    project = Project.create(tmp_path_factory.mktemp("p"))
+    report = import_masks(project, open_source(root, "indexed"))
+    assert "b" in report.labelled
+    if "a" not in report.labelled:
+        assert [why for path, why in report.failed.items() if "a" in path]
+
+
+PARTS = st.sampled_from(["train", "valid", "test2017", "task 1", "task 2"])
+LAYOUTS = st.sampled_from(
+    [
+        ("{}/_annotations.coco.json", "{}"),
+        ("{}/annotations/instances_default.json", "{}/images/default"),
+        ("{}/labels.json", "{}/data"),
+        ("annotations/instances_{}.json", "images/{}"),
+        ("annotations/{}.json", "{}"),
+        ("{}.json", "pictures/{}"),
+    ]
+)
+
+
+@few
+@given(
+    st.lists(PARTS, min_size=2, max_size=4, unique=True),
+    LAYOUTS,
+    st.sets(st.integers(0, 7), max_size=3),
+    st.booleans(),
+)
+def test_jsons_of_parts_speak_of_their_own_pictures(
+    tmp_path_factory, parts, layout, gone, unnamed
+):
+    """All parts call their pictures alike, and of some the picture is not there."""
+    root = tmp_path_factory.mktemp("set")
+    there, seed = set(), 0
+    for part in parts:
+        masks = {}
+        for name in ("1.png", "2.png"):
+            if not (unnamed and seed == 1):  # a picture of which no JSON speaks
+                masks[name] = own_mask(picture(seed))
+                there |= {seed} - gone
+            if seed not in gone:
+                save(root / layout[1].format(part) / name, picture(seed))
+            seed += 1
+        write_json(root / layout[0].format(part), coco_of(masks))
+    project = Project.create(tmp_path_factory.mktemp("p"))
+    report = import_masks(project, open_source(root, "coco"))
+    if there:
+        check_own_masks(project, there)
+    assert len(report.labelled) == len(there)
+    assert len(report.failed) == 2 * len(parts) - unnamed - len(there)
+
+
+def test_the_size_and_quoted_names_tell_pictures_apart(tmp_path):
+    save(tmp_path / "images/a b.png", picture(0))
+    save(tmp_path / "images/ c .png", picture(1))
+    save(tmp_path / "small/a b.png", picture(0)[::2, ::2])
+    masks = {"a%20b.png": own_mask(picture(0)), " c .png": own_mask(picture(1))}
+    write_json(tmp_path / "x.json", coco_of(masks))
+    project = Project.create(tmp_path / "p")
+    import_masks(project, open_source(tmp_path, "coco"))
+    check_own_masks(project, {0, 1})
+    save(tmp_path / "small/a b.png", picture(2))  # of the same size
+    other = Project.create(tmp_path / "other")
+    report = import_masks(other, open_source(tmp_path, "coco"))
+    assert "not clear which" in report.failed["a%20b.png"]
+
+
+def test_folders_that_a_json_says_count(tmp_path):
+    """Also where all its names begin with them."""
+    save(tmp_path / "images/a.png", picture(0))
+    save(tmp_path / "previews/a.png", picture(1))
+    write_json(tmp_path / "x.json", coco_of({"images/a.png": own_mask(picture(0))}))
+    project = Project.create(tmp_path / "p")
+    import_masks(project, open_source(tmp_path, "coco"))
+    check_own_masks(project, {0})
 
 
 def test_several_jsons(tmp_path):
@@ -485,7 +620,12 @@ def test_values_that_are_no_ids_are_refused(tmp_path, pixels, named):
 
 @pytest.mark.parametrize(
     ("name", "more"),
-    [("0.webp", {"quality": 60}), ("0.png", {"format": "JPEG"}), ("0.jpg", {})],
+    [
+        ("0.webp", {"quality": 60}),
+        ("0.png", {"format": "JPEG"}),
+        ("0.jpg", {}),
+        ("0.tif", {"compression": "jpeg"}),
+    ],
 )
 def test_masks_that_blur_ids_are_named(tmp_path, name, more):
     binary(tmp_path, 1)
@@ -497,6 +637,55 @@ def test_masks_that_blur_ids_are_named(tmp_path, name, more):
     said = str(dict(report.failed)) + str(report.skipped)
     assert "blurs ids" in said
     assert "broken" not in said
+
+
+def test_a_mask_in_the_transparency_is_named(tmp_path):
+    save(tmp_path / "images/a.png", picture(0))
+    (tmp_path / "masks").mkdir()
+    alpha = Image.fromarray(own_mask(picture(0)) * 255)
+    Image.merge("LA", [alpha.point(lambda _: 0), alpha]).save(tmp_path / "masks/a.png")
+    project = Project.create(tmp_path / "p")
+    report = import_masks(project, open_source(tmp_path, "indexed"))
+    assert "transparency" in report.failed["images/a.png"]
+
+
+@few
+@given(
+    st.sampled_from([1, 20, 255]),
+    st.sampled_from(["L", "1", "I;16", "P", "RGB", "RGBA"]),
+    st.booleans(),
+)
+def test_a_mask_of_voc_is_a_class_or_named(tmp_path_factory, value, mode, listed):
+    root = tmp_path_factory.mktemp("set")
+    save(root / "JPEGImages/a.png", picture(0))
+    mask = own_mask(picture(0)) * value
+    red, green, blue = voc_palette()[value].tolist()
+    if mode in ("RGB", "RGBA"):
+        mask = Image.fromarray(voc_palette()[mask]).convert(mode)
+    elif mode == "1":
+        value, (red, green, blue) = 1, voc_palette()[1].tolist()
+        mask = Image.fromarray(mask > 0)
+    else:
+        mask = Image.fromarray(mask.astype(np.uint16) if mode == "I;16" else mask)
+        if mode == "P":
+            mask.putpalette(voc_palette().tobytes())
+    (root / "SegmentationClass").mkdir()
+    mask.save(root / "SegmentationClass/a.png")
+    if listed:
+        lines = f"Background : 0, 0, 0 ::\r\nboat : {red}, {green}, {blue}::\r\n"
+        (root / "labelmap.txt").write_bytes(b"\xef\xbb\xbf" + lines.encode())
+    project = Project.create(tmp_path_factory.mktemp("p"))
+    report = import_masks(project, open_source(root, "voc"))
+    assert report.labelled == ("a",)
+    labels = project.load_labels("a")
+    np.testing.assert_array_equal(labels > 0, own_mask(picture(0)) > 0)
+    if listed:
+        assert labels.max() == project.classes.by_name("boat").id
+        assert len(project.classes) == 1
+    elif value == 255:
+        assert "which means unsure" in report.skipped["JPEGImages/a.png"][0]
+    else:
+        assert labels.max() == value
 
 
 def test_a_folder_of_jpeg_masks_is_refused_by_that_name(tmp_path):
@@ -540,6 +729,28 @@ def test_a_name_that_is_no_text_is_kept(tmp_path):
     assert str(again.samples[0].provenance["imported"]).encode()  # it can be exported
     report = import_masks(again, open_source(tmp_path, "indexed"))
     assert (report.labelled, len(report.kept)) == ((), 1)
+
+
+@few
+@given(st.integers(1, 65_535), st.booleans(), st.lists(st.integers(0, 65_535)))
+def test_a_pgm_says_its_largest_value_and_keeps_its_ids(
+    tmp_path_factory, largest, plain, ids
+):
+    root = tmp_path_factory.mktemp("set")
+    values = np.array(([1, *(i % (largest + 1) for i in ids)] * 48)[:48]).reshape(SIZE)
+    save(root / "images/a.png", picture(0))
+    (root / "masks").mkdir()
+    body = values.astype(">u2" if largest > 255 else "u1").tobytes()
+    if plain:
+        body = " ".join(map(str, values.ravel())).encode()
+    head = f"P{2 if plain else 5} {SIZE[1]} {SIZE[0]} {largest}\n".encode()
+    (root / "masks/a.pgm").write_bytes(head + body)
+    source = open_source(root, "indexed")
+    places = source.pictures[0].read_masks().places
+    pairs = set(zip(values.ravel().tolist(), places.ravel().tolist(), strict=True))
+    assert len(pairs) == len(np.unique(values)) == len(np.unique(places))
+    for value, place in pairs - {(0, 0), (255, -1)}:
+        assert source.classes[place - 1].name in (f"class {value}", "foreground")
 
 
 @pytest.mark.parametrize("bits", [1, 2, 4])

@@ -76,9 +76,8 @@ def test_the_same_seed_gives_the_same_figures(project, pipe):
         two.after,
         two.left_out,
     )
-    assert len(one.images) == 4
-    assert len(one.left_out) == 2
-    assert not set(one.images) & set(one.left_out)
+    assert len(one.images) == 6
+    assert one.images == one.left_out  # each once, by a token of the others
     assert project.classes[1].token is None
 
 
@@ -101,7 +100,7 @@ def test_a_token_that_is_no_better_is_not_stored(tmp_path, tiny, monkeypatch):
         return Token(token.name, token.model, rows, info={"cancelled": False})
 
     monkeypatch.setattr(
-        "napari_ovam.workflows.improving.optimize_token", find_the_background
+        "napari_ovam.workflows.refitting.optimize_token", find_the_background
     )
     project = cats(tmp_path / "scenes", 2)
     (found,) = improve_tokens(project, tiny).results
@@ -153,6 +152,7 @@ def test_a_mask_of_one_pixel_and_a_single_image(project, pipe):
     (found,) = improve_tokens(project, pipe, [1], settings=FAST).results
     assert found.left_out == ()
     assert found.images == ("a",)
+    assert not found.better  # it was scored on nothing that it has not seen
 
 
 def test_bad_images_are_named_and_the_others_used(project, pipe):
@@ -206,14 +206,17 @@ def test_a_class_that_is_removed_meanwhile_gets_no_token(project, pipe):
 
 def test_images_are_dealt_by_seed():
     names = list("abcdefgh")
-    ((inside, outside),) = split_names(names, 0.25, (0, 1))
-    assert sorted(inside + outside) == names
-    assert len(outside) == 2
-    assert split_names(reversed(names), 0.25, (0, 1)) == [(inside, outside)]
-    ((_, outside),) = split_names(names, 0.25, (0, 1), known="abcdef")
-    assert outside == ["g", "h"]
+    folds = split_names(names, 0.25, (0, 1))
+    assert len(folds) == 4
+    assert sorted(name for _, outside in folds for name in outside) == names
+    assert all(sorted(inside + outside) == names for inside, outside in folds)
+    assert split_names(reversed(names), 0.25, (0, 1)) == folds
+    assert split_names(names, 0.25, (0, 2)) != folds
     assert split_names("a", 0.5, (0,)) == [(["a"], [])]
-    assert [out for _, out in split_names("abc", 0.5, (0,))] == [["a"], ["b"], ["c"]]
+    outs = sorted(out for _, out in split_names("abc", 0.5, (0,)))
+    assert outs == [["a"], ["b"], ["c"]]
+    (fold,) = split_names("abcdef", 0.5, (0,), known="abcde")
+    assert fold == (list("abcde"), ["f"])  # what the token in use did not see
     assert len(draw_names(names, 3, (0, 1))) == 3
     for wrong in ({"leave_out": 1.0}, {"most": 0}, {"store": "perhaps"}):
         with pytest.raises(ValueError, match=next(iter(wrong))):
@@ -222,6 +225,7 @@ def test_images_are_dealt_by_seed():
 
 def test_tokens_of_the_embedded_model_are_better_on_images_left_out(tmp_path, tiny):
     project = cats(tmp_path / "scenes")
+    project.classes.change(1, phrase="thing")
     (found,) = improve_tokens(project, tiny).results
     print(f"IoU {found.before:.2f} -> {found.after:.2f} on {found.left_out}")
     assert found.after > found.before

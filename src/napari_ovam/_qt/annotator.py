@@ -36,6 +36,7 @@ from .project.proposing import Proposing
 from .project.recovery import RecoveryBar
 from .project.review import Review
 from .session.session import Session
+from .tokens.learning import Learning
 from .tokens.library import Library
 from .tokens.optimizing import Tokens
 from .tokens.token_dock import TokenLibraryWidget
@@ -63,6 +64,7 @@ FEATURES = {
     "uncertainty": UncertainPlaces,
     "tokens": Tokens,
     "library": Library,
+    "learning": Learning,
     "exports": Exports,
     "review": Review,
     "proposing": Proposing,

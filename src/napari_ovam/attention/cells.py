@@ -34,6 +34,8 @@ class CellMaps:
     ----------
     trace
         Of a picture; its self-attention is not needed.
+    objects
+        A token that finds any object; by default `object_token`.
 
     Attributes
     ----------
@@ -44,10 +46,10 @@ class CellMaps:
         finds it.
     """
 
-    def __init__(self, trace: Trace) -> None:
+    def __init__(self, trace: Trace, objects: Token | None = None) -> None:
         trace = trace.fine()
         self.grid = trace.grid
-        token = object_token(trace.model)
+        token = objects or object_token(trace.model)
         self.objects = None if token is None else cell_map(trace, (token,))
         self._layers = []
         for layer in trace.layers:

@@ -26,9 +26,18 @@ class KnownFiles:
         if folder.is_dir():
             self._looks |= {path: _look(path) for path in folder.iterdir()}
 
+    @staticmethod
+    def mark(path: Path) -> str | None:
+        """Return what changes with a file; None where there is none."""
+        return hash_file(path) if path.is_file() else None
+
     def remember(self, path: Path) -> None:
         """Take a file for known as it is: just written, or about to be read."""
-        self._content[path] = hash_file(path) if path.is_file() else None
+        self.take(path, self.mark(path))
+
+    def take(self, path: Path, mark: str | None) -> None:
+        """Take a file for known as it was when its `mark` was taken."""
+        self._content[path] = mark
 
     def move(self, old: Path, new: Path) -> None:
         """Know the files of a folder where a copy of it is."""

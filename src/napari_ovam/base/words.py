@@ -17,7 +17,7 @@ TOY = re.compile(r"<([\w-]+)>|[<>]")
 """What may be a token of a textual inversion, by its name, and signs that are none."""
 _SEPARATORS = re.compile(r"[,;\n，、；]")
 _QUOTES = "\"'`´“”„‟«»‹›‘’‚「」『』"
-_ENDS = f"{_QUOTES}.,:;!?…·•*_~^|/\\-–—=+。，、：；！？（）【】《》 "
+_ENDS = f"{_QUOTES}.,:;!?¿¡…·•→*_~^|/\\-–—=+。，、：；！？（）【】《》 "
 
 UNSEEN = re.compile("[\u00ad\u200b\u200e\u200f\u202a-\u202e\u2060\u2066-\u2069\ufeff]")
 """Spaces of no width, marks of direction and of byte order, hyphens that may break."""
@@ -133,6 +133,11 @@ def is_named(phrase: str, text: str) -> bool:
         for i in range(len(there))
         for count in range(1, min(len(wanted) + 2, len(there) - i) + 1)
     )
+
+
+def is_text(text: str) -> bool:
+    """Whether a text has no halves of signs, which bytes that are no UTF-8 become."""
+    return not any("\ud800" <= sign <= "\udfff" for sign in text)
 
 
 def is_unspaced(text: str) -> bool:

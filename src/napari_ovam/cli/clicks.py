@@ -92,14 +92,19 @@ def _found(
     box: Box | None,
 ) -> ClickMask:
     from napari_ovam import segment_clicks
+    from napari_ovam.workflows.object_token import load_object_token
     from napari_ovam.workflows.proposals import class_sources
     from napari_ovam.workflows.sample_trace import sample_trace
 
     with show_progress("click") as progress:
         trace = sample_trace(work, image, pipe, keep=True, progress=progress)
-    token = class_sources(work, pipe, [number])[number]
-    picture = work.load_image(image)
-    return segment_clicks(trace, picture, clicks, box=box, mask=mask, token=token)
+    how = {
+        "box": box,
+        "mask": mask,
+        "token": class_sources(work, pipe, [number])[number],
+        "objects": load_object_token(work, trace.model),
+    }
+    return segment_clicks(trace, work.load_image(image), clicks, **how)
 
 
 def _clicks(option: str, texts: list[str] | None, positive: bool) -> list[Click]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -20,6 +21,9 @@ from napari_ovam.cli.common import (
     show_progress,
     working_in,
 )
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 # Nothing heavy is imported here: --help and mistakes are answered at once; what is
 # public comes from the package, which loads it then.
@@ -56,6 +60,12 @@ def propose(
     redo: Annotated[
         bool, typer.Option(help="Do those again that are proposed already.")
     ] = False,
+    like: Annotated[
+        str | None,
+        typer.Option(
+            help="An image: look for more of what the --class is in it, in all others."
+        ),
+    ] = None,
     keep_traces: Annotated[
         bool, typer.Option(help="Save the traces that are made: some MB each.")
     ] = False,
@@ -85,14 +95,9 @@ def propose(
             redo=redo, keep_traces=keep_traces, by_prompt=not all_classes
         )
         chosen = [find_class(opened, text).id for text in classes or ()]
-        report = napari_ovam.propose(
-            opened,
-            napari_ovam.load_pipeline(model, device=device, dtype=dtype),
-            image,
-            classes=chosen or None,
-            settings=settings,
-            progress=progress,
-        )
+        call = _propose_call(like, chosen)
+        pipe = napari_ovam.load_pipeline(model, device=device, dtype=dtype)
+        report = call(opened, pipe, names=image, settings=settings, progress=progress)
     for note in report.notes():
         say(f"{note} --all-classes looks for it there, too.")
     say(
@@ -100,6 +105,20 @@ def propose(
         f"{len(report.failed)} failed"
     )
     say_failed(report.failed)
+
+
+def _propose_call(like: str | None, chosen: list[int]) -> Callable[..., Any]:
+    """Return what proposes: all classes, some, or more like one in an image.
+
+    It raises `ValueError` where that is not one class.
+    """
+    if like is None:
+        return partial(napari_ovam.propose, classes=chosen or None)
+    if len(chosen) != 1:
+        raise ValueError("--like needs one --class: what to look for more of")
+    from napari_ovam.workflows.finding_more import find_more
+
+    return partial(find_more, name=like, number=chosen[0])
 
 
 def improve(

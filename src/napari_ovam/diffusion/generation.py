@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from napari_ovam.attention.trace_settings import TraceSettings
+from napari_ovam.base.words import is_text
 from napari_ovam.diffusion.devices import explain_nans, memory_guard
 from napari_ovam.diffusion.pipelines import model_defaults, pipeline_architecture
 from napari_ovam.diffusion.recording import record
@@ -217,7 +218,9 @@ def check_range(name: str, value: Any, low: int, high: int) -> None:
 
 
 def check_prompt(pipe: Any, name: str, prompt: str) -> None:
-    """Warn of a prompt whose end the pipeline cuts off."""
+    """Warn of a prompt whose end the pipeline cuts off; refuse one that is no text."""
+    if not is_text(prompt):
+        raise ValueError(f"the {name} {prompt!r} holds bytes that are no UTF-8")
     architecture = pipeline_architecture(pipe)
     most = architecture.most_tokens(pipe)
     encoded = architecture.tokenizer(pipe)(

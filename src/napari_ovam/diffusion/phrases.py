@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from napari_ovam.attention.tokens import TextSpace, Token, TokenError
-from napari_ovam.base.words import TOY, is_unspaced, plain_phrase
+from napari_ovam.base.words import TOY, is_text, is_unspaced, plain_phrase
 from napari_ovam.diffusion.architectures import pipeline_architecture
 from napari_ovam.diffusion.devices import explain_nans
 
@@ -214,4 +214,6 @@ def _plain(phrase: object, added: Iterable[str]) -> str:
 def _tidy(what: str, text: object) -> str:
     if not isinstance(text, str) or not text.strip():
         raise TokenError(f"the {what} is {text!r}: give at least one word")
+    if not is_text(text):
+        raise TokenError(f"the {what} {text!r} holds bytes that are no UTF-8")
     return " ".join(unicodedata.normalize("NFC", text).split())

@@ -48,12 +48,14 @@ def convert_pickles(path: str | Path) -> list[Path]:
 def _convert(path: Path) -> Path:
     from safetensors.torch import save_file
 
-    tensors = _tensors(path)
     # diffusers and transformers look for these names
     name = path.name.replace("pytorch_model", "model", 1)
     if path.name.startswith("diffusion_"):
         name = path.name
     target = path.with_name(name).with_suffix(".safetensors")
+    if target.exists():  # it may be another version, from elsewhere
+        raise ModelError(f"{target} is there already: use it, or move it away")
+    tensors = _tensors(path)
     with replacing(target) as temporary:
         save_file(tensors, temporary, {"format": "pt"})
     return target

@@ -48,7 +48,7 @@ tested formats: Pillow hands EPS to Ghostscript."""
 
 PICTURE_SUFFIXES = (
     *(".png", ".jpg", ".jpeg", ".webp", ".avif", ".tif", ".tiff", ".bmp", ".gif"),
-    *(".ppm", ".pgm", ".jp2"),
+    *(".ppm", ".pgm", ".pbm", ".jp2"),
 )
 """How files of these formats usually end, in lower case."""
 

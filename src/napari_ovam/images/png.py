@@ -35,7 +35,7 @@ _NUMBERS: Mapping[str, tuple[type, float, float]] = {
 
 
 # Pillow stretches grey values of 2 and 4 bits to 0..255: by these.
-STRETCHED = {"L;2": 85, "L;4": 17}
+_STRETCHED = {"L;2": 85, "L;4": 17}
 
 
 def write_png(
@@ -130,13 +130,6 @@ def format_infotext(settings: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def stored_as(picture: Image.Image) -> str:
-    """Return how Pillow says that the pixels lie in the file, such as "L;4"."""
-    tiles = getattr(picture, "tile", None) or [()]
-    args = tiles[0][3] if len(tiles[0]) > 3 else ""
-    return str(args[0] if isinstance(args, tuple) and args else args)
-
-
 def check_exact(path: Path, picture: Image.Image) -> None:
     """Refuse a picture that was packed with losses, which blurs ids: by its content.
 
@@ -145,11 +138,40 @@ def check_exact(path: Path, picture: Image.Image) -> None:
     ImageFileError
         If it is one.
     """
-    lossy = picture.format == "WEBP" and b"VP8L" not in path.read_bytes()
-    if lossy or picture.format in ("JPEG", "MPO", "JPEG2000", "AVIF"):
+    lossy = picture.format in ("JPEG", "MPO", "JPEG2000", "AVIF")
+    if picture.format == "WEBP":
+        lossy = b"VP8L" not in path.read_bytes()
+    elif picture.format == "TIFF":
+        lossy = picture.info.get("compression") in ("jpeg", "tiff_jpeg", "webp")
+    if lossy:
         raise ImageFileError(
             f"{path.name} is a {picture.format} that blurs ids: save it as PNG"
         )
+
+
+def stored_values(path: Path, picture: Image.Image) -> NDArray[Any]:
+    """Return pixels that are not read yet as the file has them, (H, W) or (H, W, n).
+
+    Pillow stretches grey of 2 and 4 bits, and what a PGM holds of fewer values than its
+    bits have.
+
+    It raises `ImageFileError` as from `check_exact`, and for 16 bits in several
+    channels, of which Pillow keeps the upper halves.
+    """
+    check_exact(path, picture)
+    tiles = getattr(picture, "tile", None) or [()]
+    args = tiles[0][3] if len(tiles[0]) > 3 else ""
+    stored, *more = args if isinstance(args, tuple) and args else [args]
+    picture.load()
+    pixels = np.asarray(picture)
+    if pixels.ndim == 3 and ";16" in str(stored):
+        raise ImageFileError(
+            f"{path.name} has 16 bits in several channels: save it in one"
+        )
+    if picture.format == "PPM" and more and isinstance(more[0], int):
+        top = 255 if pixels.dtype == np.uint8 else 65535
+        pixels = (pixels.astype(np.int64) * more[0] + top // 2) // top
+    return pixels // _STRETCHED[stored] if stored in _STRETCHED else pixels
 
 
 def read_ids(path: Path) -> NDArray[np.uint8] | NDArray[np.uint16]:
@@ -161,15 +183,13 @@ def read_ids(path: Path) -> NDArray[np.uint8] | NDArray[np.uint16]:
     It raises `ImageFileError` if it is missing, broken, or in colour.
     """
     with opened(path) as picture:
-        check_exact(path, picture)
+        ids = stored_values(path, picture)
         if picture.mode not in ("1", "L", "P", "I", "I;16", "I;16B"):
             raise ImageFileError(
                 f"{path} is in colour ({picture.mode}): labels are one channel of "
                 "class ids"
             )
-        stored = stored_as(picture)
-        ids = np.array(picture, np.uint8 if picture.mode == "1" else None)
-        ids //= STRETCHED.get(stored, 1)
+        ids = ids.astype(np.uint8) if ids.dtype == bool else ids
     if ids.min(initial=0) < 0 or ids.max(initial=0) > np.iinfo(np.uint16).max:
         raise ImageFileError(f"{path} holds ids beyond 65535: labels have 8 or 16 bits")
     return ids if ids.dtype == np.uint8 else ids.astype(np.uint16)

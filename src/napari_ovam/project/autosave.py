@@ -119,8 +119,8 @@ class Autosave:
         """Write the class table and the samples' status."""
         self.submit(("index", None), self.project.save)
 
-    def waits(self, name: str) -> bool:
-        """Whether something of a sample is not on the disk yet."""
+    def waits(self, name: object) -> bool:
+        """Whether something of a sample, or a class's token, is not on the disk yet."""
         with self._changed:
             return any(key[1] == name for key in (*self._waiting, *self._batch))
 

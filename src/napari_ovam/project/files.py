@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
 _FOLDERS = ("images", "labels", "edits", "tokens", "traces")
 _ABOUT = "labels"  # in the text of a label PNG
-_LONGEST_TEXT = 1_000_000
+# Endings of pictures that people put beside others, and that are not opened.
+_OTHERS = (".jpe", ".jfif", ".pnm", ".heic", ".heif", ".jxl", ".psd", ".svg", ".dng")
 
 
 class ProjectFiles:
@@ -50,6 +51,11 @@ class ProjectFiles:
         """Return the place of a token's file."""
         return self.path / "tokens" / file
 
+    @property
+    def object_token(self) -> Path:
+        """The place of the token that finds any object."""
+        return self.token("object.safetensors")  # those of classes begin with an id
+
     def make_folders(self, *, anew: bool) -> None:
         """Make the folders in the project's where they are missing.
 
@@ -69,7 +75,9 @@ def find_left_out(folder: Path, known: Container[str]) -> dict[str, str]:
         if path.suffix == ".png":
             if path.stem not in known and (reason := _why_no_image(path)):
                 left_out[path.name] = reason
-        elif path.suffix.casefold() in PICTURE_SUFFIXES:
+        elif path.is_dir():
+            left_out[path.name] = "it is a folder: put its pictures beside the others"
+        elif path.suffix.casefold() in (*PICTURE_SUFFIXES, *_OTHERS):
             left_out[path.name] = (
                 f"rename it to {path.stem}.png"
                 if path.suffix.casefold() == ".png"

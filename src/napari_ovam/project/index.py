@@ -97,5 +97,5 @@ def mark_of(folder: Path) -> str:
     """Return what changes with `project.json`; "" where there is none."""
     try:
         return sha256((folder / INDEX).read_bytes()).hexdigest()
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return ""

@@ -43,6 +43,7 @@ class ProjectLabels(ProjectStore):
         absent: Iterable[int] | None = None,
         provenance: Mapping[str, Any] | None = None,
         keep_others: bool = False,
+        over: NDArray[Any] | None = None,
     ) -> None:
         """Write the labels of a sample.
 
@@ -64,6 +65,8 @@ class ProjectLabels(ProjectStore):
             What happens to labels that another program wrote since this one read or
             wrote them: True copies them to `replaced/NAME.png`, or with a number, and
             `notes` says so; False refuses.
+        over
+            Labels that another program wrote and that these take in: no conflict.
 
         Raises
         ------
@@ -85,7 +88,7 @@ class ProjectLabels(ProjectStore):
                     )
             if changes := self.classes.replaced():
                 ids = replace_ids(ids, changes)
-            if self._others_differ(name, ids):
+            if self._others_differ(name, ids, over):
                 if not keep_others:
                     raise ConflictError(
                         f"the labels of {name} were changed by another program since "
@@ -109,6 +112,18 @@ class ProjectLabels(ProjectStore):
         """
         self.sample(name)
         return self._seen.is_changed(self.files.labels(name))
+
+    def labels_mark(self, name: str) -> str | None:
+        """Return what changes with the labels on the disk; None where there are none.
+
+        To be asked for before they are read, and given to `see_labels` where a later
+        save may replace what was read.
+        """
+        return self._seen.mark(self.files.labels(name))
+
+    def see_labels(self, name: str, mark: str | None) -> None:
+        """Take labels for seen as they were when their mark was taken."""
+        self._seen.take(self.files.labels(name), mark)
 
     def labels_are_foreign(self, name: str) -> bool:
         """Whether another program wrote the labels of a sample since they were saved.
@@ -150,15 +165,16 @@ class ProjectLabels(ProjectStore):
         write_labels(path, ids, about)
         self._seen.remember(path)
 
-    def _others_differ(self, name: str, ids: NDArray[Any]) -> bool:
-        """Whether there are labels on the disk that nobody saw here, and not these."""
+    def _others_differ(self, name: str, *known: NDArray[Any] | None) -> bool:
+        """Whether labels on the disk were not seen here, and are none of the known."""
         path = self.files.labels(name)
         if not self._seen.is_changed(path):
             return False
         try:
-            return not np.array_equal(read_ids(path), ids)
+            found = read_labels(path, self.classes.replaced())
         except ImageFileError:
             return True
+        return not any(k is not None and np.array_equal(found, k) for k in known)
 
     def _keep_copy(self, name: str) -> None:
         folder = self.path / "replaced"

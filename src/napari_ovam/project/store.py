@@ -64,6 +64,12 @@ class ProjectStore:
         with self._memory:
             return [*self._samples.values(), *self._coming.values()]
 
+    @property
+    def unsaved(self) -> set[str]:
+        """The names of samples of which the index on the disk says something else."""
+        known = (self._base or Index()).samples
+        return {s.name for s in self.samples if known.get(s.name) != s}
+
     def sample(self, name: str) -> Sample:
         """Return a sample.
 

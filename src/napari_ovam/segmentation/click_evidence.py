@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from napari_ovam.attention.tokens import Token
     from napari_ovam.attention.trace import Trace
     from napari_ovam.segmentation.picture_window import (
         Field,
@@ -69,8 +70,13 @@ class Click:
 class Evidence:
     """What a trace and the map of a class say of one picture; both may be missing."""
 
-    def __init__(self, trace: Trace | None, map: NDArray[np.float32] | None) -> None:
-        self._cells = None if trace is None else CellMaps(trace)
+    def __init__(
+        self,
+        trace: Trace | None,
+        map: NDArray[np.float32] | None,
+        objects: Token | None = None,
+    ) -> None:
+        self._cells = None if trace is None else CellMaps(trace, objects)
         maps = (map, self._cells.objects if self._cells else None)
         self._maps = [each for each in maps if each is not None]
 

@@ -83,6 +83,7 @@ def segment_clicks(
     box: Box | None = None,
     mask: NDArray[Any] | None = None,
     token: Token | Sequence[Token] = (),
+    objects: Token | None = None,
 ) -> ClickMask:
     """Return the mask of the object that clicks ask for.
 
@@ -105,6 +106,8 @@ def segment_clicks(
         first one beside it adds an object.
     token
         What finds the object's class: a word, an optimized token, or several together.
+    objects
+        What finds any object; by default what is known of the model.
 
     Raises
     ------
@@ -117,7 +120,8 @@ def segment_clicks(
     found = None
     if tokens and trace is not None:
         found = cell_map(trace, tokens)
-    return ClickSegmenter(trace, image, found)(clicks, box=box, mask=mask)
+    segmenter = ClickSegmenter(trace, image, found, objects)
+    return segmenter(clicks, box=box, mask=mask)
 
 
 class _Found(NamedTuple):
@@ -138,6 +142,8 @@ class ClickSegmenter:
     map
         Where the object's class is seen, of any size (h, w) and range; None if it is
         not known.
+    objects
+        The token that finds any object; by default `object_token` of the model.
     """
 
     def __init__(
@@ -145,6 +151,7 @@ class ClickSegmenter:
         trace: Trace | None,
         image: NDArray[np.uint8],
         map: NDArray[np.float32] | None = None,
+        objects: Token | None = None,
     ) -> None:
         if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
             raise ValueError(
@@ -157,7 +164,7 @@ class ClickSegmenter:
                 f"the trace is of an image of {trace.image_size}, this one is "
                 f"{self._size}"
             )
-        self._evidence = Evidence(trace, map)
+        self._evidence = Evidence(trace, map, objects)
         self._windows: dict[tuple[int, ...], PictureWindow] = {}
         self._begin: Mask = np.zeros(self._size, bool)
         self._asked: Any = None  # the mask that it was made of

@@ -87,6 +87,19 @@ def uncertainty(
     return result
 
 
+def doubtful_share(doubt: NDArray[np.float32], labels: NDArray[Any]) -> float:
+    """Return how many pixels are doubtful for each that is labelled, from 0.
+
+    The higher, the worse the labels of an image are likely to be (docs/proposals.md).
+
+    Parameters
+    ----------
+    doubt, labels
+        (H, W), from `uncertainty`; class ids, 0 for the background.
+    """
+    return float((doubt >= DOUBTFUL).sum() / max(int((labels > 0).sum()), 1))
+
+
 def doubtful_places(
     doubt: NDArray[np.float32],
     *,

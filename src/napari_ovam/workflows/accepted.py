@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 _ROOM = 1_000_000_000  # bytes
 FEW = 5
-"""Of fewer images than this each is left out once."""
+"""Fewer images than this are left out one by one."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,30 +91,29 @@ class Examples(AbstractContextManager["Examples"]):
 
 
 def usable_images(
-    project: Project, ids: Sequence[int]
+    project: Project, ids: Sequence[int], check: Callable[[], None]
 ) -> tuple[dict[int, list[str]], dict[str, str]]:
     """Return the accepted images that hold a class and something else, by class.
 
-    And those that cannot be read, with why.
+    And those that cannot be read, with why. `check` is called often; it may raise
+    `Cancelled`.
     """
     found: dict[int, list[str]] = {number: [] for number in ids}
     failed: dict[str, str] = {}
     for sample in project.samples:
+        check()
         if sample.status != "accepted":
             continue
         try:
-            labels, image = project.load_labels(sample.name, to_edit=False), None
-            if labels is not None:
-                image = project.load_image(sample.name)
+            labels = project.load_labels(sample.name, to_edit=False)
+            size = project.image_size(sample.name)
         except (ValueError, OSError) as error:
             failed[sample.name] = str(error)
             continue
-        if labels is None or image is None:
+        if labels is None:
             failed[sample.name] = "it is accepted and has no labels"
-        elif labels.shape != image.shape[:2]:
-            failed[sample.name] = (
-                f"the image is {image.shape[:2]} and its labels are {labels.shape}"
-            )
+        elif labels.shape != size:
+            failed[sample.name] = f"the image is {size}, its labels are {labels.shape}"
         else:
             known = set(np.unique(labels).tolist()) - {IGNORE}
             for number in known & set(ids) if len(known) > 1 else ():
@@ -137,18 +136,18 @@ def split_names(
     seed: Sequence[int],
     known: Collection[str] = (),
 ) -> list[tuple[list[str], list[str]]]:
-    """Return (images to optimize on, images to score on), once or several times.
+    """Return (images to optimize on, images to score on), each left out once.
 
-    Fewer than five are each left out once; of one, nothing can be. Else those in
-    `known` are left out last.
+    Of fewer than five images they are left out one by one, else by shares that a seed
+    draws; one alone cannot be. Those in `known` are, only where there are no others.
     """
     ordered = sorted(names)
     if len(ordered) == 1:
         return [(ordered, [])]
-    if len(ordered) < FEW:
-        return [([n for n in ordered if n != out], [out]) for out in ordered]
-    count = min(max(1, round(leave_out * len(ordered))), len(ordered) - 1)
-    places = np.random.default_rng(list(seed)).permutation(len(ordered)).tolist()
-    shuffled = sorted((ordered[i] for i in places), key=lambda name: name in known)
-    chosen = set(shuffled[:count])
-    return [([n for n in ordered if n not in chosen], sorted(chosen))]
+    fair = [name for name in ordered if name not in known] or ordered
+    count = len(fair)
+    if len(ordered) >= FEW:
+        count = min(count, max(2, round(1 / leave_out)))
+    places = np.random.default_rng(list(seed)).permutation(len(fair)).tolist()
+    shares = [sorted(fair[i] for i in places[k::count]) for k in range(count)]
+    return [([n for n in ordered if n not in out], out) for out in shares]

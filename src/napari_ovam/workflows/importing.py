@@ -138,7 +138,7 @@ def sample_names(paths: Iterable[str]) -> dict[str, str]:
     common = posixpath.commonpath(map(posixpath.dirname, paths)) if paths else ""
     wanted: dict[str, list[str]] = {}
     for path in paths:
-        digest = sha256(path.encode(errors="surrogateescape")).hexdigest()[:12]
+        digest = sha256(path.encode(errors="surrogatepass")).hexdigest()[:12]
         place = PurePosixPath(unicodedata.normalize("NFC", path))
         within = place.relative_to(unicodedata.normalize("NFC", common))
         stem = safe_name(place.stem)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from hashlib import sha256
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -19,11 +19,19 @@ from napari_ovam.attention.trace_settings import TraceSettings
 from napari_ovam.base.progress import Progress, no_progress
 from napari_ovam.base.words import is_named
 from napari_ovam.diffusion.phrases import encode_phrase, text_space
-from napari_ovam.segmentation.class_maps import class_labels, class_maps
+from napari_ovam.segmentation.class_maps import (
+    class_maps,
+    label_maker,
+    label_settings,
+)
+from napari_ovam.segmentation.uncertainty import doubtful_share, uncertainty
+from napari_ovam.workflows.review_order import UNSURE
 from napari_ovam.workflows.sample_trace import sample_trace
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+
+    from numpy.typing import NDArray
 
     from napari_ovam.datasets.project_class import ProjectClass
     from napari_ovam.project import Project
@@ -41,7 +49,8 @@ class ProposalSettings:
     Attributes
     ----------
     redo
-        Whether images with the status "proposed" are done anew. Else a run goes on
+        Whether images with the status "proposed" are done anew; "outdated": those that
+        were proposed by other phrases or tokens than there are now. Else a run goes on
         with those that are still "new".
     overwrite
         Whether labels that a person edited, accepted or rejected are replaced, too.
@@ -58,7 +67,7 @@ class ProposalSettings:
         has a bright spot even where its class is not in the image.
     """
 
-    redo: bool = False
+    redo: bool | Literal["outdated"] = False
     overwrite: bool = False
     layers: str = "fine"
     labels: Mapping[str, Any] = field(default_factory=dict)
@@ -108,6 +117,7 @@ def propose(
     names: Iterable[str] | None = None,
     *,
     classes: Iterable[int] | None = None,
+    tokens: Mapping[int, Token] | None = None,
     settings: ProposalSettings | None = None,
     progress: Progress = no_progress,
     written: Callable[[str], object] | None = None,
@@ -127,6 +137,8 @@ def propose(
         The images; all by default.
     classes
         Ids of the classes; all active ones by default.
+    tokens
+        What finds some of them this time, with their phrases, in place of their own.
     settings
         How.
     progress
@@ -148,6 +160,8 @@ def propose(
     settings = settings or ProposalSettings()
     chosen = project.samples if names is None else [project.sample(n) for n in names]
     sources = class_sources(project, pipe, classes)
+    given = {n: (token, sources[n][-1]) for n, token in (tokens or {}).items()}
+    sources |= given
     proposed: list[str] = []
     kept: dict[str, str] = {}
     failed: dict[str, str] = {}
@@ -155,7 +169,7 @@ def propose(
     wanted: list[str] = []
     for sample in chosen:
         try:
-            reason = _why_kept(project, sample.name, settings)
+            reason = _why_kept(project, sample.name, settings, sources)
         except (ValueError, OSError) as error:  # its labels cannot be read
             failed[sample.name] = str(error)
             continue
@@ -172,7 +186,9 @@ def propose(
         try:
             unnamed = _unnamed(project, name, sources) if settings.by_prompt else {}
             looked = {i: s for i, s in sources.items() if i not in unnamed}
-            reason = _propose_one(project, pipe, name, looked, settings, report)
+            reason = _propose_one(
+                project, pipe, name, looked, settings, report, given.keys()
+            )
         except (ValueError, OSError, RuntimeError) as error:
             failed[name] = str(error)  # its labels and status are as they were
             continue
@@ -258,15 +274,23 @@ def _source(project: Project, pipe: Any, entry: ProjectClass) -> tuple[Token, ..
     return check_token(token, text_space(pipe)), phrase
 
 
-def _why_kept(project: Project, name: str, settings: ProposalSettings) -> str:
+def _why_kept(
+    project: Project,
+    name: str,
+    settings: ProposalSettings,
+    sources: Mapping[int, Sequence[Token]],
+) -> str:
     """Return why labels of an image are not to be replaced; empty if they are."""
     if settings.overwrite:
         return ""
     status: Status = project.sample(name).status
     if status not in ("new", "proposed"):
         return status
-    if status == "proposed" and not settings.redo:
-        return "proposed already"
+    if status == "proposed":
+        if not settings.redo:
+            return "proposed already"
+        if settings.redo == "outdated" and not _is_outdated(project, name, sources):
+            return "proposed as it would be now"
     if project.labels_changed(name) or project.labels_are_foreign(name):
         return "changed by another program"
     painted = project.load_painted(name)
@@ -281,8 +305,12 @@ def _propose_one(
     sources: Mapping[int, Sequence[Token]],
     settings: ProposalSettings,
     progress: Progress,
+    given: Collection[int],
 ) -> str:
-    """Propose labels for one image; return why its old ones were kept, if they were."""
+    """Propose labels for one image; return why its old ones were kept, if they were.
+
+    The classes in `given` have a token that is not their own.
+    """
     image = project.load_image(name)
     absent = set(project.sample(name).absent)
     tokens = {i: token for i, token in sources.items() if i not in absent}
@@ -296,17 +324,23 @@ def _propose_one(
     )
     maps = class_maps(trace, tokens, settings.layers)
     # A person may have removed classes meanwhile.
-    thresholds = {e.id: e.threshold for e in project.classes if e.id in maps}
-    labels = class_labels(maps, thresholds, image, options=settings.labels)
+    thresholds = {
+        entry.id: None if entry.id in given else entry.threshold
+        for entry in project.classes
+        if entry.id in maps
+    }
+    labels, unsure = _labelled(maps, thresholds, image, settings.labels)
     progress(0, 0)  # the last moment to cancel before something is written
     made_by = {
         "model": trace.model,
         "thresholds": {str(i): thresholds[i] for i in sorted(thresholds)},
         "sources": {str(i): _described(tokens[i]) for i in sorted(thresholds)},
         "layers": settings.layers,
+        UNSURE: round(unsure, 4),
+        **({"given": sorted(given)} if given else {}),
     }
     with project.writing():  # else strokes that come meanwhile would be overwritten
-        if reason := _why_kept(project, name, settings):
+        if reason := _why_kept(project, name, settings, sources):
             return reason
         gone = ~np.isin(labels, [0, *(entry.id for entry in project.classes)])
         labels[gone] = 0
@@ -319,6 +353,38 @@ def _propose_one(
             provenance={"proposed_by": made_by},
         )
     return ""
+
+
+def _labelled(
+    maps: Mapping[int, NDArray[np.float32]],
+    thresholds: Mapping[int, float | None],
+    image: NDArray[np.uint8],
+    options: Mapping[str, Any],
+) -> tuple[NDArray[Any], float]:
+    """Return labels as `class_labels`, and how unsure they are: `doubtful_share`."""
+    maps = {number: maps[number] for number in thresholds}
+    if not maps:
+        return np.zeros(image.shape[:2], np.uint8), 0.0
+    maker = label_maker(maps, image)
+    settings = label_settings(thresholds, maker.ids, options)
+    labels = maker.labels(settings)
+    levels = np.broadcast_to(settings.threshold, len(maker.ids)).tolist()
+    return labels, doubtful_share(uncertainty(maker.maps, levels), labels)
+
+
+def _is_outdated(
+    project: Project, name: str, sources: Mapping[int, Sequence[Token]]
+) -> bool:
+    """Whether labels were proposed by what some class has no more, unless given so."""
+    made_by = project.sample(name).provenance.get("proposed_by")
+    if not isinstance(made_by, dict) or made_by.get("given"):
+        return False
+    then = made_by.get("sources")
+    return isinstance(then, dict) and any(
+        then.get(str(number), now) != now
+        for number, tokens in sources.items()
+        for now in (_described(tokens),)
+    )
 
 
 def _described(tokens: Sequence[Token]) -> dict[str, str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from typing import TYPE_CHECKING, Any
+from zlib import crc32
 
 import numpy as np
 import pytest
@@ -138,6 +139,33 @@ def test_an_exported_dataset_opens_with_its_classes(
     picture = opened(viewer, qtbot, folder / "images" / "x.png")
     assert type(picture).__name__ == "Image"
     np.testing.assert_array_equal(np.asarray(picture.data)[..., :3], image)
+
+
+def test_a_label_png_of_four_bits_has_the_ids_of_its_file(
+    viewer: Any, qtbot: Any, tmp_path: Path
+):
+    ids = np.arange(12, dtype=np.uint8).reshape(2, 6)
+    packed = Image.fromarray(ids).convert("P")
+    packed.putdata(ids.ravel().tolist())
+    packed.save(tmp_path / "a.png", bits=4)
+    path = tmp_path / "a.png"
+    data = path.read_bytes()
+    plte = data.index(b"PLTE") - 4
+    end = plte + 12 + int.from_bytes(data[plte : plte + 4], "big")
+    head = data[12:25] + b"\x00" + data[26:29]  # grey where a palette was
+    data = (
+        data[:12] + head + crc32(head).to_bytes(4, "big") + data[33:plte] + data[end:]
+    )
+    path.write_bytes(data)
+    with Image.open(path) as picture:  # Pillow stretches it
+        assert picture.mode == "L"
+        assert np.asarray(picture).max() == 187
+    table = {"classes": [{"id": i, "name": f"class {i}"} for i in range(1, 12)]}
+    text = json.dumps(table)
+    (tmp_path / "classes.json").write_text(text, encoding="utf-8-sig")
+    back = opened(viewer, qtbot, path)
+    np.testing.assert_array_equal(back.data, ids)
+    assert "class 11" in list(back.features["name"])
 
 
 def test_a_trace_becomes_a_sample_that_phrases_are_mapped_on(

@@ -173,3 +173,24 @@ def test_keys_are_chosen_in_preferences(
     monkeypatch.setattr(chosen, "accept", "A")  # taken
     assert keys()["accept"] == ""
     assert len(Project.open(window.session.projects.opened.path).samples) == 4
+
+
+def test_the_least_sure_come_first(window: Window) -> None:
+    project = window.session.project
+    labels = np.ones((64, 64), np.uint8)
+    for name, unsure in (("picture-1", 0.1), ("picture-3", 0.7)):
+        about = {"proposed_by": {"unsure": unsure}}
+        project.save_labels(name, labels, "proposed", provenance=about)
+    window.click("unsure_first")
+    titles = ["picture 3", "picture 1", "picture 0", "picture 2"]
+    assert [title for title, _ in window.rows()] == titles
+    window.click("next_open_button")  # from picture 0: the next in this order
+    window.until_shown("picture 2")
+    window.click("next_open_button")
+    window.until_shown("picture 3")
+    window.click("accept_button")
+    window.until_shown("picture 1")
+    titles = ["picture 1", "picture 0", "picture 2", "picture 3"]
+    assert [title for title, _ in window.rows()] == titles
+    window.click("unsure_first")
+    assert [title[-1] for title, _ in window.rows()] == list("0123")

@@ -15,7 +15,7 @@ from napari_ovam._qt.project.proposing_row import ImprovedTokens
 from napari_ovam.project import Project
 from napari_ovam.project.token_library import TokenLibrary
 from napari_ovam.scenes import load_scenes
-from napari_ovam.workflows import improving
+from napari_ovam.workflows import refitting
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -82,13 +82,13 @@ def accept(project: Project, count: int) -> None:
 
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Optimize in few steps."""
-    whole = improving.optimize_token
+    whole = refitting.optimize_token
 
     def few(traces: Any, token: Any, targets: Any, _: Any, **more: Any) -> Any:
         settings = OptimizationSettings(iterations=12)
         return whole(traces, token, targets, settings, **more)
 
-    monkeypatch.setattr(improving, "optimize_token", few)
+    monkeypatch.setattr(refitting, "optimize_token", few)
 
 
 def choose(window: Window, text: str) -> None:
@@ -182,6 +182,28 @@ def test_selected_images_only(make_window: Any, project: Project) -> None:
     window.bot.waitUntil(
         lambda: statuses(window) == ["new", "proposed", "proposed", "new"], timeout=5000
     )
+
+
+def test_more_like_what_is_shown_is_found(make_window: Any, project: Project) -> None:
+    project.classes.change(CAT, phrase="thing")
+    accept(project, 1)
+    window = make_window(project)
+    names = [scene.name for scene in cats()]
+    window.until_shown(names[0])
+    choose(window, "More like this cat")
+    window.wait()
+    assert "3 images got labels" in window.said
+    window.bot.waitUntil(
+        lambda: statuses(window) == ["accepted", *["proposed"] * 3], timeout=5000
+    )
+    again = Project.open(project.path)
+    assert again.sample(names[1]).provenance["proposed_by"]["given"] == [CAT]
+    assert again.classes[CAT].source == "phrase"
+    window.click_row(1)
+    window.until_shown(names[1])
+    window.session.more_wanted.emit(CAT)  # as the menu of the class table does
+    window.wait()
+    assert "correct or accept them" in window.said, "nobody has said that it is right"
 
 
 def test_new_tokens_are_used_where_they_are_chosen(

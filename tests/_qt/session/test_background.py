@@ -9,7 +9,8 @@ import pytest
 
 pytest.importorskip("pytestqt")
 
-from napari_ovam._qt.session.jobs import Background, JobRunner
+from napari_ovam._qt.session.background import Background, IdleBackground
+from napari_ovam._qt.session.jobs import JobRunner
 
 
 def test_the_newest_request_wins(qtbot: Any) -> None:
@@ -92,3 +93,68 @@ def test_trouble_is_part_of_every_message_until_it_is_over(qtbot: Any) -> None:
     runner.trouble = ""
     runner.say("Mapped.")
     assert runner.message == ("Mapped.", "info")
+
+
+def test_what_nobody_waits_for_gives_way(qtbot: Any) -> None:
+    runner = JobRunner()
+    idle, quick = IdleBackground(runner, "Idle"), Background(runner, "Quick")
+    order, tries, go = list[str](), list[int](), threading.Event()
+
+    def work(job: Any) -> str:
+        tries.append(1)
+        while len(tries) < 2:  # at first until it is stopped
+            idle.give_way(job)
+        return "idle"
+
+    idle.ask("a", lambda: (work, order.append))
+    qtbot.waitUntil(lambda: len(tries) == 1, timeout=10_000)
+
+    def long(_: Any) -> str:
+        assert not runner.giving_way.locked(), "both run at once"
+        go.wait(10)
+        return "long"
+
+    runner.start("Long", long, returned=order.append)
+    quick.ask("b", lambda: (lambda _: "quick", order.append))
+    qtbot.waitUntil(lambda: order == ["quick"], timeout=10_000)
+    assert len(tries) == 1
+    go.set()
+    qtbot.waitUntil(lambda: order == ["quick", "long", "idle"], timeout=10_000)
+    assert not idle.busy
+
+
+def test_small_tasks_go_before_what_nobody_waits_for(qtbot: Any) -> None:
+    runner = JobRunner()
+    idle, quick = IdleBackground(runner, "Idle"), Background(runner, "Quick")
+    go, begun, done = threading.Event(), threading.Event(), list[str]()
+
+    def work(job: Any) -> str:
+        begun.wait(10)
+        idle.give_way(job)
+        return "idle"
+
+    idle.ask("a", lambda: (work, done.append))
+    quick.ask("b", lambda: (lambda _: go.wait(10) and "quick", done.append))
+    begun.set()
+    qtbot.wait(100)
+    assert not done
+    go.set()
+    qtbot.waitUntil(lambda: len(done) == 2, timeout=10_000)
+    assert sorted(done) == ["idle", "quick"]
+
+
+def test_what_gives_way_is_not_begun_again_once_it_was_dropped(qtbot: Any) -> None:
+    runner = JobRunner()
+    idle, tries = IdleBackground(runner, "Idle"), list[int]()
+
+    def work(job: Any) -> None:
+        tries.append(1)
+        while True:
+            idle.give_way(job)
+
+    idle.ask("a", lambda: (work, tries.append))
+    qtbot.waitUntil(lambda: bool(tries), timeout=10_000)
+    idle.close()
+    qtbot.waitUntil(lambda: not idle.busy, timeout=10_000)
+    qtbot.wait(50)
+    assert tries == [1]

@@ -15,7 +15,9 @@ from PIL import Image
 from project_window import SIZE, Window, make_project
 
 from napari_ovam._qt.session.edits import Edits
+from napari_ovam.base.folder_lock import write_lock
 from napari_ovam.project import Project
+from napari_ovam.project.scratch import unfinished
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -113,6 +115,32 @@ def test_labels_of_both_are_kept(window: Window, tmp_path: Path) -> None:
     assert not (folder / "replaced").exists()
 
 
+def test_a_disk_that_is_full_while_both_are_joined_loses_neither(
+    window: Window, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from napari_ovam.project import labels as module
+
+    window.session.step(1)
+    window.until_shown("picture 1")
+    theirs(tmp_path / "pets", "picture-1", np.s_[50:60, 2:12], 2)
+    tries, write = [], module.write_labels
+
+    def full_twice(*arguments: Any) -> None:
+        tries.append(arguments)
+        if len(tries) < 3:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        write(*arguments)
+
+    monkeypatch.setattr(module, "write_labels", full_twice)
+    window.paint(40, 40, number=1)
+    expected = window.labels.data.copy()
+    expected[50:60, 2:12] = 2
+    window.bot.waitUntil(lambda: len(tries) > 2, timeout=SOON)
+    window.bot.waitUntil(lambda: saved(window), timeout=SOON)
+    found = Project.open(tmp_path / "pets").load_labels("picture-1")
+    np.testing.assert_array_equal(found, expected)
+
+
 def test_where_both_changed_a_pixel_the_other_file_is_kept(
     window: Window, tmp_path: Path
 ) -> None:
@@ -148,6 +176,49 @@ def test_labels_changed_elsewhere_are_shown_when_one_comes_back(
     found = Project.open(tmp_path / "pets").load_labels("picture-1")
     np.testing.assert_array_equal(found, window.labels.data)
     assert (found[50:60, 2:12] == 2).all()
+
+
+@pytest.mark.parametrize("away", [True, False])
+def test_what_a_closing_window_could_not_write_is_offered_later(
+    window: Window, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, away: bool
+) -> None:
+    session, folder = window.session, tmp_path / "pets"
+    window.session.step(1)
+    window.until_shown("picture 1")
+    session.class_changes.add("boat")
+    session.saving.flush()
+    if away:
+        folder.rename(tmp_path / "away")
+    else:
+        write_png = Project.save_labels
+
+        def refuse(self: Project, *arguments: Any, **more: Any) -> None:
+            if self.path == folder:
+                raise OSError(errno.EIO, "Input/output error")
+            write_png(self, *arguments, **more)
+
+        monkeypatch.setattr(Project, "save_labels", refuse)
+    window.paint(40, 40, number=2)
+    painted = window.labels.data.copy()
+    image = session.projects.add(
+        np.full((SIZE, SIZE, 3), 7, np.uint8),
+        "new one",
+        choice=session.choice,
+        edits=Edits(np.ones((SIZE, SIZE), int)),
+    ).image
+    session.close()
+    if away:
+        assert not folder.exists()
+    [left] = unfinished()
+    found = Project.open(left)
+    assert not found.notes
+    np.testing.assert_array_equal(found.load_labels("picture-1"), painted)
+    assert found.load_painted("picture-1")[40, 40]
+    assert found.sample("picture-1").status == "edited"
+    assert found.sample("picture-1").provenance["unsaved in"] == str(folder)
+    np.testing.assert_array_equal(found.load_image("new-one"), image)
+    assert (found.load_labels("new-one") == 1).all()
+    assert [c.name for c in found.classes] == [c.name for c in session.classes]
 
 
 FAILURES = {
@@ -256,3 +327,107 @@ def test_in_any_order_what_fails_stays_visible_and_is_written_in_the_end(
         suppress_health_check=list(HealthCheck),
         phases=[Phase.generate],  # one window lives through all of them
     )(given(st.lists(do, min_size=4, max_size=12))(run))()
+
+
+both = st.tuples(
+    st.sampled_from(
+        [
+            *("paint", "paint", "next", "previous", "accept", "wait", "flush", "look"),
+            *("their labels", "their labels", "their labels", "their status"),
+            *("their class", "their image", "their note"),
+        ]
+    ),
+    st.integers(0, 3),
+    st.integers(0, 20),
+)
+
+
+def test_in_any_order_the_work_of_two_programs_is_all_there(
+    window: Window, tmp_path: Path
+) -> None:
+    """One paints in the window above, one in the files below."""
+    session, folder = window.session, tmp_path / "pets"
+    autosave = session.saving.autosave
+    autosave._delay = 0.05
+    half = SIZE // 2
+    above: dict[str, np.ndarray] = {}
+    below: dict[str, np.ndarray] = {}
+    decided: dict[str, str] = {}
+    more: dict[str, set[str]] = {"classes": set(), "images": set(), "notes": set()}
+
+    def keep() -> None:
+        above[session.current.key] = window.labels.data[:half].copy()
+
+    def leave(act: Callable[[], Any]) -> None:
+        keep()
+        act()
+        window.bot.waitUntil(lambda: not session.projects.wanted, timeout=9000)
+
+    def their_labels(key: str, row: int) -> None:
+        path = folder / "labels" / f"{key}.png"
+        with write_lock(folder):  # its own read and write belong together
+            ids = np.zeros((SIZE, SIZE), np.uint8)
+            if path.is_file():
+                with Image.open(path) as picture:
+                    ids = np.array(picture)
+            ids[half + row, :9] = 1 + row % 2
+            Image.fromarray(ids).save(path)
+        below[key] = ids[half:]
+
+    def run(acts: list[tuple[str, int, int]]) -> None:
+        for step, (kind, which, row) in enumerate(acts):
+            key = f"picture-{which}"
+            if kind == "paint":
+                window.paint(row // 2 + 4, 5 * step % SIZE, 1 + which % 2)
+            elif kind in ("next", "previous"):
+                leave(lambda kind=kind: session.step(1 if kind == "next" else -1))
+            elif kind == "accept":
+                decided[session.current.key] = "accepted"
+                leave(lambda: window.click("accept_button"))
+            elif kind == "wait":
+                window.bot.wait(60)
+            elif kind == "look":
+                session.take_all()
+            elif kind == "flush":
+                autosave.flush()
+            elif kind == "their labels":
+                their_labels(key, row)
+            else:
+                other = Project.open(folder)
+                name = f"{kind} {step} {len(more['notes'])}"
+                if kind == "their class":
+                    other.classes.add(f"{name} {len(other.classes)}")
+                    other.save()
+                    more["classes"].add(f"{name} {len(other.classes) - 1}")
+                elif kind == "their image":
+                    image = np.full((SIZE, SIZE, 3), step, np.uint8)
+                    more["images"].add(other.add_sample(image).name)
+                elif kind == "their note":
+                    other.change_sample(key, provenance={name: step})
+                    more["notes"].add(f"{key} {name}")
+                elif kind == "their status":
+                    other.change_sample(key, absent=[2])
+        keep()
+        project = window.written()
+        for key, labels in above.items():
+            found = project.load_labels(key)
+            there = np.zeros((SIZE, SIZE), np.uint8) if found is None else found
+            np.testing.assert_array_equal(there[:half], labels)
+        for key, labels in below.items():
+            np.testing.assert_array_equal(project.load_labels(key)[half:], labels)
+        assert more["classes"] <= {entry.name for entry in project.classes}
+        assert more["images"] <= {sample.name for sample in project.samples}
+        for note in more["notes"]:
+            key, name = note.split(" ", 1)
+            assert name in project.sample(key).provenance
+        for key in decided:
+            history = project.sample(key).provenance["history"]
+            assert "accepted" in {each["status"] for each in history}
+        assert not (folder / "replaced").exists()
+
+    settings(
+        max_examples=15,
+        deadline=None,
+        suppress_health_check=list(HealthCheck),
+        phases=[Phase.generate],  # one window lives through all of them
+    )(given(st.lists(both, min_size=4, max_size=14))(run))()

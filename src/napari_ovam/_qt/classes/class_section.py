@@ -252,6 +252,12 @@ class ClassSection(Section):
         look = partial(self._changes.look_for, chosen)
         menu_entry(menu, "Look for what is selected", partial(look, True))
         menu_entry(menu, "Do not look for it", partial(look, False))
+        if self.session.view(entry.id).former is not None:
+            back = partial(self.session.sources.back, entry.id)
+            menu_entry(menu, "Back to before it learned", back)
+        if entry.id in self.model.present:
+            more = partial(self.session.more_wanted.emit, entry.id)
+            menu_entry(menu, "Find more like this", more)
         menu_entry(menu, "Delete…", self._delete)
         viewport: Any = self.view.viewport()
         menu.exec(viewport.mapToGlobal(place))

@@ -124,6 +124,8 @@ class ClassModel(QAbstractTableModel):
         if role == Qt.ItemDataRole.ToolTipRole:
             text = self._cell(entry, column)
             tip = _tip(entry) if column == NAME else _TIPS[column]
+            if column == TOKEN and (figures := self._session.figures(entry.id)):
+                tip = f"{figures} (IoU)\n{tip}"
             return f"{text}\n{tip}" if column in (NAME, PHRASE) else tip
         if role == Qt.ItemDataRole.CheckStateRole and column == PHRASE:
             state = Qt.CheckState

@@ -11,8 +11,8 @@ from psygnal import Signal
 from qtpy.QtCore import QTimer
 
 from napari_ovam._qt.layers.layers import SampleLayers
+from napari_ovam._qt.session.background import Background
 from napari_ovam._qt.session.edits import Edits
-from napari_ovam._qt.session.jobs import Background
 from napari_ovam._qt.session.state import UNSURE
 
 from .preview import ClickPreview, draw
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from napari.layers import Labels
     from numpy.typing import NDArray
 
+    from napari_ovam._qt.session.background import Work
     from napari_ovam._qt.session.edits import Snapshot
-    from napari_ovam._qt.session.jobs import Work
     from napari_ovam._qt.session.session import Session
     from napari_ovam._qt.session.state import LiveSample
     from napari_ovam._qt.session.worker import Job
@@ -243,13 +243,19 @@ class Clicking:
     def _prepared(self, sample: LiveSample, number: int) -> ClickSegmenter:
         """Return what answers clicks on a sample; it is made where it is another."""
         from napari_ovam.segmentation.clicks import ClickSegmenter
+        from napari_ovam.workflows.object_token import load_object_token
         from napari_ovam.workflows.sample_trace import saved_trace
 
         if sample.trace is None:
             sample.trace = saved_trace(sample.project, sample.key)
         key = sample, sample.trace, id(sample.maps.get(number))
         if self._segmenter[0] != key:
-            found = ClickSegmenter(sample.trace, sample.image, sample.maps.get(number))
+            trace = sample.trace
+            model = trace.model if trace is not None else ""
+            objects = load_object_token(sample.project, model)
+            found = ClickSegmenter(
+                trace, sample.image, sample.maps.get(number), objects
+            )
             self._segmenter = key, found
         found_now = self._segmenter[1]
         assert found_now is not None  # noqa: S101 (just made)

@@ -19,15 +19,15 @@ from napari_ovam._qt.layers.instance_tools import (
     place_of,
 )
 from napari_ovam._qt.layers.layers import SampleLayers, role_of
-from napari_ovam._qt.session.jobs import Background
+from napari_ovam._qt.session.background import Background
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from napari.layers import Labels
 
+    from napari_ovam._qt.session.background import Work
     from napari_ovam._qt.session.edits import Snapshot
-    from napari_ovam._qt.session.jobs import Work
     from napari_ovam._qt.session.session import Session
     from napari_ovam._qt.session.state import LiveSample
     from napari_ovam._qt.session.worker import Job

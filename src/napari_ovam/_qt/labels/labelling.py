@@ -10,8 +10,8 @@ from qtpy.QtCore import QTimer
 
 from napari_ovam._qt.layers.layers import SampleLayers, role_of
 from napari_ovam._qt.session import tasks
+from napari_ovam._qt.session.background import Background
 from napari_ovam._qt.session.edits import Edits, as_labels
-from napari_ovam._qt.session.jobs import Background
 from napari_ovam._qt.session.state import DECIDED
 from napari_ovam.project.files import replace_ids
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from napari_ovam._qt.layers.strokes import Masks
-    from napari_ovam._qt.session.jobs import Work
+    from napari_ovam._qt.session.background import Work
     from napari_ovam._qt.session.session import Session
     from napari_ovam._qt.session.state import LiveSample
     from napari_ovam._qt.session.worker import Job

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from napari_ovam._qt.layers.layers import SampleLayers
-from napari_ovam._qt.session.jobs import Background
+from napari_ovam._qt.session.background import Background
 from napari_ovam.segmentation.thresholds import THRESHOLD
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from napari_ovam._qt.session.jobs import Work
+    from napari_ovam._qt.session.background import Work
     from napari_ovam._qt.session.session import Session
     from napari_ovam._qt.session.state import LiveSample
     from napari_ovam._qt.session.worker import Job

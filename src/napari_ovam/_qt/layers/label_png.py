@@ -7,7 +7,6 @@ it into labels where a class table is beside it.
 
 from __future__ import annotations
 
-import json
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,11 +15,10 @@ import numpy as np
 from napari.layers import Image as ImageLayer
 from napari.layers import Labels
 from napari.utils.colormaps import DirectLabelColormap
-from PIL import Image
 from qtpy.QtCore import QTimer
 
-from napari_ovam._qt.session.edits import as_labels
 from napari_ovam._qt.session.state import UNSURE
+from napari_ovam.images.png import read_ids
 
 from .layers import SampleLayers, role_of
 
@@ -100,13 +98,6 @@ def read_label_png(path: Path, table: Path) -> Labels:
     ValueError
         If the PNG is no image of ids, or the table is none.
     """
-    try:
-        with Image.open(path) as picture:
-            pixels = np.array(picture)
-    except (OSError, SyntaxError) as error:
-        raise ValueError(f"{path} is broken or no image: {error}") from error
-    if pixels.ndim != 2:
-        raise ValueError(f"{path} holds colours {pixels.shape}, not class ids")
     classes = read_classes(table)
     colours: dict[int | None, Any] = {
         0: (0, 0, 0, 0),
@@ -119,7 +110,7 @@ def read_label_png(path: Path, table: Path) -> Labels:
     rows = [(0, "background"), (UNSURE, "unsure"), *((c.id, c.name) for c in classes)]
     rows.sort()
     return Labels(
-        as_labels(pixels, str(path)),
+        read_ids(path).astype(np.uint16),
         name=path.stem,
         features={"index": [i for i, _ in rows], "name": [n for _, n in rows]},
         colormap=DirectLabelColormap(color_dict=colours),
@@ -139,27 +130,20 @@ def _tables(path: Path) -> list[Path]:
 def read_classes(path: Path) -> list[LabelClass]:
     """Read the class table of an exported dataset, or of a work folder.
 
-    Raises
-    ------
-    ValueError
-        If it is none, or its classes do not fit together.
+    It raises `ValueError` if it is none, or its classes do not fit together.
     """
     from napari_ovam.datasets.class_colors import PALETTE
+    from napari_ovam.datasets.class_lists import read_class_list
     from napari_ovam.datasets.exporters.dataset import check_classes
 
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        entries = content["classes"] if isinstance(content, dict) else content
-        classes = [
-            label_class(
-                int(e["id"]),
-                str(e["name"]),
-                e.get("color") or PALETTE[(int(e["id"]) - 1) % len(PALETTE)],
-            )
-            for e in entries
-        ]
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-        raise ValueError(f"{path} is no class table: {error!r}") from error
+    listed = read_class_list(path)
+    if any(entry.id is None for entry in listed):
+        raise ValueError(f"{path} is no class table: its classes have no ids")
+    ids = [entry.id or 0 for entry in listed]
+    classes = [
+        label_class(i, e.name, e.color or PALETTE[(i - 1) % len(PALETTE)])
+        for i, e in zip(ids, listed, strict=True)
+    ]
     return list(check_classes(classes))
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from qtpy.QtCore import QTimer
 
 from napari_ovam._qt.layers.layers import SampleLayers
-from napari_ovam._qt.session.jobs import Background
+from napari_ovam._qt.session.background import Background
 from napari_ovam._qt.session.state import split_phrases
 from napari_ovam.segmentation.class_maps import class_map
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from napari_ovam._qt.session.jobs import Work
+    from napari_ovam._qt.session.background import Work
     from napari_ovam._qt.session.session import Session
     from napari_ovam._qt.session.state import LiveSample
     from napari_ovam._qt.session.worker import Job

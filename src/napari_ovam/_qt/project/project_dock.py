@@ -22,6 +22,7 @@ from napari_ovam._qt.widgets.docks import NAMES, BelowDock, dress_table, selecte
 from napari_ovam._qt.widgets.row import Row
 from napari_ovam._qt.widgets.section import (
     button,
+    check_box,
     debounced,
     line_edit,
     listen,
@@ -125,6 +126,13 @@ class ProjectWidget(BelowDock):
         self.text.textEdited.connect(
             debounced(self, lambda: self._reviewing.set_filter(text=self.text.text()))
         )
+        self.unsure = check_box(
+            "least sure first",
+            "unsure_first",
+            "Go first through the images whose proposed labels are most in doubt: what "
+            "is corrected there teaches most",
+            lambda on: self._reviewing.set_order(unsure_first=on),
+        )
         self.count = QLabel()
         self.count.setObjectName("project_count")
         self.keys_button = menu_button(
@@ -136,7 +144,13 @@ class ProjectWidget(BelowDock):
         )
         show = QLabel("Show")
         return Row(
-            show, self.status, self.text, self.count, self.keys_button, stretch=2
+            show,
+            self.status,
+            self.text,
+            self.unsure,
+            self.count,
+            self.keys_button,
+            stretch=2,
         )
 
     def _view(self) -> QTableView:

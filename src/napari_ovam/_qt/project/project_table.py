@@ -111,7 +111,7 @@ class SampleTable(QAbstractTableModel):
             self.dataChanged.emit(self.index(0, 0), last)
 
     def _status_changed(self, key: str) -> None:
-        if self._review.status:
+        if self._review.status or self._review.unsure_first:
             self._fill()
         else:
             self._row_changed(key)

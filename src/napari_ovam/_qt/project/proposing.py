@@ -10,12 +10,12 @@ from psygnal import Signal
 from napari_ovam.base.progress import Cancelled
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from napari_ovam._qt.session.session import Session
     from napari_ovam._qt.session.worker import Job
     from napari_ovam.workflows.improving import Improvement, ImproveReport
-    from napari_ovam.workflows.proposals import ProposalReport
+    from napari_ovam.workflows.proposals import ProposalReport, ProposalSettings
 
 
 @dataclass
@@ -40,6 +40,7 @@ class Proposing:
 
     def __init__(self, session: Session) -> None:
         self.session = session
+        session.more_wanted.connect(self.find_more)
 
     # -- proposals -----------------------------------------------------------------
 
@@ -65,12 +66,54 @@ class Proposing:
                 "There is no class to look for: type phrases under Maps and press Map"
             )
             return
-        choice, layers = session.choice, session.map_layers
-        options = dict(session.label_rules.options)
+        settings = self._settings(redo=redo)
+
+        def run(pipe: Any, **how: Any) -> ProposalReport:
+            from napari_ovam.workflows.proposals import propose
+
+            return propose(project, pipe, names, settings=settings(), **how)
+
+        self._start(run)
+
+    def find_more(self, number: int) -> None:
+        """Look for more of what a class is in the image that is shown, in all others.
+
+        Its labels have to be a person's; others that are not are proposed anew.
+        """
+        if not self._ready():
+            return
+        session, project = self.session, self.session.project
+        shown = session.current
+        if shown is None or number not in session.classes:
+            session.complain("There is no image to find more like: open one")
+            return
+        settings = self._settings(redo=True)
+
+        def run(pipe: Any, **how: Any) -> ProposalReport:
+            from napari_ovam.workflows.finding_more import find_more
+
+            return find_more(
+                project, pipe, shown.key, number, settings=settings(), **how
+            )
+
+        self._start(run)
+
+    def _settings(self, *, redo: bool) -> Callable[[], ProposalSettings]:
+        """Return what makes the settings, in a thread: they import much."""
+        layers, options = self.session.map_layers, self.session.label_rules.options
+        options = dict(options)  # as they are now
+
+        def make() -> ProposalSettings:
+            from napari_ovam.workflows.proposals import ProposalSettings
+
+            return ProposalSettings(redo=redo, layers=layers, labels=options)
+
+        return make
+
+    def _start(self, propose: Callable[..., ProposalReport]) -> None:
+        session, choice = self.session, self.session.choice
 
         def run(job: Job) -> _Run:
-            from napari_ovam.workflows.proposals import ProposalSettings, propose
-
             found = _Run()
 
             def written(name: str) -> None:
@@ -79,14 +122,8 @@ class Proposing:
 
             try:
                 session.saving.flush()
-                report: ProposalReport = propose(
-                    project,
-                    session.models.get(choice, job),
-                    names,
-                    settings=ProposalSettings(redo=redo, layers=layers, labels=options),
-                    progress=_counting(job),
-                    written=written,
-                )
+                pipe = session.models.get(choice, job)
+                report = propose(pipe, progress=_counting(job), written=written)
             except Cancelled:  # what was written stays
                 found.cancelled = True
             else:
@@ -171,7 +208,7 @@ class Proposing:
             name, why = reasons[0]
             self.session.complain(f"No token could be made: {name}: {why}")
             return
-        better = sum(each.after > each.before for each in report.results)
+        better = sum(each.better for each in report.results)
         text = f"{better} of {len(report.results)} new tokens are better."
         if any(not each.left_out for each in report.results):
             text += " Of one accepted image the figures say little: accept more."

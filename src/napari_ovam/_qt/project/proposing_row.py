@@ -18,6 +18,7 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
+from napari_ovam._qt.session.jobs import short
 from napari_ovam._qt.widgets.row import Row
 from napari_ovam._qt.widgets.section import (
     Progress,
@@ -35,6 +36,9 @@ if TYPE_CHECKING:
 
     from napari_ovam._qt.session.session import Session
     from napari_ovam.workflows.improving import Improvement, ImproveReport
+
+
+_OFFERED = 6  # classes to find more of
 
 
 class ProposingRow(Row):
@@ -97,6 +101,22 @@ class ProposingRow(Row):
             entry.setEnabled(bool(keys))
             if redo:
                 entry.setToolTip("Labels that were proposed before are made anew")
+        self._fill_more(menu)
+
+    def _fill_more(self, menu: QMenu) -> None:
+        """Offer to look for more of what the image that is shown holds."""
+        session, sample = self._session, self._session.current
+        held = sample.edits.now.ids if sample is not None and sample.edits else ()
+        entries = [entry for entry in session.classes if entry.id in held]
+        if entries:
+            menu.addSeparator()
+        for each in entries[:_OFFERED]:
+            call = partial(self._proposing.find_more, each.id)
+            entry = menu_entry(menu, f"More like this {short(each.name)}", call)
+            entry.setToolTip(
+                "Learn it from this image alone, and look for it in all images that "
+                "are new or proposed"
+            )
 
     def _show_job(self) -> None:
         for widget in (self.propose, self.improve):
@@ -196,8 +216,8 @@ def _table(results: tuple[Improvement, ...]) -> QTableWidget:
             table.setItem(row, column, item)
         use: Any = table.item(row, 4)
         use.setFlags(Qt.ItemFlag.ItemIsEnabled | Qt.ItemFlag.ItemIsUserCheckable)
-        better = each.after > each.before
-        use.setCheckState(Qt.CheckState.Checked if better else Qt.CheckState.Unchecked)
+        state = Qt.CheckState
+        use.setCheckState(state.Checked if each.better else state.Unchecked)
     return table
 
 

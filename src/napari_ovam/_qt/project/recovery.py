@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from qtpy.QtWidgets import QLabel, QVBoxLayout, QWidget
 
-from napari_ovam._qt.session.jobs import Background
+from napari_ovam._qt.session.background import Background
 from napari_ovam._qt.widgets.row import Row
 from napari_ovam._qt.widgets.section import button, listen
 from napari_ovam.project.scratch import clean, mark_done, unfinished

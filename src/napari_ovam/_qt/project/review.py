@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from psygnal import Signal
 
 from napari_ovam._qt.session.state import DECIDED
+from napari_ovam.workflows.review_order import how_unsure
 
 if TYPE_CHECKING:
     from napari_ovam._qt.session.session import Session
@@ -23,6 +24,9 @@ class Review:
         Of the samples that are gone through; empty for all.
     text
         What their titles contain.
+    unsure_first
+        Whether those whose proposals are least sure come first, and else all in the
+        order of the project.
     """
 
     filter_changed = Signal()
@@ -32,6 +36,7 @@ class Review:
         self._projects = session.projects
         self.status = ""
         self.text = ""
+        self.unsure_first = False
         session.project_changed.connect(self.clear_filter)
         session.projects.selected.connect(self._look_ahead)
         session.actions |= {
@@ -54,10 +59,21 @@ class Review:
 
     def shown(self) -> list[str]:
         """Return the keys of the samples that are gone through."""
-        keys = self._projects.keys
+        keys = self._ordered()
         if not self.status and not self.text:
-            return list(keys)
+            return keys
         return [key for key in keys if self.matches(key)]
+
+    def _ordered(self) -> list[str]:
+        samples = self.session.project.samples
+        if self.unsure_first:  # of equals, the order stays
+            samples = sorted(samples, key=how_unsure, reverse=True)
+        return [sample.name for sample in samples]
+
+    def set_order(self, *, unsure_first: bool) -> None:
+        """Go through the samples whose proposals are least sure first, or not."""
+        self.unsure_first = unsure_first
+        self.filter_changed.emit()
 
     def set_filter(self, *, status: str | None = None, text: str | None = None) -> None:
         """Go through samples of one status, or whose titles contain a text."""
@@ -81,7 +97,7 @@ class Review:
             Of which; by default of the one that is shown, or will be in a moment.
         """
         projects, shown = self._projects, self.session.current
-        keys = projects.keys
+        keys = self._ordered()
         current = of or projects.wanted or (shown.key if shown else "")
         if current not in keys:
             return next(iter(self.shown()), "")

@@ -1,7 +1,8 @@
-"""Runs one long task at a time, small ones beside it, and says what happens."""
+"""Runs one long task at a time, and says what happens."""
 
 from __future__ import annotations
 
+import threading
 from collections import deque
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -13,8 +14,6 @@ from .worker import Job
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-    Work = tuple[Callable[[Job], Any], Callable[[Any], object]]
 
 Kind = Literal["info", "warning", "error"]
 # Hooks report many times a step; each report that is shown costs a drawing.
@@ -32,6 +31,10 @@ class JobRunner:
         What the status line shows, and its kind.
     trouble
         What every message ends with until it is over; empty if all is well.
+    quick
+        Small tasks that run now.
+    giving_way
+        Held by a task that gives way as long as it runs, if it is on its way out.
     """
 
     said = Signal(str, str)  # text, kind
@@ -43,6 +46,8 @@ class JobRunner:
         self.closed = False
         self.message: tuple[str, Kind] = ("", "info")
         self.trouble = ""
+        self.quick: set[Job] = set()
+        self.giving_way = threading.Lock()
         self._turns: deque[Callable[[], object]] = deque()
         self.job_changed.connect(self._next_turn)
         self._progress: tuple[int, int] | None = None  # not shown yet
@@ -90,7 +95,7 @@ class JobRunner:
         title: str,
         task: Callable[[Job], Any],
         *,
-        returned: Callable[[Any], None],
+        returned: Callable[[Any], object],
         previewed: Callable[[Any], None] | None = None,
         ended: Callable[[], None] | None = None,
         undo: Callable[[], None] | None = None,
@@ -115,8 +120,13 @@ class JobRunner:
         """
         if self.refused():
             return None
-        job = Job(task, title)
-        self.job = job
+
+        def run(job: Job) -> Any:
+            with self.giving_way:  # what gives way to it was told to, and uses models
+                pass
+            return task(job)
+
+        job = self.job = Job(run, title)
 
         lost: list[Exception] = []
 
@@ -208,83 +218,6 @@ class JobRunner:
             self.complain(error)
             return error
         return None
-
-
-class Background:
-    """Runs tasks one at a time, beside the long task that a person started.
-
-    Of the requests for one thing that wait, the newest wins.
-
-    Parameters
-    ----------
-    runner
-        Shows errors; nothing is handed over once it is closed.
-    title
-        Of the jobs.
-    failed
-        Called with what a task raised, in place of showing it.
-
-    Attributes
-    ----------
-    job
-        What runs now.
-    """
-
-    def __init__(
-        self,
-        runner: JobRunner,
-        title: str,
-        failed: Callable[[Exception], object] | None = None,
-    ) -> None:
-        self.job: Job | None = None
-        self._runner, self._title = runner, title
-        self._failed = failed or runner.complain
-        self._waiting: dict[object, Callable[[], Work | None]] = {}
-
-    @property
-    def busy(self) -> bool:
-        """Whether something runs or waits."""
-        return self.job is not None or bool(self._waiting)
-
-    def ask(self, key: object, prepare: Callable[[], Work | None]) -> None:
-        """Do something as soon as what was asked for before is done.
-
-        Parameters
-        ----------
-        key
-            What is asked for: an earlier request for it that still waits is dropped.
-        prepare
-            Called in the GUI thread when its turn comes. Returns the task, and what
-            is called in the GUI thread with its result; None where it is not wanted
-            any more.
-        """
-        self._waiting[key] = prepare
-        self._next()
-
-    def close(self) -> None:
-        """Drop what waits, and stop what runs."""
-        self._waiting.clear()
-        if self.job is not None:
-            self.job.quit()
-
-    def _next(self) -> None:
-        while self.job is None and self._waiting and not self._runner.closed:
-            work = self._waiting.pop(next(iter(self._waiting)))()
-            if work is not None:
-                self._start(*work)
-
-    def _start(self, task: Callable[[Job], Any], done: Callable[[Any], object]) -> None:
-        def end(then: Callable[[Any], object], value: Any = None) -> None:
-            self.job = None
-            if not self._runner.closed:
-                self._runner.guarded(then, value)
-                self._next()
-
-        job = self.job = Job(task, self._title)
-        job.returned.connect(lambda value: end(done, value))
-        job.errored.connect(lambda error: end(self._failed, error))
-        job.aborted.connect(lambda: end(lambda _: None))
-        job.start()
 
 
 def as_sentence(error: Exception | str) -> str:

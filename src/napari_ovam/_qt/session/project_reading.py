@@ -13,7 +13,7 @@ from napari_ovam.project import Project, ProjectError
 from napari_ovam.project.index import BACKUP, INDEX
 from napari_ovam.project.scratch import Scratch, is_scratch
 
-from .edits import Edits, Snapshot
+from .edits import Edits
 from .state import LiveSample, ModelChoice
 
 if TYPE_CHECKING:
@@ -28,6 +28,9 @@ if TYPE_CHECKING:
     from napari_ovam.project.index import Sample
 
     from .jobs import Kind
+
+
+MARK = "mark"  # in the extra of a sample: see `Project.labels_mark`
 
 
 @dataclass(eq=False)
@@ -144,8 +147,6 @@ def read_sample(
     project: Project,
     name: str,
     choice: ModelChoice,
-    *,
-    to_edit: bool = True,
     **known: Any,
 ) -> LiveSample:
     """Read image and labels of a sample; not its trace, nor its settings.
@@ -156,8 +157,6 @@ def read_sample(
         Where it is.
     choice
         The model of an image that does not say which made it.
-    to_edit
-        As for `Project.load_labels`.
     known
         Further fields of `LiveSample`.
 
@@ -169,7 +168,8 @@ def read_sample(
     entry = project.sample(name)
     try:
         image = project.load_image(name)
-        ids = project.load_labels(name, to_edit=to_edit)
+        mark = project.labels_mark(name)
+        ids = project.load_labels(name, to_edit=False)
         painted = project.load_painted(name)
     except OSError as error:
         raise ProjectError(f"{name} cannot be read: {error}") from error
@@ -182,6 +182,7 @@ def read_sample(
     sample = LiveSample(
         project, name, image, ModelChoice(made_by, choice.device), **known
     )
+    sample.extra[MARK] = mark
     if ids is not None:
         sample.edits = edits_of(ids, painted, entry)
     return sample
@@ -210,10 +211,3 @@ def edits_of(
             return Edits(ids)
         painted = np.ones(ids.shape, bool)
     return Edits(np.where(painted, 0, ids), ids, painted)
-
-
-def mark_seen(sample: LiveSample, shown: Snapshot | None) -> None:
-    """Let labels on the disk be replaced, as long as they are those in the window."""
-    found = sample.project.load_labels(sample.key, to_edit=False)
-    if found is not None and shown is not None and np.array_equal(found, shown.labels):
-        sample.project.load_labels(sample.key)

@@ -16,7 +16,7 @@ from napari_ovam.project.scratch import copy_project, mark_done
 
 from .edits import Edits
 from .loading import Loader
-from .project_reading import mark_seen, new_scratch, open_project, read_sample
+from .project_reading import MARK, new_scratch, open_project, read_sample
 from .state import ClassView, LiveSample, title
 
 if TYPE_CHECKING:
@@ -332,7 +332,6 @@ class Projects:
             project,
             key,
             self.session.choice,
-            to_edit=known is None,
             extra=version,
         )
 
@@ -378,12 +377,10 @@ class Projects:
             return  # a person's strokes win
         found.edits = found.edits or Edits(np.zeros(sample.shape, np.uint8))
         if sample.edits is not None and found.edits.now.same(sample.edits.now):
+            sample.project.see_labels(sample.key, found.extra[MARK])
             return  # and what can be undone stays
-        sample.edits = found.edits
+        sample.edits, sample.extra[MARK] = found.edits, found.extra[MARK]
         self._is_on_disk(sample)
-        self.saving.submit(
-            "seen", sample.key, partial(mark_seen, sample, sample.on_disk)
-        )
         session.show_labels(sample)
         session.sample_changed.emit(sample.key)
         session.labels_changed.emit()
@@ -396,5 +393,6 @@ class Projects:
         self.select(sample.key)
 
     def _is_on_disk(self, sample: LiveSample) -> None:
+        sample.project.see_labels(sample.key, sample.extra[MARK])
         if sample.edits is not None:
             sample.saved = sample.on_disk = sample.edits.now

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from contextlib import suppress
+from dataclasses import asdict, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from qtpy.QtCore import QObject, Signal  # type: ignore[attr-defined]
 
+from napari_ovam.datasets.classes import ClassTable
 from napari_ovam.project.autosave import Autosave
 from napari_ovam.project.class_tokens import give_token
 from napari_ovam.project.index import ConflictError
+from napari_ovam.project.scratch import Scratch
 
 from .edits import Edits
 from .jobs import as_sentence
@@ -61,11 +64,39 @@ class Saving:
         session.classes_changed.connect(self._save_classes)
 
     def close(self) -> None:
-        """Write what is left."""
-        if self.autosave is not None:
-            self.autosave.close(_CLOSING)
+        """Write what is left; what cannot be becomes work that a later start offers."""
+        if self.autosave is not None and not self.autosave.close(_CLOSING):
+            with suppress(OSError, ValueError):  # such as on a full disk
+                self._rescue(self.autosave)
         self.autosave = None
         self.session.trouble = self.trouble = ""
+
+    def _rescue(self, autosave: Autosave) -> None:
+        """Write what the last try could not into a scratch project."""
+        session, unsaved = self.session, self.session.project.unsaved
+        lost = [s for s in session.samples if autosave.waits(s.key) or s.key in unsaved]
+        if not lost:
+            return
+        scratch = Scratch()
+        scratch.start()
+        project, old = scratch.project, session.classes
+        entries = [replace(e, source="phrase", token=None) for e in old]
+        project.classes.take_over(ClassTable.of(entries, old.last_id, old.retired))
+        try:
+            for sample in lost:
+                made, key = _made(sample.settings, sample.choice.model), sample.key
+                about = {**sample.about, "unsaved in": str(session.project.path)}
+                project.add_sample(sample.image, made, key, provenance=about)
+                status, absent = sample.status, sample.absent
+                project.change_sample(key, status=status, absent=absent)
+                if sample.edits is not None:
+                    now = sample.edits.now
+                    project.save_labels(key, now.labels, None, painted=now.painted)
+            for number, view in session.views.items():
+                if view.token is not None and autosave.waits(number):
+                    project.save_token(number, view.token)
+        finally:
+            scratch.close()
 
     @property
     def read_only(self) -> bool:
@@ -128,9 +159,7 @@ class Saving:
                 "warning",
             )
             return project.announce(title, about).name
-        made = None
-        if settings is not None:
-            made = {"model": about["model"], **asdict(settings)}
+        made = _made(settings, about["model"])
         name = self.autosave.add_sample(image, made, title, provenance=about)
         if trace is not None and _size(trace) <= _LARGEST_TRACE:
             self.submit("trace", name, partial(project.save_trace, name, trace))
@@ -258,14 +287,22 @@ def _write_labels(
         clashes = int((new & ours & (theirs != mine)).sum())
         mask = new & ~ours
         both = np.where(mask, theirs, mine)
-        if not clashes:
-            project.load_labels(key)  # all of them are in what is written now
         project.save_labels(
-            key, both, None, painted=now.painted | mask, keep_others=bool(clashes)
+            key,
+            both,
+            None,
+            painted=now.painted | mask,
+            keep_others=bool(clashes),
+            over=None if clashes else theirs,
         )
         merged(sample, now, theirs, mask, clashes)
         now = Edits(both).now
     sample.on_disk = now
+
+
+def _made(settings: GenerationSettings | None, model: str) -> dict[str, Any] | None:
+    """Return what the PNG of an image says of how it was generated."""
+    return None if settings is None else {"model": model, **asdict(settings)}
 
 
 def _size(trace: Trace) -> int:

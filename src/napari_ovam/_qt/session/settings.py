@@ -21,6 +21,8 @@ class Preferences:
         Of new images; 0 for the model's own.
     folder
         Where datasets are written; empty for one in the person's home.
+    learn
+        Whether tokens learn from accepted images by themselves.
     """
 
     model: str = "tiny"
@@ -28,6 +30,7 @@ class Preferences:
     steps: int = 0
     guidance_scale: float = 0
     folder: str = ""
+    learn: bool = True
 
     @property
     def choice(self) -> ModelChoice:
@@ -52,6 +55,7 @@ def preferences() -> Preferences:
         steps=values.steps,
         guidance_scale=values.guidance_scale,
         folder=values.folder.strip(),
+        learn=values.learn,
     )
 
 

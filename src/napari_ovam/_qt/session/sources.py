@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from napari_ovam.project.token_library import TokenLibrary
 
+from .state import Former
 from .tasks import MapRequest, make_maps
 
 if TYPE_CHECKING:
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from napari_ovam import Token
     from napari_ovam.datasets.project_class import Source
 
+    from .background import Work
     from .saving import Saving
     from .tasks import Maps
     from .worker import Job
@@ -91,11 +93,45 @@ class Sources:
         session, entry = self.session, self.session.classes[number]
         view = session.view(number)
         view.token, view.scores = token, scores
+        view.former, view.learns = None, True
         values: dict[str, Any] = {"thresholds": {**entry.thresholds, "token": None}}
         if use:
             values["source"] = "token"
         session.classes.change(number, **values)
         self.saving.save_token(number, token)
+
+    def learned(self, number: int, token: Token, scores: tuple[float, float]) -> None:
+        """Use a token that was learned by itself; `back` goes back to what was."""
+        entry, view = self.session.classes[number], self.session.view(number)
+        former = Former(entry.source, entry.thresholds, view.token, view.scores)
+        self.keep(number, token, scores, use=True)
+        view.former = former
+
+    def back(self, number: int) -> None:
+        """Use what a class had before it learned by itself; it learns no more."""
+        session = self.session
+        former = session.view(number).former
+        if former is None:
+            session.complain(f"{session.classes[number].name} has learned nothing")
+            return
+        token = former.token if former.source == "token" else None
+
+        def done(found: Mapping[int, Token | None]) -> None:
+            if number not in found:
+                return
+            if former.token is not None:
+                self.keep(number, former.token, former.scores)
+            values: Any = {"source": former.source, "thresholds": former.thresholds}
+            session.classes.change(number, **values)
+            view = session.view(number)
+            view.former, view.learns = None, False
+            session.say(
+                f"{session.classes[number].name} is mapped by its former "
+                f"{former.source}. It learns again once you give it a token."
+            )
+
+        kept = "The source in use is as it was."
+        self._map({number: token}, done, "Mapping", kept, check=False)
 
     def _map(
         self,
@@ -106,18 +142,42 @@ class Sources:
         *,
         check: bool,
     ) -> None:
-        """Map every sample in memory by the tokens, or the phrases, of classes.
-
-        Then call `done` with what is used for each class that is still there. Mapping
-        refuses tokens of another model; `check` them where there is nothing to map.
-        """
+        """Map by tokens or phrases as a long task; see `mapping`."""
         session = self.session
         if session.refused():
             session.classes_changed.emit()  # a switch goes back
             return
+        run, returned = self.mapping(tokens, done, check=check)
+        session.start(
+            title,
+            run,
+            returned=returned,
+            undo=session.classes_changed.emit,
+            kept=kept,
+        )
+
+    def mapping(
+        self,
+        tokens: Mapping[int, Token | Path | str | None],
+        done: Callable[[Mapping[int, Token | None]], None],
+        *,
+        check: bool = False,
+    ) -> Work:
+        """Return what maps each sample in memory by the tokens or phrases of classes.
+
+        Then `done` is called with what is used for each class that is still there.
+        Mapping refuses tokens of another model; `check` them where there is nothing to
+        map.
+        """
+        session = self.session
         choice, layers = session.choice, session.map_layers
         phrases = {number: session.classes[number].phrase for number in tokens}
-        samples = [s for s in session.samples if s.trace is not None]
+        samples = [
+            s
+            for s in session.samples
+            # Labels of one that was never mapped came from elsewhere, and stay.
+            if s.trace is not None and (s.maps or s.edits is None)
+        ]
 
         def run(job: Job) -> tuple[dict[int, Token | None], list[Maps]]:
             found: dict[int, Token | None] = {}
@@ -152,13 +212,7 @@ class Sources:
                 session.maps_changed.emit(sample)
             session.classes_changed.emit()
 
-        session.start(
-            title,
-            run,
-            returned=returned,
-            undo=session.classes_changed.emit,
-            kept=kept,
-        )
+        return run, returned
 
 
 def _read(token: Token | Path | str | None) -> Token | None:

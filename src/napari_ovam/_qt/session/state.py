@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from napari_ovam.attention.tokens import Token
     from napari_ovam.attention.trace import Trace
     from napari_ovam.base.generation_settings import GenerationSettings
+    from napari_ovam.datasets.project_class import Source
     from napari_ovam.project import Project, Sample, Status
 
     from .edits import Edits, Snapshot
@@ -33,6 +34,16 @@ class ModelChoice:
     device: str = "auto"
 
 
+@dataclass(frozen=True, eq=False)
+class Former:
+    """What made the maps of a class before: its fields of `ProjectClass`, its token."""
+
+    source: Source
+    thresholds: Mapping[Source, float | None]
+    token: Token | None
+    scores: tuple[float, float] | None
+
+
 @dataclass(eq=False)
 class ClassView:
     """What this window knows of a class beside the class table.
@@ -43,6 +54,10 @@ class ClassView:
         Its optimized token, as read or made last.
     scores
         IoU before and after the last optimization.
+    former
+        What was in use before the token was learned by itself.
+    learns
+        Whether it learns by itself: not once a person went back to what was before.
     shown
         Whether its maps are shown.
     pieces
@@ -51,6 +66,8 @@ class ClassView:
 
     token: Token | None = None
     scores: tuple[float, float] | None = None
+    former: Former | None = None
+    learns: bool = True
     shown: bool = True
     pieces: tuple[str, ...] = ()
 

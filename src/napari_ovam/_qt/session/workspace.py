@@ -13,7 +13,7 @@ from psygnal import Signal
 
 from napari_ovam.segmentation.class_maps import LAYERS
 
-from .jobs import JobRunner
+from .jobs import JobRunner, short
 from .models import Models
 from .project_reading import Opened, new_scratch
 from .settings import preferences
@@ -110,6 +110,7 @@ class Workspace(JobRunner):
     edits_wanted = Signal(object, object)  # sample, layer: see `take_edits`
     optimized_step = Signal(int, float)
     asked = Signal(str)  # a key was pressed for what a section's form starts
+    more_wanted = Signal(int)  # a class: more like it is in the image that is shown
     settings_restored = Signal(object)  # GenerationSettings of a loaded PNG
     phrases_restored = Signal(str)  # of the project's classes, separated by commas
 
@@ -151,6 +152,21 @@ class Workspace(JobRunner):
     def view(self, number: int) -> ClassView:
         """Return what this window knows of a class."""
         return self.views.setdefault(number, ClassView())
+
+    def figures(self, number: int) -> str:
+        """Return what a class's token is worth: "cat: 0.86 → 0.89 from 4 pictures".
+
+        Empty where that is not known.
+        """
+        view, name = self.view(number), short(self.classes[number].name)
+        if view.token is None or view.scores is None:
+            return ""
+        before, after = (f"{score:.2f}" for score in view.scores)
+        if before == after:
+            before, after = (f"{score:.3f}" for score in view.scores)
+        count = view.token.info.get("images")
+        found = f" from {count} picture{'s' * (count != 1)}" if count else ""
+        return f"{name}: {before} → {after}{found}"
 
     def token_in_use(self, entry: ProjectClass) -> Token | None:
         """Return the token of a class, if that is what makes its maps."""

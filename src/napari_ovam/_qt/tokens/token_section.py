@@ -11,9 +11,18 @@ from qtpy.QtWidgets import QFileDialog, QWidget
 
 from napari_ovam._qt.widgets.plot import LossPlot
 from napari_ovam._qt.widgets.row import Row
-from napari_ovam._qt.widgets.section import Section, button, chooser, form, listen, more
+from napari_ovam._qt.widgets.section import (
+    Section,
+    button,
+    check_box,
+    chooser,
+    form,
+    listen,
+    more,
+)
 from napari_ovam._qt.widgets.text import ElidedLabel
 
+from .learning import Learning
 from .optimizing import Tokens
 
 if TYPE_CHECKING:
@@ -46,6 +55,21 @@ class TokenSection(Section):
         self.box.addWidget(self.plot)
         self.scores = ElidedLabel("scores_text", "No token yet")
         self.box.addWidget(self.scores)
+        self.learn = check_box(
+            "Learn from accepted images",
+            "learn",
+            "Refit the tokens of the classes in an image once you accept it, in the "
+            "background; what is better on accepted images that it did not see is used "
+            "for the next proposals",
+            self.session.feature(Learning).set_on,
+        )
+        self.former_button = button(
+            "Back to before it learned",
+            "use_former_button",
+            lambda: self.session.sources.back(self.number),
+            "Use what the class had before it learned; it learns no more by itself",
+        )
+        self.row(self.learn, self.former_button, stretch=0)
         self.use_button = button(
             "Use for this class", "use_token_button", lambda: self._use("token")
         )
@@ -59,6 +83,7 @@ class TokenSection(Section):
         content.layout().addRow(Row(self.save_button, self.load_button, stretch=None))
         self.box.addWidget(more(content, "save, load, settings"))
         listen(self, self.session.classes_changed, self._fill)
+        listen(self, self.session.feature(Learning).changed, self._show)
         listen(self, self.session.optimized_step, self.plot.add)
         self.at_key("optimize", self.optimize)
         self.choice.currentIndexChanged.connect(lambda _: self._show())
@@ -118,11 +143,11 @@ class TokenSection(Section):
             text = "No token yet"
         else:
             used = "in use" if entry.source == "token" else "not in use"
-            figures = ""
-            if view.scores is not None:
-                figures = f": IoU {view.scores[0]:.2f} → {view.scores[1]:.2f}"
-            text = f"Token of {entry.name}{figures}, {used}"
+            text = self.session.figures(entry.id) or f"Token of {entry.name}"
+            text = f"{text}, {used}"
         self.scores.setText(text)
+        self.learn.setChecked(self.session.feature(Learning).on)
+        self.former_button.setEnabled(view is not None and view.former is not None)
         has = entry is not None and token is not None
         self.use_button.setEnabled(has and entry.source == "phrase")  # type: ignore[union-attr]
         self.back_button.setEnabled(has and entry.source == "token")  # type: ignore[union-attr]

@@ -14,14 +14,16 @@ from urllib.parse import unquote
 
 from napari_ovam.datasets.class_lists import ListedClass, plain, read_text, whole
 from napari_ovam.datasets.importers.coco_masks import ERRORS, draw_all
+from napari_ovam.datasets.importers.coco_pictures import (
+    NamedPictures,
+    find_pictures,
+    size_of_file,
+)
 from napari_ovam.datasets.importers.search import (
     PICTURES,
-    kind_of,
     list_around,
     list_files,
     normal,
-    pair,
-    place_of,
 )
 from napari_ovam.datasets.importers.source import (
     ImportSourceError,
@@ -29,13 +31,13 @@ from napari_ovam.datasets.importers.source import (
     Source,
     shorten,
 )
-from napari_ovam.images.files import image_size
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
 _Find = Callable[[Any], Sequence[int]]
 _LISTS = ("images", "annotations", "categories")
+_NAMES = ("file_name", "path", "coco_url")  # what says which picture one is
 _Annotation = dict[str, Any]
 
 
@@ -170,7 +172,8 @@ def _colour(values: Any) -> tuple[int, int, int] | None:
 def _take_images(file: _File, images: Iterable[Any]) -> None:
     bad = []
     for image in images:
-        name = image.get("file_name") if isinstance(image, dict) else None
+        names = (image.get(k) for k in _NAMES) if isinstance(image, dict) else ()
+        name = next(filter(None, names), None)
         if isinstance(name, str) and name.strip() and "id" in image:
             file.images.append(image)
             file.names.append(_path_of(name))
@@ -186,7 +189,7 @@ def _path_of(name: str) -> str:
     """Return what a file calls a picture as a path with "/" between folders."""
     if url := re.match(r"[A-Za-z][\w+.-]+://", name):
         name = unquote(re.sub(r"[?#].*", "", name[url.end() :]))
-    name = re.sub(r"^/?[A-Za-z]:(?=[\\/])", "", name.strip()).replace("\\", "/")
+    name = re.sub(r"^\s*/?[A-Za-z]:(?=[\\/])", "", name).replace("\\", "/")
     parts = [part for part in name.split("/") if part not in ("", ".", "..")]
     return "/".join(parts) or "picture"
 
@@ -250,12 +253,19 @@ def _pictures(
 ) -> tuple[list[Picture], list[str]]:
     """Return the pictures of all files, and notes on where they were found."""
     there = list_files(root, PICTURES, problems)
-    base: Path = root
+    base, prefix = root, ""
     notes: list[str] = []
     if not there:
         base, there = list_around(root)
-        notes = [f"pictures are taken from {base}"] if there else []
-    found, unclear = _find(files, there)
+        if there:
+            notes = [f"pictures are taken from {base}"]
+            prefix = f"{root.resolve().relative_to(base).as_posix()}/"
+    sizes = [[_size_of(image) for image in file.images] for file in files]
+    names = [
+        NamedPictures(prefix + file.place, file.names, said)
+        for file, said in zip(files, sizes, strict=True)
+    ]
+    found, missing = find_pictures(names, base, there)
     owners: dict[str, str] = {}
     for (number, _), picture in found.items():
         place = files[number].place
@@ -264,16 +274,19 @@ def _pictures(
                 f"{other} and {place} both speak of {picture}: give one of them"
             )
     places = {name: place for place, name in enumerate(listed, start=1)}
+    lost = Counter(
+        name
+        for number, file in enumerate(files)
+        for name in {n for i, n in enumerate(file.names) if (number, i) not in found}
+    )
     pictures = []
     for number, file in enumerate(files):
         find = _finder(number for number, _ in file.categories)
         classes = [places[name] for _, name in file.categories]
-        for index, (image, name) in enumerate(
-            zip(file.images, file.names, strict=True)
-        ):
+        for index, name in enumerate(file.names):
             key = number, index
             where = base / found[key] if key in found else None
-            size = _size_of(image, where)
+            size = sizes[number][index] or size_of_file(where)
             reader = partial(
                 draw_all,
                 file.annotations.get(index, None if index in file.unclear else []),
@@ -282,13 +295,11 @@ def _pictures(
                 names=list(places),
                 several=file.several,
             )
-            could = unclear.get(key, [])
-            missing = (
-                f"its picture could be {' or '.join(could[:3])}: it is not clear which"
-                if could
-                else Picture.missing
-            )
-            pictures.append(Picture(found.get(key, name), where, size, reader, missing))
+            path = found.get(key, name)
+            if where is None and lost[name] > 1:  # told apart by their JSONs
+                path = (Path(file.place).with_suffix("") / name).as_posix()
+            why = missing.get(key, Picture.missing)
+            pictures.append(Picture(path, where, size, reader, why))
     return pictures, notes
 
 
@@ -297,79 +308,7 @@ def _places_of(find: _Find, classes: Sequence[int], category: Any) -> list[int]:
     return sorted({classes[at] for at in find(category)})
 
 
-_Key = tuple[int, int]
-
-
-def _find(
-    files: Sequence[_File], there: Sequence[str]
-) -> tuple[dict[_Key, str], dict[_Key, list[str]]]:
-    """Find the pictures that the files name: each file by itself."""
-    found: dict[_Key, str] = {}
-    unclear: dict[_Key, list[str]] = {}
-    for number, file in enumerate(files):
-        own = f"{Path(file.place).parent.as_posix()}/"
-        said = any(kind_of(name) == "mask" for name in file.names)
-        places = {
-            picture: place_of(picture)
-            for picture in there
-            if said or kind_of(picture) != "mask" or picture.startswith(own)
-        }
-        common = _common([place_of(name).parts[:-1] for name in file.names])
-        wanted = {
-            (number, index): place_of(name, without=common)
-            for index, name in enumerate(file.names)
-        }
-        prefer = partial(_likelier, file.place)
-        hits, doubtful = pair(wanted, places, prefer)
-        bare = {  # some programs leave the ending away
-            key: place
-            for key, place in wanted.items()
-            if key not in hits and Path(place.name).suffix.lower() not in PICTURES
-        }
-        taken = set(hits.values())
-        stems = {
-            p: place_of(p, Path(p).stem) for p in places if bare and p not in taken
-        }
-        found |= hits | pair(bare, stems, prefer)[0]
-        unclear |= doubtful
-    return found, unclear
-
-
-def _likelier(file: str, _: _Key, picture: str) -> int:
-    """Prefer pictures in a JSON's folder, then in one that it is named after."""
-    place = Path(file)
-    folder = place.parent.as_posix()
-    own = folder == "." or picture.startswith(f"{folder}/")
-    words = set(re.split(r"[^a-z0-9]+", normal(place.stem))) - {"", "instances"}
-    named = any(
-        part == word or (min(len(part), len(word)) > 2 and _starts(part, word))
-        for part in place_of(picture).folders
-        for word in words
-    )
-    return 4 * own + 2 * named + (kind_of(picture) != "mask")
-
-
-def _starts(one: str, other: str) -> bool:
-    return one.startswith(other) or other.startswith(one)
-
-
-def _common(folders: Sequence[tuple[str, ...]]) -> int:
-    """Return how many folders all paths begin with."""
-    if not folders:
-        return 0
-    first, last = min(folders), max(folders)
-    return next(
-        (i for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b),
-        min(len(first), len(last)),
-    )
-
-
-def _size_of(image: Mapping[str, Any], file: Path | None) -> tuple[int, int] | None:
-    """Return (H, W) as the JSON says, else of the upright picture."""
-    height, width = whole(image.get("height")), whole(image.get("width"))
-    if height and width and height > 0 and width > 0:
-        return height, width
-    try:
-        return None if file is None else image_size(file)
-    except ValueError:  # said when it is read
-        return None
+def _size_of(image: Mapping[str, Any]) -> tuple[int, int] | None:
+    """Return (H, W) as the JSON says; None where it does not."""
+    height, width = (whole(image.get(k)) or 0 for k in ("height", "width"))
+    return (height, width) if height > 0 and width > 0 else None

@@ -26,6 +26,7 @@ from napari_ovam.datasets.importers.masks import (
     values_of,
 )
 from napari_ovam.datasets.importers.source import (
+    BACKGROUND_WORDS,
     UNSURE,
     ImportSourceError,
     Masks,
@@ -38,7 +39,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _TABLES = ("classes.json", "id2label.json")
-_BACKGROUND = {"background", "_background_", "__background__", "bg"}
 _UNDECIDED = {"ignore", "ignored", "void", "unsure", "unlabeled", "unlabelled"}
 _MOST_NUMBERS = 1000
 _MOST_UNKNOWN = 256
@@ -89,7 +89,7 @@ def open_indexed(
     if classes is None and table is not None:
         classes, ignore = read_class_list(table), _ignore_of(table)
     files = [path / mask for mask in masks]
-    inside = [c for c in classes or () if not _is_one_of(c.name, _BACKGROUND)]
+    inside = [c for c in classes or () if not _is_one_of(c.name, BACKGROUND_WORDS)]
     if classes is None or (len(inside) == 1 and ignore is None):
         ids = _ids_of(files, inside, background, notes)
     else:
@@ -134,7 +134,7 @@ def _listed_ids(
 ) -> _Ids:
     """Return what ids mean with a list of classes."""
     first = classes[0]
-    start = 0 if first.id is None and _is_one_of(first.name, _BACKGROUND) else 1
+    start = 0 if first.id is None and _is_one_of(first.name, BACKGROUND_WORDS) else 1
     kept: list[ListedClass] = []
     places = {background: 0, IGNORE if ignore is None else ignore: UNSURE}
     owners: dict[int, str] = {}
@@ -147,7 +147,7 @@ def _listed_ids(
             )
         owners[number] = entry.name
         if number == background and ignore is None:
-            if not _is_one_of(entry.name, _BACKGROUND | _UNDECIDED):
+            if not _is_one_of(entry.name, BACKGROUND_WORDS | _UNDECIDED):
                 problems.append(
                     f"the class {entry.name!r} has the id {number}, which is read as "
                     "the background: say which id that is (--background), if another"

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_ovam.datasets.importers.source import ImportSourceError, shorten
-from napari_ovam.images.faults import MAX_PIXELS, ImageFileError, named_faults
+from napari_ovam.images.faults import MAX_PIXELS, named_faults
 from napari_ovam.images.files import image_size, is_tiff, opened, page_count
-from napari_ovam.images.png import STRETCHED, check_exact, stored_as
+from napari_ovam.images.png import stored_values
 from napari_ovam.images.tiff import read_values
 
 if TYPE_CHECKING:
@@ -138,18 +138,9 @@ def _pixels(path: Path) -> NDArray[Any]:
         if values is not None:
             return _grey(path, values)
     with opened(path) as picture:
-        stored = stored_as(picture)
-        check_exact(path, picture)
-        picture.load()
-        pixels = np.asarray(picture)
-        if pixels.ndim == 3:
-            if ";16" in stored:  # Pillow keeps the upper halves of such values only
-                raise ImageFileError(
-                    f"{path.name} has 16 bits in several channels: save it in one"
-                )
-            if picture.mode not in ("LA", "RGB", "RGBA"):
-                pixels = np.asarray(picture.convert("RGBA"))
-        pixels = pixels // STRETCHED.get(stored, 1)
+        pixels = stored_values(path, picture)
+        if pixels.ndim == 3 and picture.mode not in ("LA", "RGB", "RGBA"):
+            pixels = np.asarray(picture.convert("RGBA"))
     return _grey(path, pixels) if pixels.ndim == 3 else pixels
 
 
@@ -162,9 +153,15 @@ def _grey(path: Path, pixels: NDArray[Any]) -> NDArray[Any]:
             f"{path.name} is in colour: a mask is one channel of ids; where "
             "colours are classes, choose 'voc'"
         )
-    if count in (2, 4) and colours[pixels[..., -1] == 0].any():
+    alpha = pixels[..., -1]
+    if count in (2, 4) and colours[alpha == 0].any():
         raise ImportSourceError(
             f"{path.name} has ids where it is transparent: save it without that"
+        )
+    if count in (2, 4) and not np.ptp(colours) and np.ptp(alpha):
+        raise ImportSourceError(
+            f"{path.name} holds {colours.flat[0]} everywhere, and more or less "
+            "transparency: if that is the mask, save it as grey"
         )
     return colours[..., 0]
 

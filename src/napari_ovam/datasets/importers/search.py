@@ -17,7 +17,18 @@ if TYPE_CHECKING:
     _W = TypeVar("_W", bound=Hashable)
 
 JPEGS = frozenset({".jpg", ".jpeg", ".jpe", ".jfif", ".mpo"})
-_EXACT = {".png", ".tif", ".tiff", ".bmp", ".gif", ".webp", ".ppm", ".pgm", ".pnm"}
+_EXACT = {
+    ".png",
+    ".tif",
+    ".tiff",
+    ".bmp",
+    ".gif",
+    ".webp",
+    ".ppm",
+    ".pgm",
+    ".pbm",
+    ".pnm",
+}
 PICTURES = JPEGS | _EXACT | {".avif", ".jp2"}
 MASKS = frozenset(_EXACT | {".npy"})
 _PROJECT = "project.json"  # a project of ours is no part of a data set
@@ -47,15 +58,16 @@ class Place(NamedTuple):
 
     folders: tuple[str, ...]  # in normal form
     core: tuple[str, ...]  # those that say more than what is in them
-    parts: tuple[str, ...]  # folders and name as they stand
+    parts: tuple[str, ...]  # all folders and the name as they stand
     name: str
 
 
 def list_files(root: Path, suffixes: Iterable[str], problems: list[str]) -> list[str]:
     """Return the places of files below a folder, sorted, with "/" between folders.
 
-    Links are followed, real folders first, each folder once. Hidden files, those that
-    macOS leaves beside others, and projects of this program are left out.
+    Links are followed, real folders first, each folder once: by the name of its only
+    link if that alone says what is in it. Hidden files, those that macOS leaves beside
+    others, and projects of this program are left out.
 
     Parameters
     ----------
@@ -67,18 +79,22 @@ def list_files(root: Path, suffixes: Iterable[str], problems: list[str]) -> list
         Gets a sentence for each folder that cannot be read.
     """
     wanted, found = frozenset(suffixes), []
-    seen: set[Path] = set()
+    seen: dict[Path, str] = {}
+    names: dict[str, list[str]] = defaultdict(list)  # of links, by the real place
     folders = [(root, "")]
     links: list[tuple[Path, str]] = []
     while folders or links:
         folder, place = folders.pop() if folders else links.pop(0)
         try:
             real = folder.resolve()
-            entries = [] if real in seen else sorted(folder.iterdir())
+            if (there := seen.get(real)) is not None:
+                names[there].append(place)
+                continue
+            entries = sorted(folder.iterdir())
         except (OSError, RuntimeError) as error:
             problems.append(f"the folder {place or '.'} cannot be read: {error}")
             continue
-        seen.add(real)
+        seen[real] = place
         if folder != root and any(entry.name == _PROJECT for entry in entries):
             continue
         for entry in entries:
@@ -93,6 +109,12 @@ def list_files(root: Path, suffixes: Iterable[str], problems: list[str]) -> list
         if len(found) > _MOST_FILES:
             problems.append(f"only the first {_MOST_FILES} files were looked at")
             break
+    for there, (link, *others) in names.items():
+        if not others and kind_of(link) and not kind_of(there) and there not in link:
+            found = [
+                link + file[len(there) :] if file.startswith(there) else file
+                for file in found
+            ]
     return sorted(found)
 
 
@@ -117,8 +139,9 @@ def list_around(root: Path) -> tuple[Path, list[str]]:
 
 @lru_cache(maxsize=65_536)
 def normal(text: str) -> str:
-    """Return a name as two names are compared: without case, in one Unicode form."""
-    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", text).casefold())
+    """Return a name as two are compared: in small letters, one form, without spaces."""
+    text = unicodedata.normalize("NFC", text).casefold()
+    return unicodedata.normalize("NFC", text).strip()
 
 
 def place_of(path: str, name: str | None = None, *, without: int = 0) -> Place:
@@ -134,12 +157,11 @@ def place_of(path: str, name: str | None = None, *, without: int = 0) -> Place:
         How many of the first folders do not count.
     """
     *folders, last = path.split("/")
-    folders = [f for f in folders if f not in ("", ".", "..")][without:]
-    core = (f for f in folders if f != "data" and not kind_of_folder(f))
+    folders = [f for f in folders if f not in ("", ".", "..")]
     name = last if name is None else name
-    return Place(
-        tuple(map(normal, folders)), tuple(map(normal, core)), (*folders, name), name
-    )
+    parts, folders = (*folders, name), folders[without:]
+    core = (f for f in folders if f != "data" and not kind_of_folder(f))
+    return Place(tuple(map(normal, folders)), tuple(map(normal, core)), parts, name)
 
 
 @lru_cache(maxsize=65_536)

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
     from napari_ovam.datasets.class_lists import ListedClass
 
+BACKGROUND_WORDS = frozenset({"background", "_background_", "__background__", "bg"})
+"""What lists call the background, in small letters."""
+
 UNSURE = -1
 UPRIGHT = 1
 """The EXIF orientation that turns nothing."""

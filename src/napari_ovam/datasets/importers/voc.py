@@ -11,9 +11,15 @@ import numpy as np
 from napari_ovam.datasets.class_lists import ListedClass, preset, read_text
 from napari_ovam.datasets.exporters.palette import voc_palette
 from napari_ovam.datasets.importers.mask_files import join, suffix
-from napari_ovam.datasets.importers.masks import mask_size, places_of, say_unknown
+from napari_ovam.datasets.importers.masks import (
+    mask_size,
+    places_of,
+    read_mask,
+    say_unknown,
+)
 from napari_ovam.datasets.importers.search import MASKS, PICTURES, list_files, normal
 from napari_ovam.datasets.importers.source import (
+    BACKGROUND_WORDS,
     UNSURE,
     ImportSourceError,
     Masks,
@@ -21,6 +27,7 @@ from napari_ovam.datasets.importers.source import (
     shorten,
 )
 from napari_ovam.images.files import opened
+from napari_ovam.images.png import check_exact
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -113,6 +120,8 @@ def _read(path: Path, objects: Path | None, known: Mapping[int, int]) -> Masks:
         if not (places > 0).any() or len(unknown) > _MOST_UNKNOWN:
             raise ImportSourceError(f"{path.name} holds {said}")
         problems.append(f"{said}, which are unsure (255) now")
+    elif not (places > 0).any() and (count := int((places == UNSURE).sum())):
+        problems.append(f"no class: {count} pixels are 255, which means unsure")
     apart = None
     if objects is not None:
         try:
@@ -134,18 +143,17 @@ def read_colours(path: Path) -> NDArray[np.int64]:
     Grey pixels are ids: they have the colours of VOC's palette.
     """
     with opened(path) as picture:
-        picture.load()
-        mode = picture.mode
-        pixels = np.asarray(picture if mode in ("L", "P") else picture.convert("RGB"))
-        palette = voc_palette()
-        if mode == "P":
-            own = np.array(picture.getpalette("RGB") or [], np.uint8).reshape(-1, 3)
-            palette = np.zeros((256, 3), np.uint8)
-            palette[: len(own)] = own
-        elif mode not in ("L", "RGB", "RGBA", "1", "LA"):
-            raise ImportSourceError(f"{path.name} is no mask of colours ({mode})")
-    if pixels.ndim == 2:
-        pixels = palette[pixels]
+        check_exact(path, picture)
+        colored = picture.mode in ("P", "PA", "RGB", "RGBA")
+        pixels = np.asarray(picture.convert("RGB")) if colored else None
+    if pixels is None:
+        ids = read_mask(path)
+        if ids.min() < 0 or ids.max() > 255:
+            wrong = ids.min() if ids.min() < 0 else ids.max()
+            raise ImportSourceError(
+                f"{path.name} holds {wrong}: VOC's palette has 0 to 255"
+            )
+        pixels = voc_palette()[ids]
     red, green, blue = np.moveaxis(pixels.astype(np.int64), 2, 0)
     packed: NDArray[np.int64] = red << 16 | green << 8 | blue
     return packed
@@ -186,7 +194,7 @@ def _read_labelmap(path: Path) -> tuple[list[ListedClass], dict[_Colour, int]]:
         if not line.strip() or line.startswith("#"):
             continue
         try:
-            name, colour = line.split(":")[:2]
+            name, colour = (part.strip() for part in line.split(":")[:2])
             red, green, blue = (int(value) for value in colour.split(","))
         except ValueError:
             raise ImportSourceError(
@@ -201,8 +209,9 @@ def _read_labelmap(path: Path) -> tuple[list[ListedClass], dict[_Colour, int]]:
                 f"{path} line {number} is {line[:60]!r}: its name or colour is "
                 + (f"that of {taken!r}" if taken is not None else "none")
             )
-        if name in ("background", "ignored"):
-            colours[rgb] = 0 if name == "background" else UNSURE
+        black = name.casefold() in BACKGROUND_WORDS and not any(rgb)
+        if black or name in ("background", "ignored"):
+            colours[rgb] = UNSURE if name == "ignored" else 0
             continue
         # In VOC's own palette the colour says the id.
         known = palette.index(rgb) if rgb in palette else None

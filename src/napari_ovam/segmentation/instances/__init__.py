@@ -58,9 +58,11 @@ class Instances:
                 f"instances are {self.ids.shape} {self.ids.dtype}: give (H, W) int32"
             )
         there = set(np.unique(self.ids).tolist()) - {0}
-        if there != set(self.classes) or min(there, default=1) < 1:
-            wrong = sorted(there ^ set(self.classes))
-            raise InstanceError(f"the instances {wrong[:5]} have no pixel or no class")
+        below = {number for number in there if number < 1}
+        if wrong := sorted(there ^ set(self.classes) | below):
+            raise InstanceError(
+                f"the instances {wrong[:5]} have no pixel, no class or no id above 0"
+            )
         object.__setattr__(self, "last", max(self.last, *there, 0))
 
     def labels(self) -> NDArray[np.uint16]:
