@@ -124,13 +124,15 @@ def truth_of(groups: list[tuple[int, ...]]) -> Tensor:
     return truth
 
 
-def sheet(images: np.ndarray, columns: int, path: Path) -> None:
+def sheet(images: np.ndarray, columns: int, side: int, path: Path) -> None:
     rows = [
         np.concatenate(images[i : i + columns], 1)
         for i in range(0, len(images), columns)
     ]
     picture = Image.fromarray(np.concatenate(rows))
-    picture.thumbnail((160 * columns, 160 * len(rows)), Image.Resampling.LANCZOS)
+    picture = picture.resize(
+        (side * columns, side * len(rows)), Image.Resampling.LANCZOS
+    )
     picture.save(path, quality=88)
 
 
@@ -183,8 +185,8 @@ def main() -> None:
         "by_object": dict(zip(names, by_object, strict=True)),
     }
     (out / "check.json").write_text(json.dumps(figures, indent=2) + "\n")
-    sheet(images, arguments.each, out / "contact-sheet.jpg")
-    sheet(both[:SHOWN_PAIRS], 6, out / "two-objects.jpg")
+    sheet(images, arguments.each, 96, out / "contact-sheet.jpg")
+    sheet(both[:SHOWN_PAIRS], 6, 160, out / "two-objects.jpg")
     (out / "two-objects.txt").write_text("\n".join(two[:SHOWN_PAIRS]) + "\n")
     print(json.dumps(figures, indent=2))
     if arguments.model == "tiny":

@@ -19,7 +19,7 @@ import napari_ovam as ovam
 
 OUT = Path("src/napari_ovam/samples")
 SAMPLES = {
-    "cat-and-hat": ("a cat and a hat on the grass", 6),
+    "cat-and-hat": ("a cat and a hat on the grass", 8),
     "car": ("a car in the snow", 9),
 }
 CALLS = 2
