@@ -172,6 +172,7 @@ def tiny():
 @pytest.fixture
 def loaded_once(monkeypatch):
     """Who loads the embedded model gets the one that all tests share."""
+    import napari_ovam
     from napari_ovam.diffusion import pipelines
 
     load = pipelines.load_pipeline
@@ -179,7 +180,9 @@ def loaded_once(monkeypatch):
     def shared(model: Any = "tiny", **how: Any) -> Any:
         return _load_tiny(load) if model == "tiny" else load(model, **how)
 
-    monkeypatch.setattr(pipelines, "load_pipeline", shared)
+    # the package keeps what was asked of it once: its own is put back, too
+    for module in (napari_ovam, pipelines):
+        monkeypatch.setattr(module, "load_pipeline", shared)
 
 
 _NUMBERS = itertools.count()

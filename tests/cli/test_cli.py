@@ -58,7 +58,7 @@ def test_from_a_prompt_to_a_dataset(run: Run, tmp_path: Path) -> None:
 
     _ok(run("maps", "work", "--phrase", "cat", "--phrase", "hat"))
     cat = np.array(Image.open(f"work/maps/{NAMES[0]}.1-cat.png"))
-    assert cat.shape == (128, 128)
+    assert cat.shape == (256, 256)
     assert cat.max() == 65535
     labels = np.array(Image.open(f"work/labels/{NAMES[0]}.png"))
     assert 1 in labels

@@ -224,7 +224,7 @@ def test_tiles_take_less_for_images_above_the_decoders_size(monkeypatch):
 def test_traces_are_recorded_as_before_with_a_plan(tiny, plan):
     pipe = tiny
     trace = TraceSettings(dtype=None, self_attention=True)
-    large = GenerationSettings("a cat and a hat", steps=2, height=160, width=160)
+    large = GenerationSettings("a cat and a hat", steps=2, height=320, width=320)
     plain = generate(pipe, large, trace=trace)
     plan.apply(pipe, device="cpu")
     made = generate(pipe, large, trace=trace)

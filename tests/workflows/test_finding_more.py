@@ -76,7 +76,7 @@ def test_mistakes_are_named(project, pipe):
 def test_what_no_word_says_is_found_by_one_image(tmp_path, tiny):
     project = Project.create(tmp_path / "cats")
     project.classes.add("cat")
-    project.classes.change(1, phrase="thing")
+    project.classes.change(1, phrase="animal")
     scenes = [s for s in load_scenes() if "cat" in s.classes.values()]
     for scene in scenes:
         project.add_sample(scene.image, name=scene.name)

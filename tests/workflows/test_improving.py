@@ -225,7 +225,7 @@ def test_images_are_dealt_by_seed():
 
 def test_tokens_of_the_embedded_model_are_better_on_images_left_out(tmp_path, tiny):
     project = cats(tmp_path / "scenes")
-    project.classes.change(1, phrase="thing")
+    project.classes.change(1, phrase="animal")
     (found,) = improve_tokens(project, tiny).results
     print(f"IoU {found.before:.2f} -> {found.after:.2f} on {found.left_out}")
     assert found.after > found.before

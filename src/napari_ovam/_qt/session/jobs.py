@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 from psygnal import Signal
@@ -121,13 +122,7 @@ class JobRunner:
         if self.refused():
             return None
 
-        def run(job: Job) -> Any:
-            with self.giving_way:  # what gives way to it was told to, and uses models
-                pass
-            return task(job)
-
-        job = self.job = Job(run, title)
-
+        job = self.job = Job(partial(self._run_alone, task), title)
         lost: list[Exception] = []
 
         def finish(then: Callable[[], object], *, failed: bool = True) -> None:
@@ -170,6 +165,12 @@ class JobRunner:
         self.job_changed.emit()
         job.start()
         return job
+
+    def _run_alone(self, task: Callable[[Job], Any], job: Job) -> Any:
+        """Run a task once what gives way to it has, as that uses the models, too."""
+        with self.giving_way:
+            pass
+        return task(job)
 
     def cancel(self) -> None:
         """Ask the running task to stop."""
