@@ -57,7 +57,7 @@ def test_from_prompt_to_dataset(panel: Any) -> None:
     assert session.view(entry.id).token is not None
     assert session.view(entry.id).scores is not None
     assert len(panel.find("loss_plot").points) >= 1
-    assert "IoU" in panel.find("scores_text").text()
+    assert "→" in panel.find("scores_text").text()
     assert (panel.labels().data[stroke] == painted).all()
     first = panel.labels().data.copy()
 

@@ -230,11 +230,11 @@ def test_sample_data_is_ready_for_phrases(viewer: Any, qtbot: Any, key: str):
     from napari_ovam._qt.session.session import Session
 
     (layer,) = viewer.open_sample(PLUGIN, key)
-    assert layer.data.shape[:2] == (128, 128)
+    assert layer.data.shape[:2] == (256, 256)
     assert layer.data.std() > 5
     session = Session.of(viewer)
     qtbot.waitUntil(lambda: session.current is not None, timeout=TIMEOUT)
-    assert session.current.trace.image_size == (128, 128)
+    assert session.current.trace.image_size == (256, 256)
     assert any("OVAM annotator" in name for name in viewer.window.dock_widgets)
 
 
