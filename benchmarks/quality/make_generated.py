@@ -37,11 +37,11 @@ SPLITS = {"annotated": 2, "test": 4}
 PAIR_IMAGES = 3
 TRIES = 24
 PLACES = {"grass": "on the grass", "snow": "in the snow", "sea": "at the sea"}
-# Objects that colour tells from these places, by IoU on composed scenes.
+# Objects that colour tells from these places, by IoU on composed scenes, and that are
+# drawn in one piece: bicycles are not.
 WHERE = {
     "apple": ("snow", "grass"),
     "ball": ("grass", "sea"),
-    "bicycle": ("snow", "grass"),
     "boat": ("grass", "snow"),
     "bus": ("grass", "sea"),
     "car": ("grass", "snow"),
@@ -77,9 +77,8 @@ PAIRS = (
     ("flower", "owl"),
     ("fox", "umbrella"),
     ("dog", "guitar"),
-    ("monkey", "bicycle"),
 )
-OPEN = {"bicycle", "boat"}  # the place is seen through them
+OPEN = {"boat"}  # the place is seen through it
 # Seen on the sheets: two objects in one part, holes that are none, another object.
 WRONG: set[tuple[str, int]] = set()
 FIRST_SEED = 5000

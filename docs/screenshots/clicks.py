@@ -16,7 +16,7 @@ from napari_ovam.scenes import load_scenes
 if TYPE_CHECKING:
     from pathlib import Path
 
-CAT, HAT = (98, 92), (25, 29)  # in the scene of a cat and a hat
+CAT, HAT = (196, 184), (50, 58)  # in the scene of a cat and a hat
 
 
 def photograph_clicks(out: Path, home: Path) -> None:

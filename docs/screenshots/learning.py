@@ -46,7 +46,7 @@ def make_things(folder: Path) -> Path:
 
     project = Project.create(folder)
     number = project.classes.add("cat").id
-    project.classes.change(number, phrase="thing")
+    project.classes.change(number, phrase="animal")
     scenes = sorted(load_scenes(), key=lambda s: "cat" not in s.classes.values())
     for scene in scenes:
         project.add_sample(scene.image, name=scene.name)
