@@ -1,9 +1,9 @@
-"""The method as the published implementation does it, with nothing done to be small.
+"""The method as DESIGN.md's formula says it, with nothing done to be fast or small.
 
 This is the other side of every ratio: queries of every call in float32, the calls of a
-layer in one product (as vpulab/ovam has them; a loop over the calls is two to three
-times slower), the softmax of all heads materialised, summed and resized; and OVAM's
-recipe with maps at image size. It shares no code with the package.
+layer in one product (no faster on a CPU than a loop over them), the softmax of all
+heads materialised, summed and resized; and OVAM's recipe with maps at image size. It
+shares no code with the package.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def maps(trace: Trace, embedding: Tensor, size: tuple[int, int] | None) -> Tenso
         queries = layer.queries  # (calls, heads, cells, head_dim)
         keys = embedding @ layer.key_weight.T
         keys = keys.unflatten(-1, (queries.shape[1], -1)).transpose(0, 1)
-        scores = layer.scale * queries @ keys.transpose(-1, -2)
+        scores = queries @ (layer.scale * keys).transpose(-1, -2)
         attention = scores.softmax(-1).sum((0, 1)).T.unflatten(-1, layer.grid)
         total = total + _resize(attention, trace.grid)
     return total if size is None else _resize(total, size)
