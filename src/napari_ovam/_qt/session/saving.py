@@ -199,6 +199,8 @@ class Saving:
         mask = mask & (labels == now.labels)  # and not changed again since
         labels[mask] = theirs[mask]
         sample.edits.take(labels)
+        if sample.unseen is not None and sample.unseen[0] is now:
+            sample.unseen = None
         session.show_labels(sample)
         session.labels_changed.emit()
         text = f"Another program changed the labels of {sample.name}: "
@@ -269,8 +271,13 @@ def _write_labels(
     What only one of them changed since the labels were the same counts. Where both
     did, this one's count, and the other's are kept beside them.
     """
-    project, key, mine, known = sample.project, sample.key, now.labels, sample.on_disk
-    save = partial(project.save_labels, key, status=None, painted=now.painted)
+    project, key, known = sample.project, sample.key, sample.on_disk
+    mine, late = now.labels, np.zeros(now.labels.shape, bool)
+    if sample.unseen is not None:  # painted before the window showed what was joined
+        was, place, drawn = sample.unseen
+        late = place & (mine == was.labels)
+        mine = np.where(late, drawn, mine)
+    save = partial(project.save_labels, key, status=None, painted=now.painted | late)
     try:
         save(mine)
     except ConflictError:
@@ -285,19 +292,21 @@ def _write_labels(
         base = known.labels
         new, ours = theirs != base, mine != base
         clashes = int((new & ours & (theirs != mine)).sum())
-        mask = new & ~ours
-        both = np.where(mask, theirs, mine)
+        mask = (new & ~ours) | late
+        mine = np.where(new & ~ours, theirs, mine)
         project.save_labels(
             key,
-            both,
+            mine,
             None,
             painted=now.painted | mask,
             keep_others=bool(clashes),
             over=None if clashes else theirs,
         )
-        merged(sample, now, theirs, mask, clashes)
-        now = Edits(both).now
-    sample.on_disk = now
+        sample.unseen = now, mask, mine
+        merged(sample, now, mine, mask, clashes)
+        sample.on_disk = Edits(mine).now
+    else:
+        sample.on_disk = Edits(mine).now if late.any() else now
 
 
 def _made(settings: GenerationSettings | None, model: str) -> dict[str, Any] | None:

@@ -125,6 +125,9 @@ class LiveSample:
         The labels that are written or will be in a moment.
     on_disk
         The labels on the disk, as they were read or written last.
+    unseen
+        What another program drew and is on the disk, but not shown here yet: the
+        labels here, where they are to change, and to what.
     """
 
     project: Project
@@ -141,6 +144,7 @@ class LiveSample:
     probabilities: dict[int, NDArray[np.float32]] = field(default_factory=dict)
     saved: Snapshot | None = None
     on_disk: Snapshot | None = None
+    unseen: tuple[Snapshot, NDArray[np.bool_], NDArray[Any]] | None = None
     extra: dict[str, Any] = field(default_factory=dict)
 
     @property
