@@ -90,7 +90,7 @@ def uncertainty(
 def doubtful_share(doubt: NDArray[np.float32], labels: NDArray[Any]) -> float:
     """Return how many pixels are doubtful for each that is labelled, from 0.
 
-    The higher, the worse the labels of an image are likely to be (docs/proposals.md).
+    The higher, the worse the labels of an image are likely to be.
 
     Parameters
     ----------

@@ -79,10 +79,7 @@ class ImproveSettings:
 
     @classmethod
     def quick(cls, layers: str) -> Self:
-        """Return how tokens are learned after each accepted image: in some seconds.
-
-        Thirty steps are as good as all, and halves as quarters (docs/proposals.md).
-        """
+        """Return how tokens are learned after each accepted image: in some seconds."""
         return cls(
             leave_out=0.5,
             fewest=2,
