@@ -79,9 +79,14 @@ class Layers(nn.Module):
             self.grids.append(grid)
             self.outers.append(outer)
 
-    def forward(self, sample: Any, _timestep: Any) -> Any:
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are, as pipelines ask of their models."""
+        return next(self.parameters()).device
+
+    def forward(self, sample: Any, _timestep: Any, text: Any) -> Any:
         for grid, outer in zip(self.grids, self.outers, strict=True):
-            outer(nn.functional.adaptive_avg_pool2d(sample, grid))
+            outer(nn.functional.adaptive_avg_pool2d(sample, grid), text)
         return sample
 
 
@@ -91,15 +96,19 @@ class _Transformer(nn.Module):
         block = nn.Module()
         block.attn2 = Attention(CHANNELS, text_dim, heads=heads, dim_head=dim)
         self.transformer_blocks = nn.ModuleList([block])
+        self.text_dim = text_dim
 
-    def forward(self, hidden_states: Any) -> Any:
-        cells = hidden_states.flatten(2).transpose(1, 2)
-        return self.transformer_blocks[0].attn2.to_q(cells)
+    def forward(self, hidden_states: Any, text: Any) -> Any:
+        attention = self.transformer_blocks[0].attn2
+        attention.to_k(nn.functional.pad(text, (0, self.text_dim - text.shape[-1])))
+        return attention.to_q(hidden_states.flatten(2).transpose(1, 2))
 
 
 def _record(side: str, calls: int, device: str) -> dict[str, float]:
     unet = Layers(SD15).to(device)
     pipe = load_pipeline("tiny", device=device)  # only to be a pipeline
+    texts = pipe.encode_prompt("a cat", device, 1, do_classifier_free_guidance=True)
+    text = torch.cat(texts[::-1])  # the negative one first
     pipe.register_modules(unet=unet)
     pipe._guidance_scale = 7.5
     latents = torch.randn(1, CHANNELS, 64, 64, device=device).repeat(2, 1, 1, 1)
@@ -107,7 +116,7 @@ def _record(side: str, calls: int, device: str) -> dict[str, float]:
 
     def denoise(count: int) -> None:
         for timestep in timesteps[:count]:
-            unet(latents, timestep)
+            unet(latents, timestep, text)
 
     with torch.no_grad():
         denoise(2)  # warm: what is left is what recording adds
