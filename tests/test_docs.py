@@ -12,8 +12,10 @@ from typing import Any
 
 import pytest
 import typer
+from PIL import Image
 from typer.testing import CliRunner
 
+from napari_ovam import TokenLibrary, load_token
 from napari_ovam.cli import app
 
 ROOT = Path(__file__).parents[1]
@@ -29,14 +31,15 @@ INSTEAD = {
     "stable-diffusion-v1-5/stable-diffusion-v1-5": "tiny",
     "owner/name": "tiny",
     "indexed|coco|voc": "indexed",
-    "PATH": "masks/indexed",
+    "PATH": "made/indexed",
     "IMAGE": "cat-hat-room",
     "DIR": "new",
+    "heron": "cat",
     "$seed": "7",
     "part-$SLURM_ARRAY_TASK_ID": "part",
-    "-n": "",
 }
 # They open a window, ask the hub, or are tested elsewhere: their words are checked.
+GENERATED = "00012-965400086.png"
 PARSED_ONLY = {("models", "get"), ("models", "info"), ("demo",), ()}
 
 if not PAGES:
@@ -68,16 +71,21 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     scenes = ROOT / "src/napari_ovam/scenes"
     for name in ("cat-hat-room.png", "photo.jpg", "photo-1.jpg", "photo-2.jpg"):
         shutil.copy(scenes / "cat-hat-room.png", folder / name)
-    shutil.copy(ROOT / "src/napari_ovam/samples/car.png", folder / "made.png")
+    shutil.copy(ROOT / "src/napari_ovam/samples/car.png", folder / GENERATED)
+    pages = [Image.open(scenes / "cat-grass.png")] * 2
+    pages[0].save(folder / "stack.tif", save_all=True, append_images=pages[1:])
     pictures = [str(folder / "cat-hat-room.png"), str(folder / "photo-1.jpg")]
     work = str(folder / "work")
     call("trace", *pictures, "--prompt", "a cat and a hat", "--out", work)
     call("maps", work, "--phrase", "cat,hat,heron,thing")
-    with Project.open(work) as project:
-        for sample in project.samples:
-            project.change_sample(sample.name, status="accepted")
-        project.save()
-    call("export", work, "--format", "indexed", "--out", str(folder / "masks"))
+    project = Project.open(work)
+    for sample in project.samples:
+        project.change_sample(sample.name, status="accepted")
+    project.save()
+    call("export", work, "--format", "indexed", "--out", str(folder / "made"))
+    call("optimize", work, "--phrase", "cat", "--iterations", "3")
+    (token,) = (folder / "work/tokens").glob("*.safetensors")
+    shutil.copy(token, folder / "cat.safetensors")
     return folder
 
 
@@ -97,6 +105,9 @@ def place(
             copy(source, tmp_path / (name or source.name))
     monkeypatch.setenv("NAPARI_OVAM_TOKENS", str(tmp_path / "library"))
     monkeypatch.chdir(tmp_path)
+    for _ in range(2):
+        TokenLibrary().add(load_token(tmp_path / "cat.safetensors"))
+    call("tokens", "export", "cat", "voc-tokens.npy")
     return tmp_path
 
 
@@ -125,12 +136,18 @@ def parse(words: list[str]) -> None:
 @pytest.mark.parametrize("page", WITH_PYTHON)
 def test_examples_run(page: str, place: Path) -> None:
     import napari_ovam as ovam
+    from napari_ovam.images.files import read
 
     pipe = ovam.load_pipeline("tiny")
-    image = ovam.overlay.__globals__["np"].zeros((64, 64, 3), "uint8")
+    image = read("photo.jpg")
     made = ovam.trace_image(pipe, image)
     names = {"ovam": ovam, "pipe": pipe, "image": image, "trace": made.trace}
-    for example in blocks(page, "python"):
+    names |= {"project": ovam.Project.open("work"), "path": "made/indexed"}
+    names |= {"token": ovam.load_token("cat.safetensors"), "picture": None}
+    for block in blocks(page, "python"):
+        example = block.replace('"cuda"', '"cpu"')
+        for name in ("stable-diffusion-v1-5/stable-diffusion-v1-5", "owner/name"):
+            example = example.replace(name, INSTEAD[name])
         exec(compile(example, str(PAGES[page]), "exec"), names)  # noqa: S102 (ours)
 
 
