@@ -13,8 +13,6 @@ from diffusers import (
     FlowMatchEulerDiscreteScheduler,
     FluxPipeline,
     FluxTransformer2DModel,
-    SD3Transformer2DModel,
-    StableDiffusion3Pipeline,
     StableDiffusionInstructPix2PixPipeline,
 )
 
@@ -33,29 +31,6 @@ from napari_ovam.hub.families import ModelError
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__:DeprecationWarning")
 JOINT = "text is changed together with the image"
-
-
-def sd3():
-    transformer = SD3Transformer2DModel(
-        sample_size=8,
-        patch_size=2,
-        in_channels=4,
-        num_layers=1,
-        attention_head_dim=8,
-        num_attention_heads=2,
-        joint_attention_dim=16,
-        caption_projection_dim=16,
-        pooled_projection_dim=16,
-        out_channels=4,
-    )
-    parts = ("text_encoder", "tokenizer")
-    names = (part + number for part in parts for number in ("", "_2", "_3"))
-    return StableDiffusion3Pipeline(
-        transformer=transformer,
-        scheduler=FlowMatchEulerDiscreteScheduler(),
-        vae=AutoencoderKL(),
-        **dict.fromkeys(names),
-    )
 
 
 def flux():
@@ -79,9 +54,7 @@ def flux():
     )
 
 
-@pytest.mark.parametrize(
-    ("make", "name"), [(sd3, "Stable Diffusion 3"), (flux, "Flux")]
-)
+@pytest.mark.parametrize(("make", "name"), [(flux, "Flux")])
 def test_models_whose_text_changes_with_every_layer(make, name, tmp_path):
     pipe = make()
     image = np.zeros((32, 32, 3), np.uint8)

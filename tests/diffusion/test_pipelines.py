@@ -112,7 +112,7 @@ def test_defaults_come_from_the_model(saved, folder):
 
 @pytest.mark.parametrize(
     "name",
-    ["FluxPipeline", "StableDiffusion3Pipeline", "KandinskyPipeline", "Mine"],
+    ["FluxPipeline", "AuraFlowPipeline", "KandinskyPipeline", "Mine"],
 )
 def test_another_architecture_is_refused_by_name_before_weights(tmp_path, name):
     (tmp_path / "model_index.json").write_text(json.dumps({"_class_name": name}))

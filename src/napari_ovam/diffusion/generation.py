@@ -167,8 +167,7 @@ def resolve_settings(pipe: Any, settings: GenerationSettings) -> GenerationSetti
             f"{type(pipe).__name__} does not make images from text alone: use record() "
             f"around your own call of it, or pass {wanted}.from_pipe(pipe)"
         )
-    channels = architecture.denoiser(pipe).config.in_channels
-    if channels != pipe.vae.config.latent_channels:
+    if architecture.image_channels(pipe) != pipe.vae.config.latent_channels:
         raise ValueError("an inpainting model does not make images from text alone")
     if not isinstance(settings.prompt, str) or not settings.prompt.strip():
         raise ValueError(f"the prompt is empty ({settings.prompt!r}): say what to draw")
@@ -269,7 +268,7 @@ def _latent_statistics(vae: Any, like: torch.Tensor) -> tuple[Any, Any]:
     """Return what latents are moved and multiplied by, for some models by channel."""
     mean, std = (vae.config.get(f"latents_{name}") for name in ("mean", "std"))
     if mean is None or std is None:
-        return 0.0, vae.config.scaling_factor
+        return vae.config.get("shift_factor") or 0.0, vae.config.scaling_factor
     mean, std = (torch.tensor(v).view(1, -1, 1, 1).to(like) for v in (mean, std))
     return mean, vae.config.scaling_factor / std
 

@@ -42,13 +42,18 @@ class Wanted:
         for what in ("calls", "layers"):
             if getattr(self, what) == ():
                 raise ValueError(f"{what} is empty: name at least one, or give None")
-        names = [la.name for la in self.found if not la.is_self]
+        names = self.names
         for name in () if self.layers == "fine" else self.layers or ():
             if isinstance(name, str) and name not in names:
                 raise ValueError(
                     f"there is no layer {name!r} to record: give names of {names}, or "
                     "middle=True for the middle block"
                 )
+
+    @property
+    def names(self) -> list[str]:
+        """Names of all cross-attention layers that were found."""
+        return [la.name for la in self.found if not la.is_self]
 
     @property
     def held(self) -> int:

@@ -21,6 +21,10 @@ from napari_ovam.diffusion.architectures.attention_layers import (
     copy_key_weight,
     find_layers,
 )
+from napari_ovam.diffusion.architectures.joint import (
+    JointArchitecture,
+    find_joint_layers,
+)
 from napari_ovam.diffusion.calls import (
     Call,
     GuidanceError,
@@ -30,7 +34,9 @@ from napari_ovam.diffusion.calls import (
     expected_totals,
 )
 from napari_ovam.diffusion.kept import Kept, Wanted
+from napari_ovam.diffusion.kept_inputs import KeptInputs
 from napari_ovam.diffusion.phrases import text_encoder_hash
+from napari_ovam.diffusion.replay import is_replaying, offer_replay
 
 if TYPE_CHECKING:
     from napari_ovam.diffusion.architectures.base import Architecture
@@ -129,7 +135,11 @@ def record(
     # It refuses other words than these.
     kept = TraceSettings(branch, cast("Layers", layers), cast("Calls", calls))
     architecture = pipeline_architecture(pipe)
-    found = find_layers(architecture, pipe, middle, self_attention)
+    if isinstance(architecture, JointArchitecture):
+        found = find_joint_layers(architecture, pipe, self_attention)
+        offer_replay(pipe)
+    else:
+        found = find_layers(architecture, pipe, middle, self_attention)
     wanted = Wanted(branch, kept.layers, kept.calls, tuple(found))
     hooks = _Hooks(pipe, architecture, wanted, dtype, check or (lambda: None))
     recorder = Recorder()
@@ -167,6 +177,11 @@ class _Hooks:
         model = self.architecture.denoiser(self.pipe)
         add(model.register_forward_pre_hook(self._before_model, with_kwargs=True))
         add(model.register_forward_hook(self._after_model))
+        if isinstance(self.architecture, JointArchitecture):
+            for layer in self.wanted.found:
+                after = partial(self._after_block, layer)
+                add(layer.outer.register_forward_hook(after))
+            return
         for outer in {la.outer for la in self.wanted.found}:
             here = [la.name for la in self.wanted.found if la.outer is outer]
             before = partial(self._before_outer, here)
@@ -187,6 +202,8 @@ class _Hooks:
             add(attention.register_forward_hook(check, with_kwargs=True))
 
     def _before_model(self, _module: Any, args: Any, kwargs: Any) -> None:
+        if is_replaying():
+            return
         self.check()
         sample, step, text = (
             _argument(args, kwargs, *place)
@@ -204,6 +221,8 @@ class _Hooks:
         else:
             kept = self._take_next(kept, call)
         self.rows = kept.begin_call(again=again)
+        if isinstance(kept, KeptInputs) and self.rows is not None:
+            kept.keep_inputs(args, kwargs, self.rows)
 
     def _take_next(self, kept: Kept | None, call: Call) -> Kept:
         """Take a call as the next of its run, or as the first of another one."""
@@ -216,14 +235,25 @@ class _Hooks:
             run = kept.run
             run.last, run.count, run.passes = call, run.count + 1, 1
         else:
-            run = Run(call, expected_totals(self.pipe, call.step))
-            kept = Kept(run, self.wanted)
+            kept = self._begin_run(Run(call, expected_totals(self.pipe, call.step)))
+            run = kept.run
             self.runs.append(kept)
         if call.uncond:
             run.guided = True
         else:
             run.alone.add(run.count - 1)
         return kept
+
+    def _begin_run(self, run: Run) -> Kept:
+        if not isinstance(self.architecture, JointArchitecture):
+            return Kept(run, self.wanted)
+        return KeptInputs(
+            run,
+            self.wanted,
+            architecture=self.architecture,
+            pipe=self.pipe,
+            dtype=self.dtype,
+        )
 
     def _take_again(self, run: Run, call: Call) -> None:
         """Take a call that shows the latents of the last one with another text."""
@@ -236,7 +266,19 @@ class _Hooks:
         run.last, run.passes, run.guided = call, 2, True
         run.alone.discard(run.count - 1)
 
+    def _after_block(
+        self, layer: AttentionLayer, _module: Any, _args: Any, output: Any
+    ) -> None:
+        if is_replaying():
+            return
+        self.check()
+        kept = self.runs[-1]
+        if self.rows is not None and layer == kept.layers[-1]:
+            cast("KeptInputs", kept).keep_probe(output, self.rows)
+
     def _after_model(self, *_: Any) -> None:
+        if is_replaying():
+            return
         self.check()
         self.runs[-1].end_call()
         self.rows = None

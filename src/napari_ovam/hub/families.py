@@ -56,12 +56,21 @@ PIXART_SIGMA = Family(
     "PixArt-Sigma",
     ("PixArtSigmaPipeline",),
 )
+STABLE_DIFFUSION_3 = Family(
+    "Stable Diffusion 3 and 3.5",
+    (
+        "StableDiffusion3Pipeline",
+        "StableDiffusion3Img2ImgPipeline",
+        "StableDiffusion3InpaintPipeline",
+    ),
+)
 FAMILIES = (
     STABLE_DIFFUSION,
     STABLE_DIFFUSION_XL,
     LATENT_CONSISTENCY,
     PIXART_ALPHA,
     PIXART_SIGMA,
+    STABLE_DIFFUSION_3,
 )
 
 JOINT = (
@@ -70,7 +79,8 @@ JOINT = (
 )
 # Why not, by the beginning of a pipeline's name.
 _REFUSED = {
-    "StableDiffusion3": f"Stable Diffusion 3: {JOINT}",
+    "StableDiffusion3": "a variant of Stable Diffusion 3 whose model is given more "
+    "than text and image",
     "Flux": f"Flux: {JOINT}",
     "Chroma": f"Chroma: {JOINT}",
     "AuraFlow": f"AuraFlow: {JOINT}",

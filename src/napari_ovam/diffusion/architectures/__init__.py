@@ -17,6 +17,7 @@ from napari_ovam.diffusion.architectures.base import (
     is_distilled,
     token_ids,
 )
+from napari_ovam.diffusion.architectures.stable_diffusion_3 import StableDiffusion3
 from napari_ovam.hub import families
 
 if TYPE_CHECKING:
@@ -231,6 +232,7 @@ ARCHITECTURES: tuple[Architecture, ...] = (
     LatentConsistency(),
     PixArtAlpha(),
     PixArtSigma(),
+    StableDiffusion3(),
 )
 
 

@@ -40,6 +40,11 @@ class Architecture:
         Where its `forward` takes latents, time step and text: (position, name).
     upcasts_vae
         Whether the autoencoder overflows in float16.
+    is_flow
+        Whether it was trained by flow matching: time steps are noise's share, times
+        the length of the schedule.
+    can_tile
+        Whether traces of an image's tiles can be put together.
     """
 
     family: Family
@@ -53,6 +58,8 @@ class Architecture:
     step_place: tuple[int, str] = (1, "timestep")
     text_place: tuple[int, str] = (2, "encoder_hidden_states")
     upcasts_vae: bool = False
+    is_flow: bool = False
+    can_tile: bool = True
 
     def denoiser(self, pipe: Any) -> Any:
         """Return the module that denoises, without what torch.compile wraps it in."""
@@ -63,6 +70,10 @@ class Architecture:
         """Return the latent cells along a side of what the denoiser sees as one."""
         del pipe
         return 1
+
+    def image_channels(self, pipe: Any) -> int:
+        """Return the channels of the latents that the denoiser takes."""
+        return int(self.denoiser(pipe).config.in_channels)
 
     def alignment(self, pipe: Any) -> int:
         """Return the pixels that one cell of the denoiser's coarsest grid covers."""
