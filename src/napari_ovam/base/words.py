@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from napari_ovam.base.prompt_syntax import plain_prompt
@@ -145,9 +146,10 @@ def is_unspaced(text: str) -> bool:
     return _UNSPACED.search(text) is not None
 
 
-def _words(text: str) -> list[str]:
+@lru_cache(1024)  # a prompt is asked for each class, a class for each prompt
+def _words(text: str) -> tuple[str, ...]:
     """Return the words of a text, in small letters without accents."""
-    return [re.sub(r"['’]s?$", "", word) for word in _split(_bare(text))]
+    return tuple(re.sub(r"['’]s?$", "", word) for word in _split(_bare(text)))
 
 
 def _split(text: str) -> Iterator[str]:
@@ -160,7 +162,8 @@ def _bare(text: str) -> str:
     return "".join(c for c in apart if not unicodedata.combining(c)).casefold()
 
 
-def _forms(word: str) -> set[str]:
+@lru_cache(1 << 16)
+def _forms(word: str) -> frozenset[str]:
     """Return a word with the singulars that it may be the plural of."""
     found = {word}
     for plural, singular in _IRREGULAR.items():
@@ -172,4 +175,4 @@ def _forms(word: str) -> set[str]:
         if stem != word and len(stem) >= _SHORTEST - len(ending) // 2:
             found |= {stem + singular for singular in singulars}
     found |= {re.sub(r"our(?=s?$|ful|ed$|ing$)", "or", each) for each in found}
-    return found | {_SPELLINGS[each] for each in found & set(_SPELLINGS)}
+    return frozenset(found | {_SPELLINGS[e] for e in found & _SPELLINGS.keys()})

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 # Nothing heavy is imported here: --help and mistakes are answered at once.
-from napari_ovam.cli import clicks, dataset, models, project, proposals
+from napari_ovam.cli import clicks, dataset, exchange, models, project, proposals
 from napari_ovam.cli.common import protect_streams, reported, say, show_progress
 
 app = typer.Typer(
@@ -78,10 +78,11 @@ def demo(
 
 
 project.register(app)
-dataset.register(app)
+exchange.register(app)
 proposals.register(app)
 app.command()(clicks.click)
 app.add_typer(models.app)
+app.add_typer(dataset.app)
 
 
 def main() -> None:

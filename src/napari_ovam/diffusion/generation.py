@@ -21,6 +21,8 @@ from napari_ovam.diffusion.pipelines import model_defaults, pipeline_architectur
 from napari_ovam.diffusion.recording import record
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
     from napari_ovam.attention.trace import Trace
@@ -112,6 +114,39 @@ def generate(
         If a prompt is longer than what the model reads of it.
     """
     settings = resolve_settings(pipe, settings)
+    return _generate(pipe, [settings], trace, progress, preview)[0]
+
+
+def generate_batch(
+    pipe: Any,
+    several: Sequence[GenerationSettings],
+    *,
+    trace: TraceSettings = _TRACE_SETTINGS,
+    progress: Progress | None = None,
+) -> list[Generation]:
+    """Generate several images at once, as `generate` does one.
+
+    Rounding differs with their number, so that an image of a batch is not, bit for bit,
+    what it is alone. It raises `ValueError` if they differ in more than prompts and
+    seeds.
+    """
+    several = [resolve_settings(pipe, settings) for settings in several]
+    own = ("prompt", "negative_prompt", "seed")
+    for each in several:
+        if replace(several[0], **{name: getattr(each, name) for name in own}) != each:
+            raise ValueError(f"{each} is not of the size and steps of {several[0]}")
+    return _generate(pipe, several, trace, progress, None)
+
+
+def _generate(
+    pipe: Any,
+    several: Sequence[GenerationSettings],
+    trace: TraceSettings,
+    progress: Progress | None,
+    preview: Preview | None,
+) -> list[Generation]:
+    """Generate images of settings that are resolved; a preview is of the first."""
+    settings = several[0]
     architecture = pipeline_architecture(pipe)
     done = 0
 
@@ -131,27 +166,39 @@ def generate(
         f"Try a smaller size than {settings.width}x{settings.height}, keep fewer calls "
         "or layers in the trace, or load the model in float16."
     )
+    prompts: Any = settings.prompt
+    noise: Any = torch.Generator().manual_seed(settings.seed)
+    options = architecture.call_options(settings.negative_prompt, after_step)
+    if len(several) > 1:
+        prompts = [each.prompt for each in several]
+        noise = [torch.Generator().manual_seed(each.seed) for each in several]
+        if any(each.negative_prompt for each in several):
+            options["negative_prompt"] = [each.negative_prompt for each in several]
     try:
         with (
             memory_guard(advice),
             record(pipe, **vars(trace), check=check) as recorder,
         ):
             output = pipe(
-                settings.prompt,
+                prompts,
                 num_inference_steps=settings.steps,
                 guidance_scale=settings.guidance_scale,
                 height=settings.height,
                 width=settings.width,
-                generator=torch.Generator().manual_seed(settings.seed),
+                generator=noise,
                 output_type="np",
-                **architecture.call_options(settings.negative_prompt, after_step),
+                **options,
             )
     finally:
         pipe.maybe_free_model_hooks()
-    pixels = output.images[0]
-    check_finite(pipe, bool(np.isfinite(pixels).all()))
-    image = (pixels * 255).round().astype(np.uint8)
-    return Generation(image, recorder.traces[0], settings)
+    made = []
+    for pixels, seen, each in zip(
+        output.images, recorder.traces, several, strict=False
+    ):
+        check_finite(pipe, bool(np.isfinite(pixels).all()))
+        image = (pixels * 255).round().astype(np.uint8)
+        made.append(Generation(image, seen, each))
+    return made
 
 
 def resolve_settings(pipe: Any, settings: GenerationSettings) -> GenerationSettings:

@@ -159,6 +159,21 @@ def text_encoder_hash(pipe: Any) -> str:
     return hashlib.blake2b("".join(hashes).encode(), digest_size=16).hexdigest()
 
 
+def model_hash(pipe: Any) -> str:
+    """Return a fingerprint of all weights of a pipeline and of its scheduler.
+
+    As `text_encoder_hash`, neither precision nor device change it.
+    """
+    parts = sorted(
+        (name, _weights_hash(part))
+        for name, part in pipe.components.items()
+        if isinstance(part, torch.nn.Module)
+    )
+    scheduler = sorted((k, v) for k, v in pipe.scheduler.config.items() if k[0] != "_")
+    about = f"{type(pipe).__name__} {parts} {type(pipe.scheduler).__name__} {scheduler}"
+    return hashlib.blake2b(about.encode(), digest_size=16).hexdigest()
+
+
 def _weights_hash(module: torch.nn.Module) -> str:
     state = tuple((p.data_ptr(), p._version) for p in module.parameters())
     known = _hashes.get(module)
