@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from napari_ovam import GenerationSettings, Token
-from napari_ovam.diffusion.phrases import model_hash, text_encoder_hash
+from napari_ovam.diffusion.weights_hash import model_hash, text_encoder_hash
 from napari_ovam.project import Project
 from napari_ovam.project.class_tokens import give_token
 from napari_ovam.workflows.dataset.plan import Plan, PlanError

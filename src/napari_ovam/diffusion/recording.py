@@ -35,8 +35,8 @@ from napari_ovam.diffusion.calls import (
 )
 from napari_ovam.diffusion.kept import Kept, Wanted
 from napari_ovam.diffusion.kept_inputs import KeptInputs
-from napari_ovam.diffusion.phrases import text_encoder_hash
 from napari_ovam.diffusion.replay import is_replaying, offer_replay
+from napari_ovam.diffusion.weights_hash import text_encoder_hash
 
 if TYPE_CHECKING:
     from napari_ovam.diffusion.architectures.base import Architecture

@@ -17,6 +17,7 @@ from napari_ovam.attention.layer_traces import ModelMismatchError
 from napari_ovam.attention.shown_calls import Block, Meeting, offer_model
 from napari_ovam.diffusion.architectures import pipeline_architecture
 from napari_ovam.diffusion.architectures.joint import JointArchitecture
+from napari_ovam.diffusion.weights_hash import text_encoder_hash
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -86,8 +87,6 @@ class JointReplay:
 
     def text_encoder(self) -> str:
         """Return the hash of the weights that make the rows of a text."""
-        from napari_ovam.diffusion.phrases import text_encoder_hash
-
         return text_encoder_hash(self.pipe)
 
     def state(self) -> object:

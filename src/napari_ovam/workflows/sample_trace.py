@@ -22,7 +22,7 @@ from napari_ovam.base.progress import Progress, no_progress
 from napari_ovam.diffusion.architectures import pipeline_architecture
 from napari_ovam.diffusion.generation import GenerationError, generate
 from napari_ovam.diffusion.image_traces import trace_image
-from napari_ovam.diffusion.phrases import text_encoder_hash
+from napari_ovam.diffusion.weights_hash import text_encoder_hash
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

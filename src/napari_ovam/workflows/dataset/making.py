@@ -93,8 +93,9 @@ class ModelMaker:
 
     def __init__(self, plan: Plan, folder: Path, device: str, pipe: Any) -> None:
         from napari_ovam.attention.trace_settings import TraceSettings
-        from napari_ovam.diffusion.phrases import encode_phrase, model_hash
+        from napari_ovam.diffusion.phrases import encode_phrase
         from napari_ovam.diffusion.pipelines import load_pipeline
+        from napari_ovam.diffusion.weights_hash import model_hash
         from napari_ovam.segmentation.presence import REFERENCES
         from napari_ovam.workflows.dataset.scores import ClipScorer
 

@@ -126,7 +126,7 @@ class Plan:
     model, folder
         Where the model and pictures are: these may move. What they hold counts.
     model_hash, text_encoder
-        From `diffusion.phrases.model_hash` and `text_encoder_hash`.
+        From `diffusion.weights_hash.model_hash` and `text_encoder_hash`.
     dtype
         As for `load_pipeline`.
     settings

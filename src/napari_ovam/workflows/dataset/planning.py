@@ -14,7 +14,7 @@ from napari_ovam.base.folder_lock import lock_folder
 from napari_ovam.base.hashing import hash_file
 from napari_ovam.base.progress import Progress, no_progress
 from napari_ovam.diffusion.generation import TruncatedPromptWarning, resolve_settings
-from napari_ovam.diffusion.phrases import model_hash, text_encoder_hash
+from napari_ovam.diffusion.weights_hash import model_hash, text_encoder_hash
 from napari_ovam.images.files import PICTURE_SUFFIXES
 from napari_ovam.project import Project
 from napari_ovam.workflows.dataset.plan import (
