@@ -271,7 +271,8 @@ def test_other_weights_are_refused_and_the_right_ones_found_again(made):
 def test_without_its_model_a_trace_says_so(kind, tmp_path):
     pipe = kind.make()
     with torch.no_grad():  # no other test has this one
-        pipe.text_encoder.get_input_embeddings().weight.neg_()
+        encoder = pipeline_architecture(pipe).text_modules(pipe)[0]
+        encoder.get_input_embeddings().weight.neg_()
     token = encode_phrase(pipe, "cat")
     trace = generate(pipe, GenerationSettings("a cat", steps=2)).trace
     path = save_trace(trace, tmp_path / "cat.safetensors")

@@ -40,6 +40,7 @@ class Block:
     """
 
     name: str
+    grid: tuple[int, int]
     queries: Tensor
     keys: Tensor
     values: Tensor

@@ -194,7 +194,7 @@ def _noise(pipe: Any, tiles: Tiles, seed: int) -> torch.Tensor:
     """Return noise for the whole picture: where tiles overlap they see the same."""
     height, width = (side // pipe.vae_scale_factor for side in tiles.size)
     generator = torch.Generator().manual_seed(seed % 2**63)
-    shape = 1, pipe.vae.config.latent_channels, height, width
+    shape = 1, pipeline_architecture(pipe).image_channels(pipe), height, width
     return torch.randn(shape, generator=generator)
 
 
@@ -217,11 +217,11 @@ def _check_model(pipe: Any) -> None:
     """Refuse models that take more than an image, or other noise."""
     architecture = pipeline_architecture(pipe)
     channels = architecture.image_channels(pipe)
-    if channels != pipe.vae.config.latent_channels:
+    if channels != architecture.latent_channels(pipe):
         raise ValueError(
             f"the model takes {channels} channels and not an image's "
-            f"{pipe.vae.config.latent_channels}: an inpainting model cannot trace an "
-            "image, load a text-to-image model"
+            f"{architecture.latent_channels(pipe)}: an inpainting model cannot trace "
+            "an image, load a text-to-image model"
         )
     scheduler = pipe.scheduler
     config = scheduler.config

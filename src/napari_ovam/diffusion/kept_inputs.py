@@ -70,9 +70,9 @@ class KeptInputs(Kept):
 
     def _rounded(self, name: str, tensor: Tensor) -> Tensor:
         dtype = self.dtype
-        if dtype is None or not self.architecture.is_rounded(name):
+        if dtype is None or not self.architecture.is_rounded(name, tensor):
             return tensor
-        if tensor.element_size() <= dtype.itemsize or not tensor.is_floating_point():
+        if tensor.element_size() <= dtype.itemsize:
             return tensor
         rounded = tensor.to(dtype)
         check_range(name, rounded)

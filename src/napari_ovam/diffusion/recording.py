@@ -213,7 +213,9 @@ class _Hooks:
                 self.architecture.text_place,
             )
         )
+        sample, step, text = self.architecture.shown(sample, step, text)
         call = Call(sample, text, Step(step), self.texts.encodings)
+        self.texts.note_call()
         kept = self.runs[-1] if self.runs else None
         again = kept is not None and call.repeats(kept.run.last)
         if kept is not None and again:

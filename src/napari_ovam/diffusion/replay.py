@@ -42,6 +42,10 @@ def offer_replay(pipe: Any) -> None:
 class _Shown(Exception):
     """Ends a call of the model behind the last block that is asked."""
 
+    def __init__(self, probe: Tensor) -> None:
+        super().__init__()
+        self.probe = probe
+
 
 class _Tap(TorchFunctionMode):
     """Hands the attention of this thread to `attend(call, query, key, value)`."""
@@ -132,54 +136,23 @@ class JointReplay:
         architecture, model = self.architecture, self.model
         device, dtype = self.pipe._execution_device, model.dtype
         ready = {
-            name: tensor.to(device, dtype if architecture.is_rounded(name) else None)
+            name: tensor.to(
+                device, dtype if architecture.is_rounded(name, tensor) else None
+            )
             for name, tensor in inputs.items()
         }
-        grid = architecture.grid(model, ready)
-        thread = threading.get_ident()
-        probes: list[Tensor] = []
-        seen: dict[str, Tensor] = {}
-        inside = looking = False  # a block runs; texts are sent through it
-
-        def attend(call: Any, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-            out: Tensor = call(query, key, value)
-            if inside and not seen:  # a second attention of a block is the image's own
-                seen.update(query=query, key=key, value=value, out=out)
-            return out
-
-        def before(_module: Any, _args: Any) -> None:
-            nonlocal inside
-            if threading.get_ident() == thread and not looking:
-                inside = True
-                seen.clear()
-
-        def after(name: str, module: Any, args: Any, kwargs: Any, output: Any) -> None:
-            nonlocal inside, looking
-            if threading.get_ident() != thread or looking:
-                return
-            inside, looking = False, True
-            if not seen:
-                raise ValueError(unseen(name))
-            parts = architecture.image_part(grid, seen)
-            look(_block(name, parts, meeting, architecture, module, args, kwargs))
-            if name == last:
-                probes.append(probe_cells(architecture.image_states(grid, output)))
-                raise _Shown
-            looking = False
-
+        run = _Run(architecture, architecture.grid(model, inputs), last, meeting, look)
         with ExitStack() as stack:
             for name, block in architecture.joint_blocks(model).items():
-                hook = block.register_forward_pre_hook(before)
+                stack.callback(block.register_forward_pre_hook(run.before).remove)
+                after = partial(run.after, name)
+                hook = block.register_forward_hook(after, with_kwargs=True)
                 stack.callback(hook.remove)
-                hook = block.register_forward_hook(
-                    partial(after, name), with_kwargs=True
-                )
-                stack.callback(hook.remove)
-            stack.enter_context(_Tap(attend))
+            stack.enter_context(_Tap(run.attend))
             try:
                 architecture.show(model, ready)
-            except _Shown:
-                return probes[0][0]
+            except _Shown as shown:
+                return shown.probe
         raise ModelMismatchError(f"the model at hand has no block {last}")
 
     def advance(
@@ -203,7 +176,7 @@ class JointReplay:
             return torch.cat([out, dummy] if text.start == 0 else [dummy, out], 2)
 
         with _Tap(attend):
-            behind = architecture.advance(model, module, texts, block.arguments)
+            behind = architecture.advance(model, module, texts, block)
         if not met:
             raise ValueError(unseen(block.name))
         found = met[0]  # (P, heads, n, head_dim)
@@ -251,27 +224,61 @@ def unseen(name: str) -> str:
     )
 
 
-def _block(
-    name: str,
-    parts: Mapping[str, Tensor],
-    meeting: Meeting,
-    architecture: JointArchitecture,
-    module: Any,
-    args: Any,
-    kwargs: Any,
-) -> Block:
-    """Copy what a block saw: views would keep the whole sequence in memory."""
-    if meeting == "outputs":
-        queries = parts["out"][0].transpose(0, 1).flatten(1)[None]
-    else:
-        queries = parts["query"][0].clone()
-    return Block(
-        name,
-        queries,
-        parts["key"].clone(),
-        parts["value"].clone(),
-        architecture.arguments(module, args, kwargs),
-    )
+class _Run:
+    """Looks at the blocks of one call of the model, in the thread that made it."""
+
+    def __init__(
+        self,
+        architecture: JointArchitecture,
+        grid: tuple[int, int],
+        last: str,
+        meeting: Meeting,
+        look: Callable[[Block], None],
+    ) -> None:
+        self.architecture, self.grid = architecture, grid
+        self.last, self.meeting, self.look = last, meeting, look
+        self.thread = threading.get_ident()
+        self.is_inside = False  # a block
+        self.is_looking = False  # texts are sent through the block
+        self.seen: dict[str, Tensor] = {}
+
+    def attend(self, call: Any, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        """Note the first attention in a block; a second one is the image's own."""
+        out: Tensor = call(query, key, value)
+        if self.is_inside and not self.seen:
+            self.seen = {"query": query, "key": key, "value": value, "out": out}
+        return out
+
+    def before(self, _module: Any, _args: Any) -> None:
+        """Begin a block."""
+        if threading.get_ident() == self.thread and not self.is_looking:
+            self.is_inside = True
+            self.seen = {}
+
+    def after(
+        self, name: str, module: Any, args: Any, kwargs: Any, output: Any
+    ) -> None:
+        """End a block: look at it, and leave behind the last one."""
+        if threading.get_ident() != self.thread or self.is_looking:
+            return
+        if not self.seen:
+            raise ValueError(unseen(name))
+        self.is_inside, self.is_looking = False, True
+        self.look(self._block(name, self.architecture.arguments(module, args, kwargs)))
+        self.is_looking = False
+        if name == self.last:
+            states = self.architecture.image_states(self.grid, output)
+            raise _Shown(probe_cells(states)[0])
+
+    def _block(self, name: str, arguments: Mapping[str, Any]) -> Block:
+        """Copy what the block saw: views would keep the whole sequence in memory."""
+        parts = self.architecture.image_part(self.grid, self.seen)
+        if self.meeting == "outputs":
+            queries = parts["out"][0].transpose(0, 1).flatten(1)[None]
+        else:
+            queries = parts["query"][0].clone()
+        key, value = parts["key"].clone(), parts["value"].clone()
+        return Block(name, self.grid, queries, key, value, arguments)
 
 
 def _adapter(module: Any) -> object:

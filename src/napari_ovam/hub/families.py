@@ -64,6 +64,26 @@ STABLE_DIFFUSION_3 = Family(
         "StableDiffusion3InpaintPipeline",
     ),
 )
+FLUX = Family(
+    "Flux.1",
+    ("FluxPipeline", "FluxImg2ImgPipeline", "FluxInpaintPipeline"),
+)
+FLUX_2_KLEIN = Family(
+    "Flux.2 Klein",
+    ("Flux2KleinPipeline",),
+)
+QWEN_IMAGE = Family(
+    "Qwen-Image",
+    (
+        "QwenImagePipeline",
+        "QwenImageImg2ImgPipeline",
+        "QwenImageInpaintPipeline",
+    ),
+)
+Z_IMAGE = Family(
+    "Z-Image",
+    ("ZImagePipeline", "ZImageImg2ImgPipeline", "ZImageInpaintPipeline"),
+)
 FAMILIES = (
     STABLE_DIFFUSION,
     STABLE_DIFFUSION_XL,
@@ -71,20 +91,27 @@ FAMILIES = (
     PIXART_ALPHA,
     PIXART_SIGMA,
     STABLE_DIFFUSION_3,
+    FLUX,
+    FLUX_2_KLEIN,
+    QWEN_IMAGE,
+    Z_IMAGE,
 )
 
-JOINT = (
-    "in its layers the text is changed together with the image, so that the keys of "
-    "another text cannot be had from a stored trace"
+_MORE = (
+    "its model is given more than a text and one image (ControlNet, a reference, a "
+    "mask, several times in a step), which a trace cannot show it again"
+)
+_KIN = (
+    "it is like the models with joint attention that are supported, and was not tried"
 )
 # Why not, by the beginning of a pipeline's name.
 _REFUSED = {
-    "StableDiffusion3": "a variant of Stable Diffusion 3 whose model is given more "
-    "than text and image",
-    "Flux": f"Flux: {JOINT}",
-    "Chroma": f"Chroma: {JOINT}",
-    "AuraFlow": f"AuraFlow: {JOINT}",
-    "QwenImage": f"Qwen-Image: {JOINT}",
+    "StableDiffusion3": f"a variant of Stable Diffusion 3: {_MORE}",
+    "Flux2": f"Flux.2: {_KIN}",
+    "Flux": f"a variant of Flux: {_MORE}",
+    "QwenImage": f"a variant of Qwen-Image: {_MORE}",
+    "ZImage": f"a variant of Z-Image: {_MORE}",
+    **dict.fromkeys(("Chroma", "AuraFlow"), _KIN),
     **dict.fromkeys(
         ("StableDiffusionPAG", "StableDiffusionXLPAG"),
         "perturbed guidance shows the UNet each image three times",

@@ -17,7 +17,10 @@ from napari_ovam.diffusion.architectures.base import (
     is_distilled,
     token_ids,
 )
+from napari_ovam.diffusion.architectures.flux import Flux, Flux2Klein
+from napari_ovam.diffusion.architectures.qwen_image import QwenImage
 from napari_ovam.diffusion.architectures.stable_diffusion_3 import StableDiffusion3
+from napari_ovam.diffusion.architectures.z_image import ZImage
 from napari_ovam.hub import families
 
 if TYPE_CHECKING:
@@ -233,6 +236,10 @@ ARCHITECTURES: tuple[Architecture, ...] = (
     PixArtAlpha(),
     PixArtSigma(),
     StableDiffusion3(),
+    Flux(),
+    Flux2Klein(),
+    QwenImage(),
+    ZImage(),
 )
 
 

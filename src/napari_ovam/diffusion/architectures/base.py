@@ -45,6 +45,8 @@ class Architecture:
         the length of the schedule.
     can_tile
         Whether traces of an image's tiles can be put together.
+    encodes_apart
+        Whether the prompt and then the negative text are encoded in calls of their own.
     """
 
     family: Family
@@ -60,6 +62,7 @@ class Architecture:
     upcasts_vae: bool = False
     is_flow: bool = False
     can_tile: bool = True
+    encodes_apart: bool = False
 
     def denoiser(self, pipe: Any) -> Any:
         """Return the module that denoises, without what torch.compile wraps it in."""
@@ -74,6 +77,10 @@ class Architecture:
     def image_channels(self, pipe: Any) -> int:
         """Return the channels of the latents that the denoiser takes."""
         return int(self.denoiser(pipe).config.in_channels)
+
+    def latent_channels(self, pipe: Any) -> int:
+        """Return the channels of the autoencoder's latents."""
+        return int(pipe.vae.config.latent_channels)
 
     def alignment(self, pipe: Any) -> int:
         """Return the pixels that one cell of the denoiser's coarsest grid covers."""
@@ -146,6 +153,41 @@ class Architecture:
         rows: Tensor = encoder(ids, attention_mask=mask)[0][0]
         return rows
 
+    def shown(self, sample: Any, step: Any, text: Any) -> tuple[Any, Any, Any]:
+        """Return latents, a step that falls, and text, of which calls are known."""
+        return sample, step, text
+
+    def encode_pixels(self, pipe: Any, pixels: Tensor) -> Tensor:
+        """Return the autoencoder's most likely latents of pixels (n, 3, h, w)."""
+        latents: Tensor = pipe.vae.encode(pixels).latent_dist.mode()
+        return latents
+
+    def decode_latents(self, pipe: Any, latents: Tensor) -> Tensor:
+        """Return pixels (n, 3, h, w) of the autoencoder's latents."""
+        pixels: Tensor = pipe.vae.decode(latents).sample
+        return pixels
+
+    def normalized(self, pipe: Any, latents: Tensor) -> Tensor:
+        """Return the autoencoder's latents as the denoiser takes them."""
+        mean, scale = _latent_statistics(pipe.vae, latents)
+        result: Tensor = (latents - mean) * scale
+        return result
+
+    def denormalized(self, pipe: Any, latents: Tensor) -> Tensor:
+        """Return the denoiser's latents as the autoencoder takes them."""
+        mean, scale = _latent_statistics(pipe.vae, latents)
+        result: Tensor = latents / scale + mean
+        return result
+
+    def unpacked(self, pipe: Any, latents: Tensor, size: tuple[int, int]) -> Tensor:
+        """Return a generation's latents as (n, channels, h, w), of a size in pixels."""
+        del pipe, size
+        return latents
+
+    def guidance_options(self, scale: float) -> dict[str, Any]:
+        """Return arguments of a text-to-image call that set the guidance scale."""
+        return {"guidance_scale": scale}
+
     def call_options(self, negative_prompt: str, after_step: Step) -> dict[str, Any]:
         """Return arguments of a text-to-image call that differ between families."""
 
@@ -188,6 +230,16 @@ class Architecture:
         weight = torch.tensor([self.guidance_scale - 1])
         embedded = pipe.get_guidance_scale_embedding(weight, embedding_dim=size)
         return {"timestep_cond": embedded.to(like)}
+
+
+def _latent_statistics(vae: Any, like: Tensor) -> tuple[Any, Any]:
+    """Return what latents are moved and multiplied by, for some models by channel."""
+    mean, std = (vae.config.get(f"latents_{name}") for name in ("mean", "std"))
+    factor = vae.config.get("scaling_factor") or 1.0
+    if mean is None or std is None:
+        return vae.config.get("shift_factor") or 0.0, factor
+    mean, std = (torch.tensor(v).view(1, -1, 1, 1).to(like) for v in (mean, std))
+    return mean, factor / std
 
 
 def is_distilled(scheduler: Any) -> bool:

@@ -7,8 +7,10 @@ A trace of them keeps what the denoiser was shown, and asks it again
 from __future__ import annotations
 
 import inspect
-from typing import TYPE_CHECKING, Any
+from itertools import takewhile
+from typing import TYPE_CHECKING, Any, cast
 
+import torch
 from diffusers.models.attention_dispatch import _AttentionBackendRegistry
 from torch import Tensor
 
@@ -19,6 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from torch.nn import Module
+
+    from napari_ovam.attention.shown_calls import Block
 
 
 def find_joint_layers(
@@ -80,7 +84,7 @@ class JointArchitecture(Architecture):
     """
 
     part = "transformer"
-    blocks = ("transformer_blocks",)
+    blocks: tuple[str, ...] = ("transformer_blocks",)
     optional = ()
     attention: str = "attn"
     latents_place = (0, "hidden_states")
@@ -102,10 +106,11 @@ class JointArchitecture(Architecture):
     def fine(self, names: Sequence[str]) -> list[str]:
         """Return the layers that are recorded where nothing is said.
 
-        The later half of the blocks, as ConceptAttention takes it (section 4 of arXiv
-        2502.04320); not measured here.
+        The later half of the blocks of the first kind, as ConceptAttention takes them
+        (arXiv 2502.04320); not measured here.
         """
-        return list(names[len(names) // 2 :])
+        first = [name for name in names if name.startswith(f"{self.blocks[0]}.")]
+        return first[len(first) // 2 :]
 
     def heads(self, model: Any) -> tuple[int, int]:
         """Return the heads of the attention, and the size of each."""
@@ -119,12 +124,12 @@ class JointArchitecture(Architecture):
 
     def patch(self, pipe: Any) -> int:
         """Return the latent cells along a side of what becomes one token."""
-        return int(self.denoiser(pipe).config.patch_size)
+        del pipe
+        return 2
 
     def size(self, pipe: Any) -> tuple[int, int]:
-        """Return 1024 x 1024 where the model itself names none."""
-        sample = self.denoiser(pipe).config.get("sample_size")
-        side = sample * pipe.vae_scale_factor if sample else 1024
+        """Return 1024 x 1024 where the pipeline itself names none."""
+        side = getattr(pipe, "default_sample_size", 0) * pipe.vae_scale_factor or 1024
         return side, side
 
     def alignment(self, pipe: Any) -> int:
@@ -158,17 +163,19 @@ class JointArchitecture(Architecture):
 
     def _by_row(self, name: str, value: Any, batch: int) -> Sequence[Tensor] | None:
         """Return an input for each row of the batch, none if it says nothing."""
-        if value is None or value is False or (isinstance(value, dict) and not value):
-            return ()
         if not isinstance(value, Tensor):
-            return None
+            if not value:
+                return ()
+            is_list = isinstance(value, list) and isinstance(value[0], Tensor)
+            return value if is_list and len(value) == batch else None
         if name in self.unbatched:
             return (value,) * batch
         return list(value.expand(batch) if value.ndim == 0 else value)
 
-    def is_rounded(self, name: str) -> bool:
+    def is_rounded(self, name: str, tensor: Tensor) -> bool:
         """Tell inputs that may be kept in half precision: not steps and places."""
-        return name != self.step_place[1] and name not in self.unbatched
+        exact = (self.step_place[1], *self.unbatched)
+        return tensor.is_floating_point() and name not in exact
 
     def show(self, model: Any, inputs: Mapping[str, Tensor]) -> None:
         """Show the model a call again, of one image."""
@@ -181,24 +188,31 @@ class JointArchitecture(Architecture):
         )
 
     def grid(self, model: Any, inputs: Mapping[str, Tensor]) -> tuple[int, int]:
-        """Return the (h, w) cells of the image in a call."""
+        """Return the (h, w) cells of the image in a call.
+
+        It raises `ValueError` if there is more than one image.
+        """
+        del model
         height, width = inputs[self.latents_place[1]].shape[-2:]
-        patch = int(model.config.patch_size)
-        return height // patch, width // patch
+        return height // 2, width // 2
 
     def image_part(
         self, grid: tuple[int, int], seen: Mapping[str, Tensor]
     ) -> dict[str, Tensor]:
         """Return the image's part of what the attention saw, (1, heads, n, dim)."""
-        cells = grid[0] * grid[1]
-        at = slice(-cells, None) if self.text_first else slice(0, cells)
+        at = self._image_at(grid[0] * grid[1])
         return {name: tensor[:, :, at] for name, tensor in seen.items()}
 
     def image_states(self, grid: tuple[int, int], output: Any) -> Tensor:
         """Return the image's cells (images, cells, dim) behind a block."""
-        del grid
-        states: Tensor = output[1]
-        return states
+        if isinstance(output, tuple):  # of text and image
+            return cast("Tensor", output[1])
+        joint: Tensor = output
+        return joint[:, self._image_at(grid[0] * grid[1])]
+
+    def _image_at(self, cells: int) -> slice:
+        """Return the image's place in a sequence that holds the text as well."""
+        return slice(-cells, None) if self.text_first else slice(0, cells)
 
     def arguments(self, module: Any, args: Any, kwargs: Any) -> Mapping[str, Any]:
         """Return what a block was given beside image and text."""
@@ -206,17 +220,110 @@ class JointArchitecture(Architecture):
         left_out = ("self", "hidden_states", "encoder_hidden_states")
         return {k: v for k, v in bound.arguments.items() if k not in left_out}
 
+    def places(self, model: Any, count: int, block: Block) -> dict[str, Any]:
+        """Return a block's arguments that say where `count` rows of a text are.
+
+        And where one cell of an image is, which does not matter.
+        """
+        del model, count, block
+        return {}
+
     def advance(
-        self, model: Any, module: Any, texts: Tensor, arguments: Mapping[str, Any]
+        self, model: Any, module: Any, texts: Tensor, block: Block
     ) -> Tensor | None:
         """Call a block with texts (P, n, dim) and one cell of no image each.
 
         Returns the texts behind it, None behind the last block.
         """
-        del model
-        behind: Tensor | None = module(
-            hidden_states=texts.new_zeros(len(texts), 1, texts.shape[-1]),
-            encoder_hidden_states=texts,
-            **arguments,
-        )[0]
+        arguments = {
+            **block.arguments,
+            **self.places(model, texts.shape[1], block),
+            "hidden_states": texts.new_zeros(len(texts), 1, texts.shape[-1]),
+            "encoder_hidden_states": texts,
+        }
+        behind: Tensor | None = module(**arguments)[0]
         return behind
+
+
+class PackedArchitecture(JointArchitecture):
+    """A family whose latents are packed: 2x2 of them are one token of its input."""
+
+    def image_channels(self, pipe: Any) -> int:
+        """Return the channels of the latents before they are packed."""
+        return int(self.denoiser(pipe).config.in_channels) // 4
+
+    def packed(self, latents: Tensor) -> Tensor:
+        """Return latents (n, channels, h, w) as (n, h / 2 * w / 2, 4 * channels)."""
+        parts = latents.unflatten(3, (-1, 2)).unflatten(2, (-1, 2))
+        tokens: Tensor = parts.permute(0, 2, 4, 1, 3, 5).flatten(3).flatten(1, 2)
+        return tokens
+
+    def unpacked(self, pipe: Any, latents: Tensor, size: tuple[int, int]) -> Tensor:
+        """Return packed latents as (n, channels, h, w), of an image of a size."""
+        if latents.ndim == 4:
+            return latents
+        return unpack(latents, size[0] // self.multiple(pipe))
+
+    def grid(self, model: Any, inputs: Mapping[str, Tensor]) -> tuple[int, int]:
+        """Return the (h, w) of the image, of where its cells are."""
+        del model
+        places = inputs["img_ids"].reshape(-1, inputs["img_ids"].shape[-1])
+        if places[:, 0].any():
+            raise ValueError(
+                "the model is shown another image beside (a reference, an edit): that "
+                "cannot be recorded"
+            )
+        height, width = (places[:, 1:3].amax(0) + 1).int().tolist()
+        return height, width
+
+
+def unpack(latents: Tensor, rows: int) -> Tensor:
+    """Return packed latents of so many rows of cells as (n, channels, h, w)."""
+    parts = latents.unflatten(2, (-1, 2, 2)).unflatten(1, (rows, -1))
+    whole: Tensor = parts.permute(0, 3, 1, 4, 2, 5).flatten(4).flatten(2, 3)
+    return whole
+
+
+class ChatArchitecture(PackedArchitecture):
+    """A family that reads a language model, which is given the text in a chat.
+
+    The rows of a phrase are its own pieces', without the template around it. The last
+    one, against which a class is weighed, is what ends an empty text.
+    """
+
+    longest: int = 512
+    thinks: bool = False  # what the template is told
+
+    def template(self, pipe: Any, text: str) -> str:
+        """Return what the language model is given of a text."""
+        messages = [{"role": "user", "content": text}]
+        how = {"tokenize": False, "add_generation_prompt": True}
+        result: str = pipe.tokenizer.apply_chat_template(
+            messages, **how, enable_thinking=self.thinks
+        )
+        return result
+
+    def head(self, pipe: Any) -> int:
+        """Return the rows before those of a text."""
+        one, other = (self.template(pipe, text) for text in ("a", "b"))
+        pairs = zip(one, other, strict=False)
+        same = "".join(a for a, _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
+        return len(pipe.tokenizer(same)["input_ids"])
+
+    def most_tokens(self, pipe: Any) -> int:
+        """Return how many tokens of a text are read beside the template."""
+        around = len(pipe.tokenizer(self.template(pipe, ""))["input_ids"])
+        return self.longest - around
+
+    def rows_of(self, pipe: Any, text: str) -> Tensor:
+        """Return all rows that the model reads of a text, where they enter it."""
+        raise NotImplementedError
+
+    def text_rows(self, pipe: Any, text: str) -> Tensor:
+        """Return [pieces..., end of an empty text]."""
+        head = self.head(pipe)
+        end = self.rows_of(pipe, "")[head : head + 1]
+        count = len(pipe.tokenizer(text)["input_ids"])
+        if not count:
+            return end
+        return torch.cat([self.rows_of(pipe, text)[head : head + count], end])
