@@ -7,7 +7,6 @@ it is done, so that a run that was killed or cancelled is gone on with by the ne
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from hashlib import sha256
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -351,6 +350,7 @@ def _propose_one(
             "proposed",
             painted=painted,
             provenance={"proposed_by": made_by},
+            made_by={"by": "maps", **made_by},
         )
     return ""
 
@@ -390,6 +390,5 @@ def _is_outdated(
 def _described(tokens: Sequence[Token]) -> dict[str, str]:
     """Return the phrase of a class, and a hash of its token if it has one."""
     *optimized, phrase = tokens
-    rows = b"".join(token.embedding.numpy().tobytes() for token in optimized)
     found = {"phrase": phrase.name}
-    return found | ({"token": sha256(rows).hexdigest()[:16]} if optimized else {})
+    return found | ({"token": optimized[0].digest} if optimized else {})
