@@ -372,6 +372,9 @@ def check_files(folder: Path) -> int:
         elif path.suffix == ".jpg":
             with Image.open(path) as picture:
                 picture.load()
+        elif path.suffix == ".jsonl":  # what a kill cut off is a line's end
+            ends = path.read_bytes().split(b"\n")
+            assert all(json.loads(line)["by"] for line in ends[:1] if len(ends) > 1)
         else:
             assert path.suffix in (".txt", ".md"), path
     for out in (folder / "exports").glob("*/coco/annotations.json"):

@@ -45,6 +45,27 @@ def test_a_click_adds_an_object_and_another_corrects(project: Project, tmp_path:
     assert Project.open(project.path).load_labels("one")[row, column] == 0
 
 
+def test_the_history_says_what_clicks_did_and_replays_it(
+    project: Project, tmp_path: Path
+):
+    row, column = np.argwhere(np.load(tmp_path / "exact.npy")).mean(0).astype(int)
+    clicked = ("click", project.path, "one", "--class", "cat", "--at")
+    assert _run(*clicked, f"{row},{column}").exit_code == 0
+    told = _run("history", project.path, "one", "--at", f"{row},{column}")
+    assert told.output.startswith("cat, by a click, ")
+    assert "nobody knows" in _run("history", project.path, "one", "--at", "0,0").output
+    told = _run("history", project.path, "one", "--replay", tmp_path / "again")
+    assert "All pixels are as these changes make them" in told.output
+    (last,) = (tmp_path / "again").iterdir()
+    labels = Project.open(project.path).load_labels("one")
+    assert np.array_equal(np.array(Image.open(last)), labels)
+    told = _run("export", project.path, "--out", tmp_path / "out", "--history")
+    assert told.exit_code == 0, told.output
+    numbers = np.array(Image.open(tmp_path / "out" / "history" / "one.png"))
+    assert np.array_equal(numbers > 0, labels > 0)
+    assert _run("history", project.path, "one", "--at", "900,0").exit_code == 1
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [

@@ -28,6 +28,7 @@ from .labels.labels_section import LabelsSection
 from .labels.uncertainty import UncertainPlaces
 from .layers.label_png import LayerWatch
 from .layers.layers import SampleLayers
+from .layers.origins import Origins
 from .maps.live import LiveMaps
 from .maps.mapping import Maps
 from .maps.maps_section import MapsSection
@@ -57,6 +58,7 @@ _WIDTH = 360  # pixels, where a person has not chosen another
 FEATURES = {
     "layers": SampleLayers,
     "layer_watch": LayerWatch,
+    "origins": Origins,
     "labels": Labelling,
     "images": Images,
     "maps": Maps,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -82,6 +83,11 @@ class Token:
         start token).
         """
         return self.embedding[0 if self.span[0] > 0 else -1]
+
+    @property
+    def digest(self) -> str:
+        """What it is known again by: the start of its rows' SHA-256, in hexadecimal."""
+        return sha256(self.embedding.numpy().tobytes()).hexdigest()[:16]
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from napari_ovam.cli.common import (
     Dtype,
     Folder,
     Model,
+    read_numbers,
     reported,
     say,
     show_progress,
@@ -77,7 +78,9 @@ def click(
             return
         changed = np.where(found.begin & ~found.mask, 0, labels)
         changed[found.mask & ~found.begin] = number
-        work.save_labels(image, changed, "edited")
+        places = [[each.row, each.column, each.positive] for each in clicks]
+        about = {"by": "click", "clicks": places, "box": corners}
+        work.save_labels(image, changed, "edited", made_by=about)
         work.save()
         say(f"{image}: {said}")
 
@@ -110,27 +113,10 @@ def _found(
 def _clicks(option: str, texts: list[str] | None, positive: bool) -> list[Click]:
     from napari_ovam import Click
 
-    places = [_numbers(option, text, 2) for text in texts or ()]
+    places = [read_numbers(option, text, 2) for text in texts or ()]
     return [Click(row, column, positive) for row, column in places]
 
 
 def _corners(text: str) -> Box:
-    top, left, bottom, right = _numbers("--box", text, 4)
+    top, left, bottom, right = read_numbers("--box", text, 4)
     return (top, left), (bottom, right)
-
-
-def _numbers(option: str, text: str, count: int) -> tuple[float, ...]:
-    """Read numbers that commas part.
-
-    Raises
-    ------
-    ValueError
-        If they are not so many.
-    """
-    try:
-        numbers = tuple(float(part) for part in text.split(","))
-    except ValueError:
-        numbers = ()
-    if len(numbers) != count:
-        raise ValueError(f"{option} is {text!r}: give {count} numbers, with commas")
-    return numbers

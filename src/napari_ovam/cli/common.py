@@ -171,3 +171,20 @@ def say_failed(failed: Mapping[str, str]) -> None:
 def part_of(progress: Progress, number: int, count: int) -> Progress:
     """Return the progress of the one of several images that runs now."""
     return lambda done, total: progress(number * total + done, count * total)
+
+
+def read_numbers(option: str, text: str, count: int) -> tuple[float, ...]:
+    """Read numbers that commas part.
+
+    Raises
+    ------
+    ValueError
+        If they are not so many.
+    """
+    try:
+        found = tuple(float(part) for part in text.split(","))
+    except ValueError:
+        found = ()
+    if len(found) != count:
+        raise ValueError(f"{option} is {text!r}: give {count} numbers, with commas")
+    return found

@@ -55,29 +55,32 @@ def export(
     ] = None,
     image: Images = None,
     overwrite: Annotated[bool, typer.Option(help="Replace these formats.")] = False,
+    history: Annotated[
+        bool, typer.Option("--history", help="Also where each pixel came from.")
+    ] = False,
 ) -> None:
     """Export images and labels as a dataset, read back and compared.
 
     Formats with polygons say how near these come to the masks; all others are exact.
     """
     with reported(), show_progress("export") as progress:
-        from napari_ovam.datasets.exporters import export_dataset, parse_split
+        from napari_ovam.datasets import exporters
         from napari_ovam.project import Project, ProjectError
 
-        shares = None if split is None else parse_split(split, seed)
+        shares = None if split is None else exporters.parse_split(split, seed)
         project = Project.open(folder)
         for note in project.notes:
             say(note, err=True)
         chosen = _statuses(status)
-        items = project.items(image, chosen or ("proposed", "edited", "accepted"))
+        statuses = chosen or ["proposed", "edited", "accepted"]
+        items = project.items(image, statuses, history=history)
         if not items:
             which = f" with the status {' or '.join(chosen)}" if chosen else ""
             raise ProjectError(f"{folder} holds no labels{which} to export")
-        done = export_dataset(
-            items,
-            project.label_classes(),
-            out,
-            listed(format) or ["indexed"],
+        formats = listed(format) or ["indexed"]
+        formats += [exporters.HISTORY] * history
+        done = exporters.export_dataset(
+            *(items, project.label_classes(), out, formats),
             overwrite=overwrite,
             split=shares,
             progress=progress,

@@ -4,6 +4,7 @@
     images/NAME.png     RGB, with its settings in the PNG's text
     labels/NAME.png     class ids, 8-bit grey, 16-bit above 255; 255 is "unsure"
     edits/NAME.png      255 where a person decided; other labels are proposals
+    history/NAME.jsonl  what set each label pixel, in the order in which it did
     tokens/ID-NAME.safetensors    traces/NAME.safetensors
 
 Every file is written beside its place and moved there when it is on the disk.
@@ -230,6 +231,8 @@ class Project(ProjectClasses):
         self,
         names: Iterable[str] | None = None,
         statuses: Collection[Status] = ("proposed", "edited", "accepted"),
+        *,
+        history: bool = False,
     ) -> ProjectItems:
         """Return the samples that have labels, for `export_dataset`.
 
@@ -239,6 +242,8 @@ class Project(ProjectClasses):
             Samples; all by default.
         statuses
             Others are left out; rejected ones by default.
+        history
+            Whether they say where each pixel came from, for the format "history".
         """
         chosen = self.samples if names is None else [self.sample(n) for n in names]
         return ProjectItems(
@@ -248,6 +253,7 @@ class Project(ProjectClasses):
                 for s in chosen
                 if s.status in statuses and self.files.labels(s.name).is_file()
             ],
+            history,
         )
 
     def label_classes(self) -> list[LabelClass]:

@@ -43,6 +43,10 @@ class ProjectFiles:
         """Return the place of the mask of what a person decided."""
         return self.path / "edits" / f"{name}.png"
 
+    def history(self, name: str) -> Path:
+        """Return the place of what an image's labels came from."""
+        return self.path / "history" / f"{name}.jsonl"
+
     def trace(self, name: str) -> Path:
         """Return the place of an image's trace."""
         return self.path / "traces" / f"{name}.safetensors"
@@ -94,15 +98,16 @@ def _why_no_image(path: Path) -> str:
     return "" if pages == 1 else f"it holds {pages} frames: save one of them as a PNG"
 
 
-def write_labels(path: Path, ids: NDArray[Any], about: Mapping[str, Any]) -> None:
-    """Write class ids (H, W) as PNG that says how they came and what they hash to.
+def write_labels(path: Path, ids: NDArray[Any], about: Mapping[str, Any]) -> str:
+    """Write class ids (H, W) as PNG that says how they came; return their hash.
 
     The hash is of the pixels and in the file itself, so that both change at once.
 
     It raises `OSError` if they cannot be written; the old ones are there then.
     """
-    text = {**about, "sha256": hash_ids(ids)}
-    write_png(path, as_ids(path.name, ids), {_ABOUT: text})
+    digest = hash_ids(ids)
+    write_png(path, as_ids(path.name, ids), {_ABOUT: {**about, "sha256": digest}})
+    return digest
 
 
 def read_about_labels(path: Path) -> dict[str, Any]:

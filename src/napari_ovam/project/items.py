@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from napari_ovam.datasets.exporters import ExportItem
 from napari_ovam.images.files import ImageFileError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
+
+    import numpy as np
+    from numpy.typing import NDArray
 
     from napari_ovam.project import Project
 
@@ -20,6 +23,7 @@ class ProjectItems:
 
     project: Project
     names: list[str]
+    history: bool = False  # whether where each pixel came from is wanted, too
 
     def __len__(self) -> int:
         return len(self.names)
@@ -40,4 +44,11 @@ class ProjectItems:
                 labels,
                 instances=None if instances is None else instances.ids,
                 provenance=self.project.provenance(name),
+                history=self._history(name, labels) if self.history else None,
             )
+
+    def _history(
+        self, name: str, labels: NDArray[Any]
+    ) -> tuple[NDArray[np.uint32], list[Mapping[str, Any]]]:
+        found = self.project.load_history(name)
+        return found.sources(labels), [change.about for change in found.changes]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,15 +21,20 @@ from napari_ovam.project.files import (
     replace_ids,
     write_labels,
 )
+from napari_ovam.project.history import Change, add_changes, pack_all
 from napari_ovam.project.index import ConflictError, ProjectError
+from napari_ovam.project.replay import last_digest, read_history
 from napari_ovam.project.store import ProjectStore
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable
 
     from numpy.typing import NDArray
 
     from napari_ovam.project.index import Status
+    from napari_ovam.project.replay import History
+
+    MadeBy = Mapping[str, Any] | Sequence[Change] | None
 
 
 class ProjectLabels(ProjectStore):
@@ -44,8 +51,9 @@ class ProjectLabels(ProjectStore):
         provenance: Mapping[str, Any] | None = None,
         keep_others: bool = False,
         over: NDArray[Any] | None = None,
+        made_by: MadeBy = None,
     ) -> None:
-        """Write the labels of a sample.
+        """Write the labels of a sample, and in its history what changed in them.
 
         Pixels of classes that were merged or deleted meanwhile follow them.
 
@@ -67,6 +75,9 @@ class ProjectLabels(ProjectStore):
             `notes` says so; False refuses.
         over
             Labels that another program wrote and that these take in: no conflict.
+        made_by
+            What made them other than they were, as in `Change.about`, or the changes
+            one by one; None is a script.
 
         Raises
         ------
@@ -101,7 +112,9 @@ class ProjectLabels(ProjectStore):
             made = {**(provenance or {}), "labelled": now()}
             now_is = status or self.sample(name).status
             about = {"status": now_is, "version": __version__, **made}
-            self._write(name, ids, about)
+            lines = self._changes(name, ids, made_by)
+            digest = self._write(name, ids, about)
+            add_changes(self.files.history(name), lines, digest)
             # Not `now_is`: a person may have accepted them while they were written.
             self.change_sample(name, status=status, absent=absent, provenance=made)
 
@@ -160,10 +173,53 @@ class ProjectLabels(ProjectStore):
         path = self.files.painted(name)
         return read_ids(path) > 0 if path.is_file() else None
 
-    def _write(self, name: str, ids: NDArray[Any], about: Mapping[str, Any]) -> None:
+    def load_history(self, name: str) -> History:
+        """Return where the labels of a sample came from; empty where nobody knows."""
+        self.sample(name)
+        return read_history(self.files.history(name), self.classes.replaced())
+
+    def add_to_history(self, name: str, changes: Sequence[Change]) -> None:
+        """Write what was done to the objects of a sample; its labels are as before."""
+        with self.writing():
+            path = self.files.history(name)
+            add_changes(path, changes, last_digest(path))
+
+    def _write(self, name: str, ids: NDArray[Any], about: Mapping[str, Any]) -> str:
         path = self.files.labels(name)
-        write_labels(path, ids, about)
+        digest = write_labels(path, ids, about)
         self._seen.remember(path)
+        return digest
+
+    def _changes(self, name: str, ids: NDArray[Any], made_by: MadeBy) -> list[Change]:
+        """Return what is to be added to the history of labels that will be written.
+
+        Where the history goes up to what is on the disk and the changes are told one by
+        one, they are enough. Else what nobody told is found by making the labels again.
+        """
+        path, shape = self.files.labels(name), (ids.shape[0], ids.shape[1])
+        told = list(made_by) if isinstance(made_by, Sequence) else []
+        known = last_digest(self.files.history(name))
+        there = path.is_file()
+        before = read_about_labels(path).get("sha256") if there else ""
+        if isinstance(made_by, Sequence) and known == before:
+            return told
+        try:
+            old = read_labels(path, self.classes.replaced()) if there else None
+        except ImageFileError:
+            old = None
+        history = self.load_history(name)
+        at, so_far = now(), history.labels(shape)
+        found: list[Change] = []
+        if old is not None and old.shape == shape:
+            missed = Change({"by": "unknown", "at": at}, pack_all(old, old != so_far))
+            found.append(missed)
+        if told:
+            found += told
+        so_far = replace(history, changes=(*history.changes, *found)).labels(shape)
+        by = made_by if isinstance(made_by, Mapping) else None
+        about = by or {"by": "unknown" if told else "script"}
+        found.append(Change({"at": at, **about}, pack_all(ids, ids != so_far)))
+        return [change for change in found if change.pieces]
 
     def _others_differ(self, name: str, *known: NDArray[Any] | None) -> bool:
         """Whether labels on the disk were not seen here, and are none of the known."""

@@ -30,8 +30,10 @@ from napari_ovam.project.files import (
     ProjectFiles,
     hash_ids,
     read_about_labels,
+    replace_ids,
 )
 from napari_ovam.project.index import BACKUP, INDEX, ProjectError
+from napari_ovam.project.replay import read_history
 from napari_ovam.segmentation.instances.files import instances_path, load_instances
 
 if TYPE_CHECKING:
@@ -146,6 +148,13 @@ def _check_sample(
             found.wrong(
                 f"edits/{sample.name}.png", f"is {mask.shape}, the image {size}"
             )
+    if ids is not None and files.history(sample.name).is_file():
+        found.checked += 1
+        made = read_history(files.history(sample.name), classes.replaced())
+        same = made.labels((ids.shape[0], ids.shape[1]))
+        if missing := int((replace_ids(ids, made.replaced) != same).sum()):
+            place = f"history/{sample.name}.jsonl"
+            found.note(place, f"does not know where {missing} pixels came from")
     if ids is not None and instances_path(path, sample.name).is_file():
         found.checked += 1
         try:
@@ -215,8 +224,9 @@ def _read_ids(path: Path, place: str, found: _Findings) -> np.ndarray[Any, Any] 
 
 def _check_strangers(path: Path, names: set[str], found: _Findings) -> None:
     """Name files that belong to no sample, and what killed programs left."""
-    for folder in ("images", "labels", "edits", "instances"):
-        for file in sorted((path / folder).glob("*.png")):
+    for folder in ("images", "labels", "edits", "instances", "history"):
+        ending = "*.jsonl" if folder == "history" else "*.png"
+        for file in sorted((path / folder).glob(ending)):
             if file.stem in names or file.name.startswith("."):
                 continue
             if folder == "images":

@@ -335,6 +335,7 @@ def _label(
         "edited",
         painted=np.ones(ids.shape, bool) if painted else None,
         provenance={"imported": about},
+        made_by={"by": "import", **about},
     )
     return [*masks.problems, *_save_objects(project, name, masks, ids)]
 

@@ -7,7 +7,6 @@ it is done, so that a run that was killed or cancelled is gone on with by the ne
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from hashlib import sha256
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -350,6 +349,7 @@ def _propose_one(
             "proposed",
             painted=painted,
             provenance={"proposed_by": made_by},
+            made_by={"by": "maps", **made_by},
         )
     return ""
 
@@ -388,6 +388,5 @@ def describe_source(tokens: Sequence[Token]) -> dict[str, str]:
     `tokens` is as from `class_sources`.
     """
     *optimized, phrase = tokens
-    rows = b"".join(token.embedding.numpy().tobytes() for token in optimized)
     found = {"phrase": phrase.name}
-    return found | ({"token": sha256(rows).hexdigest()[:16]} if optimized else {})
+    return found | ({"token": optimized[0].digest} if optimized else {})

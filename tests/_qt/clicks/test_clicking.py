@@ -119,6 +119,37 @@ def test_clicks_are_seen_accepted_as_one_stroke_and_undone(window: Clicks) -> No
     assert np.array_equal(stored == 1, found)
 
 
+def test_the_status_bar_says_what_set_the_pixel_below_the_mouse(
+    window: Clicks,
+) -> None:
+    window.tap(18, 18)
+    window.key(Qt.Key.Key_Return)
+    window.written()
+
+    def status(row: float, column: float) -> str:
+        return window.labels.get_status((row, column), world=True)["coordinates"]
+
+    assert "name: cat; by a click, " in status(18, 18)
+    assert "click" not in status(60, 60)
+    assert "click" not in status(-5, 60)
+    window.key(Qt.Key.Key_Z, Qt.KeyboardModifier.ControlModifier)
+    window.session.take_all()
+    window.written()
+    assert "click" not in status(18, 18)
+    window.key(Qt.Key.Key_Z, Qt.KeyboardModifier.ControlModifier | SHIFT)
+    window.session.take_all()
+    window.written()
+    assert "by a click, " in status(18, 18)
+    labels = window.labels.data
+    with window.labels.block_history():
+        window.labels.paint((50, 10), 2)
+    window.written()
+    assert "by a stroke, " in status(50, 10)
+    history = Project.open(window.session.project.path).load_history("picture-0")
+    *_, (_, replayed) = history.replay(labels.shape)
+    assert np.array_equal(replayed, labels)
+
+
 def test_clicks_are_taken_back_and_dropped(window: Clicks) -> None:
     window.tap(18, 18)
     window.tap(44, 44)

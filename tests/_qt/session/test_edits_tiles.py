@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from napari_ovam._qt.session import edits as module
-from napari_ovam._qt.session.edits import Edits, as_labels, tile_places, tiles_in
+from napari_ovam._qt.session.edits import Edits, as_labels
+from napari_ovam.base import tiles as module
+from napari_ovam.base.tiles import tile_places, tiles_in
 
 SIDE = 4  # so that small labels have many tiles
 

@@ -347,7 +347,8 @@ def test_a_stroke_before_the_window_shows_what_was_joined_takes_nothing_back(
         labels = sample.edits.labels
         labels[row, :9] = 1
         sample.edits.take(labels)
-        _write_labels(sample, sample.edits.now, lambda *_: None)  # it shows nothing
+        changes = sample.edits.steps.until(sample.edits.steps.mark)
+        _write_labels(sample, sample.edits.now, changes, lambda *_: None)
 
     for row in (20, 30):
         theirs(row)

@@ -316,9 +316,12 @@ class Clicking:
         rows, columns = (
             p + side.start for p, side in zip(places, found.window, strict=True)
         )
+        about = _about(self.clicks, self.box)
         self._forget()
-        with layer.block_history():
-            layer.data_setitem((rows, columns), values)
+        with sample.edits.doing(about):
+            with layer.block_history():
+                layer.data_setitem((rows, columns), values)
+            self._layers.watches[layer].look_now()
         name = "unsure" if number == UNSURE else f"label {number}"
         entry = self.session.classes.get(number)
         name = entry.name if entry is not None else name
@@ -367,6 +370,12 @@ class Clicking:
         self.session.start(
             "Looking at the picture", run, returned=returned, kept="The clicks stay."
         )
+
+
+def _about(clicks: tuple[Click, ...], box: Any) -> dict[str, Any]:
+    """Return what labels were made by, as `project.history.Change` has it."""
+    places = [[round(c.row, 1), round(c.column, 1), c.positive] for c in clicks]
+    return {"by": "click", "clicks": places, **({"box": box} if box else {})}
 
 
 def _place(layer: Labels, event: Any) -> tuple[float, float]:

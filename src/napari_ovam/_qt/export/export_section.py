@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from magicgui.widgets import LineEdit
+from magicgui.widgets import CheckBox, LineEdit
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import (
     QFileDialog,
@@ -90,13 +90,21 @@ class ExportSection(Section):
         self.split.tooltip = (
             "Shares of training, validation and test images; empty: all together"
         )
+        self.history = CheckBox(label="Also where it came from", name="export_history")
+        self.history.tooltip = (
+            "A folder 'history': what set each pixel (a map, a click, a stroke …) and "
+            "when"
+        )
         self.also = LineEdit(label="Also as", name="also_as")
         self.also.native.setPlaceholderText("coco, voc")
         self.also.tooltip = "Further formats of the list, written in the same run"
-        return form(self.split, self.also)
+        return form(self.split, self.also, self.history)
 
     def _formats(self) -> list[str]:
-        others = (name.strip() for name in self.also.value.split(","))
+        from napari_ovam.datasets.exporters import HISTORY
+
+        others = [name.strip() for name in self.also.value.split(",")]
+        others += [HISTORY] if self.history.value else []
         return list(dict.fromkeys([self.format.currentText(), *filter(None, others)]))
 
     def export(self) -> None:

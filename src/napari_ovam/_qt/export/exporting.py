@@ -45,8 +45,10 @@ class Exports:
         target = Path(folder.strip()).expanduser()
 
         def run(job: Job) -> tuple[int, str]:
+            from napari_ovam.datasets.exporters import HISTORY
+
             session.saving.flush()
-            items = project.items(names)
+            items = project.items(names, history=HISTORY in formats)
             if not items.names:
                 raise ValueError(
                     "there are no labels to export: make some with Labels from maps, "

@@ -208,6 +208,7 @@ class Images:
         """Add an image that a model made, or looked at, and show it."""
         generation = made.generation
         maps = made.maps.maps if made.maps is not None else {}
+        about_maps = self.session.describe_maps(generation.trace.model)
         sample = self.session.projects.add(
             generation.image,
             self._free_name(name or "image"),
@@ -218,7 +219,7 @@ class Images:
             choice=made.choice,
             seconds=made.seconds,
             maps=dict(maps),
-            edits=None if made.labels is None else Edits(made.labels),
+            edits=None if made.labels is None else Edits(made.labels, about=about_maps),
         )
         if made.maps is not None:
             self.session.take_maps(sample, made.maps)

@@ -20,6 +20,7 @@ from napari_ovam._qt.layers.instance_tools import (
 )
 from napari_ovam._qt.layers.layers import SampleLayers, role_of
 from napari_ovam._qt.session.background import Background
+from napari_ovam.project.files import now
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -78,6 +79,7 @@ class InstanceEdits:
         self._known: dict[str, _Known] = {}  # by the sample's key
         self._background = Background(session, "Instances", self._failed)
         self._picked: tuple[int, Place] | None = None
+        self._notes = 0
         self._timer = QTimer()
         self._timer.setSingleShot(True)
         self._timer.setInterval(_PAUSE)
@@ -156,7 +158,9 @@ class InstanceEdits:
         if sample is None or known is None or not known.past:
             self.session.complain("There is no split or merge to take back")
             return
-        known.instances, known.labels = known.past.pop(), None
+        before, known.instances = known.instances, known.past.pop()
+        known.labels = None
+        self._note(sample, before, known.instances, "back")
         self._want(sample)
 
     def replace(self, sample: LiveSample, changes: Mapping[int, int]) -> None:
@@ -175,6 +179,7 @@ class InstanceEdits:
         sample: LiveSample,
         change: Callable[[Instances], Instances] | None = None,
     ) -> None:
+        """Have instances found, and changed by the tool that is chosen."""
         key = (sample, None) if change is None else object()  # every change counts
         self._background.ask(key, partial(self._work, sample, change))
 
@@ -186,7 +191,7 @@ class InstanceEdits:
             return None
         labels = sample.edits.now
         known = self._known.get(sample.key)
-        project, name = sample.project, sample.key
+        project, name, tool = sample.project, sample.key, self.tool
 
         def run(_: Job) -> tuple[Instances, Instances, str]:
             # scikit-image is imported here, and not when napari starts
@@ -220,6 +225,7 @@ class InstanceEdits:
             old.instances, old.labels = after, labels
             if change is not None:
                 old.past = [*old.past, before][-_UNDO:]
+                self._note(sample, before, after, tool)
             if is_new and after.classes and project is session.project:
                 self._save(sample, after)
             if note:
@@ -243,6 +249,24 @@ class InstanceEdits:
             save_instances(project.path, key, instances)
 
         self.session.saving.submit("instances", key, write)
+
+    def _note(
+        self, sample: LiveSample, before: Instances, after: Instances, what: str
+    ) -> None:
+        """Write into the history of a sample what happened to its objects."""
+        from napari_ovam.project.history import Change, pack_all
+
+        project, key, about = sample.project, sample.key, {"by": what, "at": now()}
+
+        def write() -> None:
+            touched = np.unique(before.ids[before.ids != after.ids])
+            objects = np.isin(before.ids, touched[touched > 0])
+            pieces = pack_all(before.labels(), objects)
+            if pieces:
+                project.add_to_history(key, [Change(about, pieces)])
+
+        self._notes += 1  # none takes the place of another
+        self.session.saving.submit(f"objects {self._notes}", key, write)
 
     # -- following -------------------------------------------------------------------
 

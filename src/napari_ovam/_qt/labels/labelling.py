@@ -129,11 +129,13 @@ class Labelling:
             return
         labels = replace_ids(labels, self.session.classes.replaced())
         first = sample.status == "new"
+        model = sample.trace.model if sample.trace is not None else ""
+        about = self.session.describe_maps(model)
         if sample.edits is None:
-            sample.edits = Edits(labels)
+            sample.edits = Edits(labels, about=about)
         else:
             self.take_edits(sample)
-            sample.edits.propose(labels)
+            sample.edits.propose(labels, about)
         shown = self.session.show_labels(sample)
         if first and shown is not None and sample is self.session.current:
             self.session.viewer.layers.selection.active = shown
@@ -231,7 +233,9 @@ class Labelling:
                 labels = as_labels(np.asarray(layer.data))
                 self._layers.watches[layer].write(labels)
                 tiles = None
-            changed = sample.edits.take(layer.data, tiles, undone=undone)
+            redone = undone and self._layers.watches[layer].redone
+            about = {"by": "redo"} if redone else {"tool": str(layer.mode)}
+            changed = sample.edits.take(layer.data, tiles, undone=undone, about=about)
         except ValueError as error:
             self.session.complain(error, "They are as they were before.")
             self.session.layers.show_labels(sample, self.session.classes)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from qtpy.QtCore import QTimer
 
-from napari_ovam._qt.session.edits import tile_places, tiles_in
+from napari_ovam.base.tiles import tile_places, tiles_in
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -49,6 +49,11 @@ class LabelsWatch:
 
     A stroke's tiles are looked at at once; of many, the rest in pieces while the window
     goes on.
+
+    Attributes
+    ----------
+    redone
+        Whether what happened last without a stroke was a redo.
     """
 
     def __init__(self, layer: Labels, listener: Listener) -> None:
@@ -57,6 +62,7 @@ class LabelsWatch:
         self._pending: dict[int, bool] = {}  # tiles to look at: undone
         self._confirmed: list[Masks] = []  # of each stroke that can be undone
         self._redo = 0
+        self.redone = False
         self._painted = False  # since the brush came down
         self._ended: Masks = {}  # of a brush that came up before its event
         self._soon, self._again = QTimer(), QTimer()
@@ -140,6 +146,7 @@ class LabelsWatch:
         if self._silent:
             return
         redo = len(self._layer._redo_history)
+        self.redone = redo < self._redo
         if redo > self._redo:
             self.look_now()
             if self._confirmed:

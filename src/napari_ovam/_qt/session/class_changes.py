@@ -353,7 +353,8 @@ class ClassChanges:
 def _renumbered(edits: Edits, ids: Mapping[int, int]) -> Edits:
     """Return labels with other class ids; those that are not named stay."""
     proposal = replace_ids(edits.proposal, ids)
-    return Edits(proposal, replace_ids(edits.labels, ids), edits.painted)
+    labels = replace_ids(edits.labels, ids)
+    return Edits(proposal, labels, edits.painted, steps=edits.steps)
 
 
 def _holds(sample: LiveSample, numbers: Any) -> bool:

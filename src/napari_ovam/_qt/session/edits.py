@@ -2,43 +2,27 @@
 
 from __future__ import annotations
 
-from functools import cached_property, lru_cache
-from typing import TYPE_CHECKING, Any
+from contextlib import contextmanager
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from napari_ovam.base.tiles import tile_places
 from napari_ovam.images.png import as_ids
+from napari_ovam.project.files import now
+from napari_ovam.project.history import Change, pack
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
+
+    from napari_ovam.project.history import Piece
 
 Labels = NDArray[np.uint16]
 Mask = NDArray[np.bool_]
 
-SIDE = 512
-"""Height and width of a tile: small enough that one takes about a millisecond."""
-
-
-@lru_cache(maxsize=16)
-def tile_places(shape: tuple[int, int]) -> tuple[tuple[slice, slice], ...]:
-    """Return where the tiles of an image of a shape are, row by row."""
-    rows, columns = (range(0, length, SIDE) for length in shape)
-    return tuple(
-        (slice(y, min(y + SIDE, shape[0])), slice(x, min(x + SIDE, shape[1])))
-        for y in rows
-        for x in columns
-    )
-
-
-def tiles_in(shape: tuple[int, int], box: tuple[slice, slice]) -> list[int]:
-    """Return the numbers of the tiles that a box has a part in."""
-    (top, bottom), (left, right) = (
-        (max(part.start, 0) // SIDE, (min(part.stop, length) - 1) // SIDE + 1)
-        for part, length in zip(box, shape, strict=True)
-    )
-    wide = -(-shape[1] // SIDE)
-    return [y * wide + x for y in range(top, bottom) for x in range(left, right)]
+_MOST = 200  # steps that wait as snapshots, which hold what they changed
 
 
 class _Tile:
@@ -111,6 +95,74 @@ class Snapshot:
         return whole
 
 
+class Step(NamedTuple):
+    """Labels before and after something changed them, and what that was.
+
+    To keep one costs nothing at any size, as snapshots share what did not change.
+    """
+
+    before: Snapshot | None  # None: 0 all over
+    after: Snapshot
+    about: Mapping[str, Any]
+
+    def pack(self) -> Change:
+        """Return it as a project's history has it, with its pixels."""
+        new = self.after.tiles
+        old = (None,) * len(new) if self.before is None else self.before.tiles
+        places = tile_places(self.after.shape)
+        pieces = map(_changed, old, new, places)
+        return Change(self.about, tuple(piece for piece in pieces if piece))
+
+
+def _changed(old: _Tile | None, new: _Tile, place: tuple[slice, slice]) -> Piece | None:
+    """Return the pixels of a tile whose label or decision is another."""
+    if old is new:
+        return None
+    mask = new.labels != 0 if old is None else new.labels != old.labels
+    mask = mask | (new.painted if old is None else new.painted != old.painted)
+    return pack(new.labels, mask, (place[0].start, place[1].start))
+
+
+class Steps:
+    """What changed labels since they were written; another thread writes it.
+
+    Attributes
+    ----------
+    mark
+        How many there were so far.
+    """
+
+    def __init__(self) -> None:
+        self._waiting: list[Step | Change] = []
+        self._written = 0
+        self.mark = 0
+
+    def add(self, step: Step) -> None:
+        """Take one more."""
+        self._waiting.append(step)
+        self.mark += 1
+        if len(self._waiting) > _MOST:  # nothing can be written: to save memory
+            late = self._waiting[-_MOST - 1]
+            if isinstance(late, Step):
+                self._waiting[-_MOST - 1] = late.pack()
+
+    def until(self, mark: int) -> list[Change]:
+        """Return what is to be written up to a mark; of maps that follow maps, one."""
+        found: list[Step | Change] = []
+        for step in self._waiting[: mark - self._written]:
+            match found[-1:], step:
+                case [Step(before, _, {"by": "maps"})], Step(_, _, {"by": "maps"}):
+                    found[-1] = step._replace(before=before)
+                case _:
+                    found.append(step)
+        return [step.pack() if isinstance(step, Step) else step for step in found]
+
+    def forget(self, mark: int) -> None:
+        """Forget what was written, up to a mark."""
+        del self._waiting[: mark - self._written]
+        self._written = max(mark, self._written)
+
+
 class Edits:
     """The labels of one sample: what the maps propose, and what a person decided.
 
@@ -122,11 +174,17 @@ class Edits:
         (H, W) ids as they are; None for the proposal.
     painted
         (H, W), where a person decided; the labels are the proposal elsewhere.
+    about
+        What made them, where that is to be written: see `project.history.Change`.
+    steps
+        What changed them before.
 
     Attributes
     ----------
     now
         The labels at this moment: another object after each change.
+    steps
+        What changed them and is not written yet.
 
     Raises
     ------
@@ -139,6 +197,9 @@ class Edits:
         proposal: NDArray[Any],
         labels: NDArray[Any] | None = None,
         painted: Mask | None = None,
+        *,
+        about: Mapping[str, Any] | None = None,
+        steps: Steps | None = None,
     ) -> None:
         self.proposal = as_labels(proposal)
         labels = self.proposal if labels is None else as_labels(labels)
@@ -150,6 +211,10 @@ class Edits:
             for at in tile_places(shape)
         )
         self.now = Snapshot(shape, tiles)
+        self.steps = steps or Steps()
+        self._by: Mapping[str, Any] | None = None
+        if about is not None:
+            self.steps.add(Step(None, self.now, {"at": now(), **about}))
 
     @property
     def labels(self) -> Labels:
@@ -171,8 +236,22 @@ class Edits:
         """Whether the labels are still exactly what the maps gave."""
         return all(tile.is_proposal for tile in self.now.tiles)
 
-    def propose(self, proposal: NDArray[Any]) -> None:
-        """Take a new proposal; only pixels that nobody painted change."""
+    @contextmanager
+    def doing(self, about: Mapping[str, Any]) -> Iterator[None]:
+        """Take what is painted inside for something else than strokes."""
+        self._by = about
+        try:
+            yield
+        finally:
+            self._by = None
+
+    def propose(
+        self, proposal: NDArray[Any], about: Mapping[str, Any] | None = None
+    ) -> None:
+        """Take a new proposal; only pixels that nobody painted change.
+
+        `about` is what made it, as for `Change`.
+        """
         if proposal.shape != self.now.shape:
             raise ValueError(
                 f"a proposal of {proposal.shape} for labels of {self.now.shape}"
@@ -189,7 +268,8 @@ class Edits:
                 for number, (at, tile) in enumerate(
                     zip(places, self.now.tiles, strict=True)
                 )
-            }
+            },
+            {"by": "maps", **(about or {})},
         )
 
     def take(
@@ -198,6 +278,7 @@ class Edits:
         tiles: Iterable[int] | None = None,
         *,
         undone: bool = False,
+        about: Mapping[str, Any] | None = None,
     ) -> bool:
         """Notice what changed on a layer; return whether anything did.
 
@@ -210,6 +291,8 @@ class Edits:
         undone
             No stroke did it but an undo, a script or a plugin: pixels back at the
             proposal are nobody's decision any more.
+        about
+            What else is known of it, as for `Change`.
 
         Raises
         ------
@@ -232,7 +315,8 @@ class Edits:
             found[number] = _Tile(
                 labels[at].astype(np.uint16), painted, self.proposal[at]
             )
-        self._replace(found)
+        made_by = {"by": "undo" if undone else "stroke", **(about or {})}
+        self._replace(found, self._by or made_by)
         return bool(found)
 
     def confirm(self, under: Mapping[int, Mask], value: int) -> dict[int, Mask]:
@@ -264,7 +348,7 @@ class Edits:
 
     def discard(self) -> None:
         """Forget every stroke."""
-        self.now = Edits(self.proposal).now
+        self._note(Edits(self.proposal).now, {"by": "undo"})
 
     def _decide(self, masks: Mapping[int, Mask], *, decided: bool) -> None:
         found = {}
@@ -273,12 +357,16 @@ class Edits:
             painted = old.painted | mask if decided else old.painted & ~mask
             at = tile_places(self.now.shape)[number]
             found[number] = _Tile(old.labels, painted, self.proposal[at])
-        self._replace(found)
+        self._replace(found, {"by": "stroke" if decided else "undo"})
 
-    def _replace(self, found: Mapping[int, _Tile]) -> None:
+    def _replace(self, found: Mapping[int, _Tile], about: Mapping[str, Any]) -> None:
         if found:
             tiles = tuple(found.get(i, tile) for i, tile in enumerate(self.now.tiles))
-            self.now = Snapshot(self.now.shape, tiles)
+            self._note(Snapshot(self.now.shape, tiles), about)
+
+    def _note(self, new: Snapshot, about: Mapping[str, Any]) -> None:
+        self.steps.add(Step(self.now, new, {"at": now(), **about}))
+        self.now = new
 
 
 def as_labels(ids: NDArray[Any], name: str = "The labels") -> Labels:

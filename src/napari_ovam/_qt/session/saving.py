@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from napari_ovam.attention.trace import Trace
     from napari_ovam.base.generation_settings import GenerationSettings
     from napari_ovam.datasets.project_class import ProjectClass
+    from napari_ovam.project.history import Change
     from napari_ovam.project.index import Status
 
     from .edits import Snapshot
@@ -186,7 +187,13 @@ class Saving:
         if sample.edits is None:
             return
         now = sample.saved = sample.edits.now
-        write = partial(_write_labels, sample, now, self._voice.merged.emit)
+        steps = sample.edits.steps
+        mark, merged = steps.mark, self._voice.merged.emit
+
+        def write() -> None:
+            _write_labels(sample, now, steps.until(mark), merged)
+            steps.forget(mark)
+
         self.submit("labels", sample.key, write)
 
     def _merged(
@@ -200,7 +207,8 @@ class Saving:
         labels = sample.edits.labels
         mask = mask & (labels == now.labels)  # and not changed again since
         labels[mask] = theirs[mask]
-        sample.edits.take(labels)
+        with sample.edits.doing({"by": "unknown"}):
+            sample.edits.take(labels)
         if sample.unseen is not None and sample.unseen[0] is now:
             sample.unseen = None
         session.show_labels(sample)
@@ -266,7 +274,10 @@ class _Voice(QObject):
 
 
 def _write_labels(
-    sample: LiveSample, now: Snapshot, merged: Callable[..., object]
+    sample: LiveSample,
+    now: Snapshot,
+    changes: list[Change],
+    merged: Callable[..., object],
 ) -> None:
     """Write labels; where another program wrote some meanwhile, those of both.
 
@@ -279,7 +290,13 @@ def _write_labels(
         was, place, drawn = sample.unseen
         late = place & (mine == was.labels)
         mine = np.where(late, drawn, mine)
-    save = partial(project.save_labels, key, status=None, painted=now.painted | late)
+    save = partial(
+        project.save_labels,
+        key,
+        status=None,
+        painted=now.painted | late,
+        made_by=changes,
+    )
     try:
         save(mine)
     except ConflictError:
@@ -303,6 +320,7 @@ def _write_labels(
             painted=now.painted | mask,
             keep_others=bool(clashes),
             over=None if clashes else theirs,
+            made_by=changes,
         )
         sample.unseen = now, mask, mine
         merged(sample, now, mine, mask, clashes)

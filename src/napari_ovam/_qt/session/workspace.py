@@ -188,6 +188,23 @@ class Workspace(JobRunner):
             dict(rules.options),
         )
 
+    def describe_maps(self, model: str) -> dict[str, Any]:
+        """Return what labels are made of now, as `project.history.Change` has it.
+
+        `model` is that of the trace.
+        """
+        return {
+            "by": "maps",
+            "model": model,
+            "layers": self.map_layers,
+            "thresholds": {str(e.id): e.threshold for e in self.classes.active},
+            "sources": {
+                str(wanted.id): {"phrase": wanted.phrase}
+                | ({"token": wanted.token.digest} if wanted.token else {})
+                for wanted in self.map_requests()
+            },
+        }
+
     def automatic_labels(self) -> LabelRequest | None:
         """Return how labels of a new sample are made, if they are by themselves."""
         return self.label_request() if self.label_rules.automatic else None

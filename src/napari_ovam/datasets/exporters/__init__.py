@@ -25,7 +25,7 @@ from .dataset import (
     check_item,
 )
 from .hf import HfWriter
-from .indexed import IndexedWriter
+from .indexed import HistoryWriter, IndexedWriter
 from .nnunet import NnunetWriter
 from .polygons import LowestIou
 from .report import Exported, describe_item, save_index
@@ -46,6 +46,7 @@ from .yolo_semantic import YoloSemanticWriter
 __all__ = [
     "BACKGROUND",
     "FORMATS",
+    "HISTORY",
     "IGNORE",
     "ExportError",
     "ExportItem",
@@ -76,6 +77,11 @@ FORMATS: dict[str, WriterFactory] = {
 }
 """The formats by name, as the panel and the command line list them."""
 
+HISTORY = "history"
+"""What is written beside a dataset on request: where each pixel came from."""
+
+_WRITERS = {**FORMATS, HISTORY: HistoryWriter}
+
 
 def export_dataset(
     items: Iterable[ExportItem],
@@ -102,7 +108,7 @@ def export_dataset(
     out
         The folder; `out/indexed`, `out/coco` and so on are written.
     formats
-        Names in `FORMATS`.
+        Names in `FORMATS`, and `HISTORY`.
     overwrite
         Replace what earlier exports of these formats wrote in an existing `out`: the
         files that their `ovam.json` lists. All others stay.
@@ -131,7 +137,7 @@ def export_dataset(
     out = Path(out)
     classes = check_classes(classes)
     formats = [formats] if isinstance(formats, str) else formats
-    unknown = [name for name in formats if name not in FORMATS]
+    unknown = [name for name in formats if name not in _WRITERS]
     if unknown or not formats:
         raise ValueError(f"unknown formats {unknown}; choose from {', '.join(FORMATS)}")
     check_folder(out, overwrite=overwrite)
@@ -164,7 +170,7 @@ def _write(
     writers: dict[str, Writer] = {}
     for name in formats:
         (folder / name).mkdir()
-        writers[name] = FORMATS[name](folder / name, classes)
+        writers[name] = _WRITERS[name](folder / name, classes)
     ids = frozenset(entry.id for entry in classes)
     total = length_hint(items)
     names: set[str] = set()

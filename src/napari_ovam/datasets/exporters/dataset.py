@@ -61,6 +61,9 @@ class ExportItem:
         an object has one class. None takes connected parts.
     provenance
         What made it, as JSON, for formats with room for that; or None.
+    history
+        For "history": which change set each pixel, (H, W) integers from 1, 0 where
+        that is not known, and the changes, as JSON.
     """
 
     name: str
@@ -69,6 +72,7 @@ class ExportItem:
     split: str = ""
     instances: NDArray[np.integer[Any]] | None = None
     provenance: Mapping[str, Any] | None = None
+    history: tuple[NDArray[np.integer[Any]], Sequence[Mapping[str, Any]]] | None = None
 
 
 class Writer(Protocol):

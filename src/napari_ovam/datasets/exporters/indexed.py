@@ -9,6 +9,8 @@ where a class id passes 255. Palette PNGs would turn into RGB in cv2 and skimage
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+
 from napari_ovam.base.ids import BACKGROUND, IGNORE
 
 from .dataset import ExportItem, LabelClass, save_json, save_png, save_text
@@ -55,3 +57,32 @@ class IndexedWriter:
             (self.folder / "splits").mkdir(exist_ok=True)
             path = self.folder / "splits" / f"{split}.txt"
             save_text(path, "".join(f"{name}\n" for name in names))
+
+
+class HistoryWriter:
+    """Writes where the labels of each item came from, where that is known.
+
+    NAME.png is 16-bit and says which of the changes in NAME.json set a pixel; 0 is not
+    known.
+    """
+
+    def __init__(self, folder: Path, _: Sequence[LabelClass]) -> None:
+        self.folder = folder
+
+    def add(self, item: ExportItem) -> None:
+        """Write which change set each pixel, and those changes."""
+        if item.history is None:
+            return
+        sources, changes = item.history
+        used, numbers = np.unique(sources, return_inverse=True)
+        first = 0 if used[0] == 0 else 1
+        numbers = numbers.reshape(sources.shape) + first
+        save_png(self.folder / f"{item.name}.png", numbers.astype(np.uint16))
+        kept = {
+            str(number): dict(changes[int(source) - 1])
+            for number, source in enumerate(used[1 - first :], start=1)
+        }
+        save_json(self.folder / f"{item.name}.json", kept)
+
+    def finish(self) -> None:
+        """Nothing describes all items."""
