@@ -110,10 +110,13 @@ def test_it_can_be_switched_off(panel: Any) -> None:
 
 
 @pytest.mark.parametrize("cancelled", [True, False])
-def test_without_an_image_there_are_no_classes(panel: Any, cancelled: bool) -> None:
+def test_without_an_image_there_are_no_classes(
+    panel: Any, tmp_path: Path, cancelled: bool
+) -> None:
+    model = panel.find("model").currentText()
     panel.find("steps").setValue(500)
     if not cancelled:
-        panel.find("width").setValue(8)  # too small
+        panel.find("model").setCurrentText(str(tmp_path))  # where none is
     panel.click("generate_button")
     if cancelled:
         panel.bot.waitUntil(
@@ -125,6 +128,6 @@ def test_without_an_image_there_are_no_classes(panel: Any, cancelled: bool) -> N
     assert not panel.session.samples
     assert not list(panel.session.classes)
     panel.find("steps").setValue(2)
-    panel.find("width").setValue(0)
+    panel.find("model").setCurrentText(model)
     panel.press("generate_button")
     assert names(panel) == ["cat", "hat"]

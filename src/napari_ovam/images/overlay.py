@@ -53,31 +53,34 @@ def map_ramp(color: Color) -> NDArray[np.float64]:
 
 
 def map_cover(
-    maps: Iterable[NDArray[np.float32]], regions: Iterable[NDArray[np.bool_]] = ()
+    maps: Iterable[NDArray[np.float32]],
+    regions: Iterable[tuple[NDArray[np.bool_], Color]] = (),
 ) -> NDArray[np.uint8]:
     """Return what lies over a picture and its maps: (H, W, 4) RGBA.
 
-    It draws a light line with a dark edge around each region, and outside of them dims
-    what no map is high on.
+    It draws a line around each region, from outside dark, white, and of a colour, and
+    outside of them dims what no map is high on.
 
     Parameters
     ----------
     maps
         (H, W) from 0 to 1; at least one.
     regions
-        (H, W), what the maps' thresholds take.
+        (H, W), what a map's threshold takes, and the colour of its class.
     """
     seen = np.maximum.reduce([_stretch(values) for values in maps])
     cover = np.zeros((*seen.shape, 4), np.uint8)
     cover[..., 3] = np.rint(255 * _DIMMED * (1 - seen**_CURVE))
     width = max(1, round(min(seen.shape) / _THIN))
-    lines = [(region, _grow(region, width)) for region in regions]
-    for region, _ in lines:
+    taken = list(regions)
+    for region, _ in taken:
         cover[region, 3] = 0
-    for region, grown in lines:
-        cover[grown & ~region] = (0, 0, 0, 255)
-    for region, _ in lines:
-        cover[region & _grow(~region, width)] = 255
+    for region, _ in taken:
+        cover[_grow(region, width) & ~region] = (0, 0, 0, 255)
+    for region, color in taken:
+        white = _grow(~region, width)
+        cover[region & _grow(white, 2 * width)] = (*color, 255)
+        cover[region & white] = 255
     return cover
 
 
@@ -130,7 +133,7 @@ def _overlay_maps(
     shown = {number: maps[number] for number in maps if number in colours}
     if not shown:
         raise ValueError(f"no map of {list(maps)} has a colour in {list(colours)}")
-    regions = [] if labels is None else [labels == number for number in shown]
+    regions = [] if labels is None else [(labels == i, colours[i]) for i in shown]
     out = image.astype(float)
     for number, values in shown.items():
         alpha = (_OPAQUE * _stretch(values) ** _CURVE)[..., None]

@@ -304,6 +304,7 @@ class SampleLayers(MarkedLayers):
                     layer.features = label_features(classes)
             elif role == "map" and number in classes:
                 layer.colormap = map_colormap(classes[number].color)
+        self.session.maps_seen.emit()
 
     # -- preview ---------------------------------------------------------------
 

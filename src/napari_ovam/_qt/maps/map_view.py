@@ -90,14 +90,15 @@ class MapView:
             if role == "map":  # whose layer may show steps of an optimization
                 numbers.append(number)
             maps.append(sample.maps[number] if role == "map" else layer.data)
-        found = sample.found
+        found, classes = sample.found, self.session.classes
+        colors = {n: entry.color for n in numbers if (entry := classes.get(n))}
 
         def make(_: Job) -> NDArray[np.uint8]:
             thin = [values[::step, ::step] for values in maps]
-            lines = (
-                [] if found is None else [found[::step, ::step] == n for n in numbers]
-            )
-            return map_cover(thin, lines)
+            if found is None:
+                return map_cover(thin)
+            ids = found[::step, ::step]
+            return map_cover(thin, [(ids == n, color) for n, color in colors.items()])
 
         def done(cover: NDArray[np.uint8]) -> None:
             if sample is self.session.current and self._layers.seen_maps(sample.key):
