@@ -80,7 +80,7 @@ def test_of_several_maps_each_stands_out_and_nothing_is_blown_out(kind: str) -> 
 
 def test_the_line_is_on_the_edge_of_what_the_threshold_takes() -> None:
     _, disk, values = scene(*KINDS["light"])
-    cover = map_cover([values], [disk])
+    cover = map_cover([values], [(disk, PALETTE[0])])
     light = (cover == 255).all(-1)
     dark = (cover[..., :3] == 0).all(-1) & (cover[..., 3] == 255)
     assert light.any()

@@ -1,9 +1,10 @@
 """Pictures of what was done: maps and labels over images, captioned sheets.
 
 How a map looks is decided here, for the panel, the overview, the docs and `overlay`:
-the picture is dimmed where no map is high, each map lies over it in its own colour, the
-more opaque the higher it is, and a line goes around what its threshold takes. Colours
-are laid over one another, never added: a light picture is not blown out.
+each map lies over the picture in its own colour, the more opaque the higher it is. A
+line goes around what its threshold takes; outside of it the picture is dimmed where no
+map is high. Colours are laid over one another, never added: a light picture is not
+blown out.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ _TEXT = 15
 _LINE = 19
 _DIMMED = 0.65  # of its light that a picture loses where no map is high
 _OPAQUE = 0.8  # of a map where it is highest
-_CURVE = 1.5  # above 1: what is seldom 0, the middle of a map, covers little
+_CURVE = 1.2  # above 1: what is seldom 0, the middle of a map, covers little
 _STOPS = 65  # of a ramp: straight between two of them
 _THIN = 400  # pixels of the shorter side for each pixel of a line
 
@@ -52,29 +53,34 @@ def map_ramp(color: Color) -> NDArray[np.float64]:
 
 
 def map_cover(
-    maps: Iterable[NDArray[np.float32]], regions: Iterable[NDArray[np.bool_]] = ()
+    maps: Iterable[NDArray[np.float32]],
+    regions: Iterable[tuple[NDArray[np.bool_], Color]] = (),
 ) -> NDArray[np.uint8]:
     """Return what lies over a picture and its maps: (H, W, 4) RGBA.
 
-    It dims what no map is high on, and draws a light line with a dark edge around each
-    region.
+    It draws a line around each region, from outside dark, white, and of a colour, and
+    outside of them dims what no map is high on.
 
     Parameters
     ----------
     maps
         (H, W) from 0 to 1; at least one.
     regions
-        (H, W), what the maps' thresholds take.
+        (H, W), what a map's threshold takes, and the colour of its class.
     """
     seen = np.maximum.reduce([_stretch(values) for values in maps])
     cover = np.zeros((*seen.shape, 4), np.uint8)
     cover[..., 3] = np.rint(255 * _DIMMED * (1 - seen**_CURVE))
     width = max(1, round(min(seen.shape) / _THIN))
-    lines = [(region, _grow(region, width)) for region in regions]
-    for region, grown in lines:
-        cover[grown & ~region] = (0, 0, 0, 255)
-    for region, _ in lines:
-        cover[region & _grow(~region, width)] = 255
+    taken = list(regions)
+    for region, _ in taken:
+        cover[region, 3] = 0
+    for region, _ in taken:
+        cover[_grow(region, width) & ~region] = (0, 0, 0, 255)
+    for region, color in taken:
+        white = _grow(~region, width)
+        cover[region & _grow(white, 2 * width)] = (*color, 255)
+        cover[region & white] = 255
     return cover
 
 
@@ -127,7 +133,7 @@ def _overlay_maps(
     shown = {number: maps[number] for number in maps if number in colours}
     if not shown:
         raise ValueError(f"no map of {list(maps)} has a colour in {list(colours)}")
-    regions = [] if labels is None else [labels == number for number in shown]
+    regions = [] if labels is None else [(labels == i, colours[i]) for i in shown]
     out = image.astype(float)
     for number, values in shown.items():
         alpha = (_OPAQUE * _stretch(values) ** _CURVE)[..., None]
@@ -135,7 +141,8 @@ def _overlay_maps(
     cover = map_cover(shown.values(), regions)
     alpha = cover[..., 3:] / 255
     out = (1 - alpha) * out + alpha * cover[..., :3]
-    return np.rint(out).astype(np.uint8)
+    laid: NDArray[np.uint8] = np.rint(out).astype(np.uint8)
+    return laid
 
 
 def _stretch(values: NDArray[np.float32]) -> NDArray[np.float32]:
