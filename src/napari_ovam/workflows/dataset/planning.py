@@ -28,7 +28,7 @@ from napari_ovam.workflows.dataset.plan import (
 from napari_ovam.workflows.proposals import class_sources, named_in
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from napari_ovam.base.generation_settings import GenerationSettings
     from napari_ovam.datasets.project_class import ProjectClass
@@ -43,8 +43,9 @@ def plan_prompts(
     *,
     quotas: Mapping[str, int] | None = None,
     progress: Progress = no_progress,
+    note: Callable[[str], object] = len,
     **how: Any,
-) -> tuple[Plan, list[str]]:
+) -> Plan:
     """Plan images of prompts.
 
     Parameters
@@ -61,15 +62,10 @@ def plan_prompts(
         Images to be kept of each class, by its name; "" stands for all others.
     progress
         Called with (prompts done, all); may raise `Cancelled`.
+    note
+        Called with what a person should know, a sentence each.
     **how
         Further fields of `Plan`: model, dtype, seeds, densities and so on.
-
-    Returns
-    -------
-    Plan
-        The plan.
-    list of str
-        What a person should know of it.
 
     Raises
     ------
@@ -105,7 +101,9 @@ def plan_prompts(
         quotas=_quotas(classes, quotas or {}),
         **how,
     )
-    return plan, [*_notes(plan, cut)]
+    for sentence in _notes(plan, cut):
+        note(sentence)
+    return plan
 
 
 def plan_pictures(
@@ -114,8 +112,9 @@ def plan_pictures(
     folder: Path,
     *,
     progress: Progress = no_progress,
+    note: Callable[[str], object] = len,
     **how: Any,
-) -> tuple[Plan, list[str]]:
+) -> Plan:
     """Plan labels for the pictures of a folder and of those in it.
 
     All else as for `plan_prompts`. It raises `PlanError` if there is no picture.
@@ -144,7 +143,9 @@ def plan_pictures(
         **how,
     )
     twice = len(paths) - len(pictures)
-    return plan, [f"{twice} pictures are there more than once."] if twice else []
+    if twice:
+        note(f"{twice} pictures are there more than once.")
+    return plan
 
 
 def start_folder(plan: Plan, project: Project, folder: Path) -> bool:
