@@ -1,10 +1,10 @@
 """Measure `napari-ovam dataset`: its filters, its overhead, its workers.
 
     python benchmarks/dataset.py filters FOLDER     what filters keep and throw out
-    python benchmarks/dataset.py overhead           beside a bare loop
-    python benchmarks/dataset.py workers            1 and 2 workers
+    python benchmarks/dataset.py overhead FOLDER    beside making the same items
+    python benchmarks/dataset.py workers FOLDER     1 and 2 workers
     python benchmarks/dataset.py simulate           up to 1,000 workers that only wait
-    python benchmarks/dataset.py memory             over 100,000 items
+    python benchmarks/dataset.py memory FOLDER --count 100000
 
 Figures are in docs/dataset.md. `filters` draws pictures whose masks are known by their
 colours (`benchmarks/quality/make_generated.py`) and goes on where it was stopped.
@@ -15,23 +15,33 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import psutil
 
 from napari_ovam import GenerationSettings, iou, labels_to_target, load_pipeline
+from napari_ovam.base.progress import no_progress
 from napari_ovam.project import Project
 from napari_ovam.workflows.dataset import planning
-from napari_ovam.workflows.dataset.making import Made, ModelMaker
-from napari_ovam.workflows.dataset.plan import Filters, Plan
+from napari_ovam.workflows.dataset.cluster import Workers
+from napari_ovam.workflows.dataset.making import Made, ModelMaker, load_maker
+from napari_ovam.workflows.dataset.plan import (
+    Filters,
+    Plan,
+    PlannedClass,
+    PlannedPrompt,
+)
 from napari_ovam.workflows.dataset.prompts import Prompt
 from napari_ovam.workflows.dataset.running import Inline, run
-from napari_ovam.workflows.dataset.shards import read_records
+from napari_ovam.workflows.dataset.shards import Shard, read_records
 from napari_ovam.workflows.dataset.verdicts import Ledger
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
 
     from napari_ovam.workflows.dataset.plan import Item
 
@@ -153,15 +163,175 @@ def report(rows: list[dict[str, Any]]) -> None:
             print(line(f"worst {share:.0%} by {score}", ordered[:count]))
 
 
+class Timed:
+    """Adds up the seconds that another maker takes."""
+
+    def __init__(self, maker: Any) -> None:
+        self.maker, self.device, self.seconds = maker, maker.device, 0.0
+
+    def make(self, items: Sequence[Item]) -> list[Made]:
+        begin = time.perf_counter()
+        try:
+            made: list[Made] = self.maker.make(items)
+            return made
+        finally:
+            self.seconds += time.perf_counter() - begin
+
+
+def overhead(folder: Path, count: int) -> None:
+    """Compare a run with the making alone, of the same items in the same run."""
+    plan = start(folder, ["cat", "dog"], cats_and_dogs(count), seeds=(0,))
+    timed = Timed(load_maker(plan, folder))
+    timed.make([plan.item(0)])  # once, to be warm
+    timed.seconds = 0.0
+    begin = time.perf_counter()
+    with Inline(folder, plan, load=lambda *_: timed) as engine:
+        run(Project.open(folder), engine)
+    wall = time.perf_counter() - begin
+    print(
+        f"{count} images: {wall / count:.2f} s each, of which making "
+        f"{timed.seconds / count:.2f} s: overhead {wall / timed.seconds - 1:.2%}"
+    )
+
+
+def workers(folder: Path, count: int) -> None:
+    """Make as many items a worker with one and with two, in turn."""
+    paces: dict[int, list[float]] = {1: [], 2: []}
+    for turn in range(4):
+        number = (1, 2, 2, 1)[turn]
+        place = folder / f"{turn}-{number}"
+        prompts = cats_and_dogs(2 * number + count * number)
+        plan = start(place, ["cat", "dog"], prompts, seeds=(0,), shard=1)
+        (place / "shards").mkdir()
+        shards = [Shard(i, (i,)) for i in range(len(plan))]
+        with Workers(place, plan, workers=number) as engine:
+            list(engine.make(shards[: 2 * number], no_progress))  # the model is loaded
+            begin = time.perf_counter()
+            list(engine.make(shards[2 * number :], no_progress))
+            paces[number].append(count * number / (time.perf_counter() - begin))
+        print(f"{number} workers: {paces[number][-1]:.3f} a second", flush=True)
+    one, two = (sum(paces[n]) / 2 for n in (1, 2))
+    print(f"2 workers are {two / one:.2f} times as fast: {two / one / 2:.2f} each")
+
+
+def cats_and_dogs(count: int) -> list[Prompt]:
+    return [Prompt(f"a {('cat', 'dog')[i % 2]} number {i}") for i in range(count)]
+
+
+class Waiting:
+    """Items that take no time but a wait, and little room."""
+
+    device = "none"
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+
+    def make(self, items: Sequence[Item]) -> list[Made]:
+        time.sleep(self.seconds)
+        scores = {"area": 0.2, "presence": 1.0, "agreement": 0.9}
+        return [
+            Made(
+                np.zeros((8, 8, 3), np.uint8),
+                np.ones((8, 8), np.uint8),
+                {"blank": 0.5, "unsure": 0.1, "classes": {"1": scores}},
+                {"prompt": item.prompt.text, "seed": item.seed, "model": "wait"},
+            )
+            for item in items
+        ]
+
+
+def waiting_plan(folder: Path, count: int, shard: int) -> Plan:
+    folder.mkdir(parents=True)
+    project = Project.create(folder / "project")
+    project.classes.add("cat")
+    project.save()
+    plan = Plan(
+        "wait",
+        "",
+        "auto",
+        {},
+        (PlannedClass(1, "cat", "cat", "phrase", None),),
+        tuple(PlannedPrompt(f"a cat number {i}", "", (1,)) for i in range(count)),
+        shard=shard,
+    )
+    plan.save(project.path)
+    return plan
+
+
+def simulate(counts: Sequence[int], seconds: float) -> None:
+    """Let workers wait, all in this process, and count what a scheduler hands out."""
+    from distributed import Client, LocalCluster, as_completed
+
+    for count in counts:
+        with (
+            LocalCluster(
+                n_workers=count,
+                processes=False,
+                threads_per_worker=1,
+                dashboard_address=None,
+                memory_limit=0,
+            ) as cluster,
+            Client(cluster) as client,
+        ):
+            tasks = 5 * count
+            begin = time.perf_counter()
+            futures = [
+                client.submit(time.sleep, seconds, pure=False) for _ in range(tasks)
+            ]
+            for future in as_completed(futures):
+                future.release()
+            wall = time.perf_counter() - begin
+        ideal = 5 * seconds
+        print(
+            f"{count:5} workers, {tasks:5} shards of {seconds:.0f} s: {wall:.1f} s, "
+            f"{tasks / wall:.0f} a second, efficiency {ideal / wall:.2f}",
+            flush=True,
+        )
+
+
+def memory(folder: Path, count: int) -> None:
+    """Watch the memory of a driver over many items, and while they are taken in."""
+    plan = waiting_plan(folder, count, 32)
+    process, steps = psutil.Process(), max(1, count // 10)
+    begin = time.perf_counter()
+
+    def watch(done: int, total: int) -> None:
+        if done % steps == 0 or done == total:
+            used = process.memory_info().rss / 1e6
+            pace = done / (time.perf_counter() - begin)
+            print(f"{done:7} items: {used:.0f} MB, {pace:.0f} a second", flush=True)
+
+    with Inline(folder / "project", plan, load=lambda *_: Waiting(0)) as engine:
+        run(Project.open(folder / "project"), engine, progress=watch)
+    print(f"taken in: {process.memory_info().rss / 1e6:.0f} MB", flush=True)
+    begin = time.perf_counter()
+    Project.open(folder / "project")
+    print(f"opened in {time.perf_counter() - begin:.1f} s")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("what", choices=["filters", "report"])
-    parser.add_argument("folder", type=Path)
-    arguments = parser.parse_args()
-    if arguments.what == "filters":
-        filters(arguments.folder)
+    parser.add_argument(
+        "what",
+        choices=["filters", "report", "overhead", "workers", "simulate", "memory"],
+    )
+    parser.add_argument("folder", type=Path, nargs="?", help="A new one.")
+    parser.add_argument("--count", type=int, default=12, help="Items.")
+    parser.add_argument("--seconds", type=float, default=10.0, help="Of a wait.")
+    parser.add_argument("--to", type=int, default=1000, help="Simulated workers.")
+    given = parser.parse_args()
+    if given.what == "filters":
+        filters(given.folder)
+    elif given.what == "report":
+        report(json.loads((given.folder / "filters.json").read_text()))
+    elif given.what == "overhead":
+        overhead(given.folder, given.count)
+    elif given.what == "workers":
+        workers(given.folder, given.count)
+    elif given.what == "memory":
+        memory(given.folder, given.count)
     else:
-        report(json.loads((arguments.folder / "filters.json").read_text()))
+        simulate([n for n in (10, 100, 300, 1000) if n <= given.to], given.seconds)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,11 @@ from typing import TYPE_CHECKING, Any
 from napari_ovam.base.folder_lock import lock_folder
 from napari_ovam.base.hashing import hash_file
 from napari_ovam.base.progress import Progress, no_progress
-from napari_ovam.diffusion.generation import TruncatedPromptWarning, resolve_settings
+from napari_ovam.diffusion.generation import (
+    TruncatedPromptWarning,
+    check_prompt,
+    resolve_settings,
+)
 from napari_ovam.diffusion.phrases import model_hash, text_encoder_hash
 from napari_ovam.images.files import PICTURE_SUFFIXES
 from napari_ovam.project import Project
@@ -84,7 +88,7 @@ def plan_prompts(
     cut: list[str] = []
     for done, prompt in enumerate(prompts):
         progress(done, len(prompts))
-        if _is_cut(pipe, replace(resolved, prompt=prompt.text)):
+        if _is_cut(pipe, prompt.text):
             cut.append(prompt.text)
         ids = _named(project, active, prompt)
         negative = prompt.negative or settings.negative_prompt
@@ -240,11 +244,11 @@ def _named(
     return tuple(sorted(set(found)))
 
 
-def _is_cut(pipe: Any, settings: GenerationSettings) -> bool:
+def _is_cut(pipe: Any, prompt: str) -> bool:
     """Whether a model reads only the beginning of a prompt."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        resolve_settings(pipe, settings)
+        check_prompt(pipe, "prompt", prompt)
     return any(issubclass(each.category, TruncatedPromptWarning) for each in caught)
 
 
