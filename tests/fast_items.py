@@ -13,7 +13,7 @@ import numpy as np
 
 from napari_ovam.base.generation_settings import GenerationSettings
 from napari_ovam.project import Project
-from napari_ovam.workflows.dataset.making import Made
+from napari_ovam.workflows.dataset.making import Made, ModelMaker, load_maker
 from napari_ovam.workflows.dataset.plan import (
     Plan,
     PlannedClass,
@@ -66,6 +66,13 @@ class Fast:
 def load_fast(plan: Plan, folder: Path, device: str) -> Fast:
     """Return what makes the items of a plan in as many seconds as its settings say."""
     return Fast(plan.settings.get("seconds", 0.0))
+
+
+def load_small(plan: Plan, folder: Path, device: str) -> ModelMaker:
+    """Return the small random pipeline, which every process builds for itself."""
+    from conftest import build_pipeline
+
+    return load_maker(plan, folder, device, build_pipeline())
 
 
 def make_plan(count: int = 40, seconds: float = 0.0, **how) -> Plan:

@@ -36,7 +36,10 @@ def project(tmp_path):
 
 def planned(project, pipe, prompts=PROMPTS, **how):
     how = {"model": "small", "dtype": "auto", **how}
-    return plan_prompts(project, pipe, prompts, SETTINGS, **how)
+    notes = []
+    return plan_prompts(
+        project, pipe, prompts, SETTINGS, note=notes.append, **how
+    ), notes
 
 
 def test_items_are_prompts_with_their_classes_seed_by_seed(project, pipe):
@@ -168,12 +171,13 @@ def test_pictures_are_known_by_what_they_hold(project, pipe, tmp_path):
     Image.fromarray(np.zeros((40, 40, 3), np.uint8)).save(folder / "same.png")
     (folder / "text.txt").touch()
     how = {"model": "small", "dtype": "auto"}
-    plan, notes = plan_pictures(project, pipe, folder, **how)
+    notes = []
+    plan = plan_pictures(project, pipe, folder, note=notes.append, **how)
     assert len(plan) == 3
     assert notes == ["1 pictures are there more than once."]
     assert plan.looked_for(plan.prompt(0)) == (1, 2)
     folder.rename(tmp_path / "moved")
-    assert plan_pictures(project, pipe, tmp_path / "moved", **how)[0].hash == plan.hash
+    assert plan_pictures(project, pipe, tmp_path / "moved", **how).hash == plan.hash
     (tmp_path / "none").mkdir()
     with pytest.raises(PlanError, match="holds no picture"):
         plan_pictures(project, pipe, tmp_path / "none", **how)

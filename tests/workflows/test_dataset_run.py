@@ -287,7 +287,7 @@ def test_the_same_files_whatever_the_shards_and_the_order(tmp_path, pipe):
     held = []
     for size in (1, 4):
         folder = tmp_path / str(size)
-        plan, _ = plan_prompts(
+        plan = plan_prompts(
             project, pipe, prompts, settings, model="small", dtype="auto", shard=size
         )
         start_folder(plan, project, folder)
@@ -315,7 +315,7 @@ def test_a_picture_is_made_again_from_what_its_file_says(tmp_path, pipe):
     project = Project.create(tmp_path / "project")
     project.classes.add("cat")
     prompts = fill_templates(["a {class}"], {"class": ["cat"]})
-    plan, _ = plan_prompts(
+    plan = plan_prompts(
         project,
         pipe,
         prompts,
@@ -343,7 +343,7 @@ def test_pictures_of_a_folder_are_labelled_and_bad_ones_named(tmp_path, pipe):
     (folder / "bad.png").write_bytes(b"\x89PNG no picture")
     project = Project.create(tmp_path / "project")
     project.classes.add("cat")
-    plan, _ = plan_pictures(project, pipe, folder, model="small", dtype="auto")
+    plan = plan_pictures(project, pipe, folder, model="small", dtype="auto")
     start_folder(plan, project, tmp_path / "night")
     (folder / "b.png").write_bytes((folder / "a.png").read_bytes())
     (folder / "c.png").unlink()
@@ -363,9 +363,9 @@ def test_another_model_version_or_token_is_refused(tmp_path, pipe, make_pipe):
     project.classes.add("cat")
     prompts = fill_templates(["a {class}"], {"class": ["cat"]})
     how = {"settings": GenerationSettings("", steps=2), "model": "x", "dtype": "auto"}
-    plan, _ = plan_prompts(project, pipe, prompts, **how)
+    plan = plan_prompts(project, pipe, prompts, **how)
     with pytest.raises(PlanError, match="other weights than the plan"):
         load_maker(plan, project.path, pipe=make_pipe(seed=3))
-    old, _ = plan_prompts(project, pipe, prompts, **how, program="0.0.1")
+    old = plan_prompts(project, pipe, prompts, **how, program="0.0.1")
     with pytest.raises(PlanError, match=r"made with 0\.0\.1"):
         load_maker(old, project.path, pipe=pipe)

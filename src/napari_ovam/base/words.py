@@ -121,18 +121,14 @@ def is_named(phrase: str, text: str) -> bool:
         return False
     if is_unspaced(phrase):
         return _bare(phrase) in _bare(text)
-    joined = _forms("".join(wanted))
-    return any(
-        _forms("".join(there[i : i + count])) & joined
-        or (
-            count == len(wanted)
-            and all(
-                _forms(one) & _forms(other)
-                for one, other in zip(wanted, there[i : i + count], strict=True)
-            )
+    if _forms("".join(wanted)) & _side_by_side(text, len(wanted) + 1):
+        return True
+    return len(wanted) > 1 and any(
+        all(
+            _forms(one) & _forms(other) for one, other in zip(wanted, some, strict=True)
         )
-        for i in range(len(there))
-        for count in range(1, min(len(wanted) + 2, len(there) - i) + 1)
+        for some in (there[i : i + len(wanted)] for i in range(len(there)))
+        if len(some) == len(wanted)
     )
 
 
@@ -150,6 +146,14 @@ def is_unspaced(text: str) -> bool:
 def _words(text: str) -> tuple[str, ...]:
     """Return the words of a text, in small letters without accents."""
     return tuple(re.sub(r"['’]s?$", "", word) for word in _split(_bare(text)))
+
+
+@lru_cache(1024)
+def _side_by_side(text: str, most: int) -> frozenset[str]:
+    """Return what words side by side, up to so many, are when they are joined."""
+    there = _words(text)
+    places = ((i, i + n) for i in range(len(there)) for n in range(1, most + 1))
+    return frozenset().union(*(_forms("".join(there[i:j])) for i, j in places))
 
 
 def _split(text: str) -> Iterator[str]:

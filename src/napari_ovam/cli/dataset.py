@@ -89,7 +89,7 @@ def plan(
             "clip_model": "" if clip is None else str(clip.resolve()),
             "shard": shard,
             "batch": batch,
-            "progress": progress,
+            **{"progress": progress, "note": _note},
         }
         texts = _prompts(opened, prompts, template, word_list)
         if images is None:
@@ -98,20 +98,18 @@ def plan(
             )
             how["quotas"] = options.read_counts("--quota", quota)
             how["densities"] = options.read_densities(density)
-            how["seeds"] = tuple(range(first_seed, first_seed + seeds))
+            how["seeds"] = range(first_seed, first_seed + seeds)
         pipe = napari_ovam.load_pipeline(model, device=device, dtype=dtype)
         if images is None:
-            made, notes = planning.plan_prompts(opened, pipe, texts, **how)
+            made = planning.plan_prompts(opened, pipe, texts, **how)
         else:
-            made, notes = planning.plan_pictures(opened, pipe, images, **how)
-        for note in notes:
-            say(note, err=True)
+            made = planning.plan_pictures(opened, pipe, images, **how)
         if dry_run:
             _say_estimate(made, opened, out, pipe)
             return
         new = planning.start_folder(made, opened, out)
-    say(f"{len(made):,} items" + ("" if new else f", planned in {out} already"))
-    say(f"napari-ovam dataset run {out}")
+    already = "" if new else f", planned in {out} already"
+    say(f"{len(made):,} items{already}\nnapari-ovam dataset run {out}")
 
 
 @app.command()
@@ -191,6 +189,10 @@ def status(folder: Planned) -> None:
             say(f"{where}: {count:,}")
         for prompt, error in list(found.errors.items())[:10]:
             say(f"{prompt!r}: {error}", err=True)
+
+
+def _note(text: str) -> None:
+    say(text, err=True)
 
 
 def _say_report(folder: Path, report: RunReport) -> None:

@@ -244,7 +244,7 @@ def named_in(prompt: str, classes: Iterable[ProjectClass]) -> set[int]:
     return {
         entry.id
         for entry in classes
-        if is_named(entry.name, prompt) or is_named(entry.phrase, prompt)
+        if any(is_named(words, prompt) for words in {entry.name, entry.phrase})
     }
 
 

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 _LOST_WORKERS = 10
 """A shard that so many workers were lost with is given up until the next run."""
 
+_PATIENCE = 30  # seconds in which a scheduler has to answer
+
 _loaded: dict[tuple[str, str, str], tuple[Plan, Maker]] = {}
 _one_at_a_time = threading.Lock()
 
@@ -81,7 +83,7 @@ class Workers(AbstractContextManager["Workers"]):
             self._stack = self._stack.pop_all()
         self.dashboard = str(self._client.dashboard_link or "")
         address = str(self._client.scheduler.address)
-        self.warning = "" if _is_safe(address) else _unsafe(address)
+        self.warning = "" if is_safe(address) else _unsafe(address)
 
     def _connect(self, workers: int, scheduler: str | None) -> Any:
         try:
@@ -106,10 +108,9 @@ class Workers(AbstractContextManager["Workers"]):
             self._stack.enter_context(cluster)
             return self._stack.enter_context(Client(cluster))
         try:
-            named = Path(scheduler)
-            if "://" not in scheduler and named.is_file():
-                return self._stack.enter_context(Client(scheduler_file=str(named)))
-            return self._stack.enter_context(Client(scheduler, timeout=30))
+            file = "://" not in scheduler and Path(scheduler).is_file()
+            where = {"scheduler_file" if file else "address": scheduler}
+            return self._stack.enter_context(Client(**where, timeout=_PATIENCE))
         except (OSError, ValueError) as error:
             raise ClusterError(
                 f"no scheduler answers at {scheduler!r} ({error}): give its address, "
@@ -245,7 +246,8 @@ def _own_device(device: str) -> str:
     return device
 
 
-def _is_safe(address: str) -> bool:
+def is_safe(address: str) -> bool:
+    """Whether only this computer, or who has a certificate, reaches an address."""
     host = address.partition("://")[2].rpartition(":")[0]
     return address.startswith(("tls://", "inproc://")) or host in ("127.0.0.1", "[::1]")
 

@@ -219,7 +219,7 @@ class Plan:
         content = {"format": FORMAT} | {
             f.name: getattr(self, f.name) for f in fields(self)
         }
-        content["settings"] = dict(self.settings)
+        content |= {"settings": dict(self.settings), "seeds": list(self.seeds)}
         content["filters"] = asdict(self.filters)
         content["classes"] = [asdict(entry) for entry in self.classes]
         content["prompts"] = [[p.text, p.negative, p.classes] for p in self.prompts]

@@ -13,7 +13,11 @@ from typing import TYPE_CHECKING, Any
 from napari_ovam.base.folder_lock import lock_folder
 from napari_ovam.base.hashing import hash_file
 from napari_ovam.base.progress import Progress, no_progress
-from napari_ovam.diffusion.generation import TruncatedPromptWarning, resolve_settings
+from napari_ovam.diffusion.generation import (
+    TruncatedPromptWarning,
+    check_prompt,
+    resolve_settings,
+)
 from napari_ovam.diffusion.weights_hash import model_hash, text_encoder_hash
 from napari_ovam.images.files import PICTURE_SUFFIXES
 from napari_ovam.project import Project
@@ -28,7 +32,7 @@ from napari_ovam.workflows.dataset.plan import (
 from napari_ovam.workflows.proposals import class_sources, named_in
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from napari_ovam.base.generation_settings import GenerationSettings
     from napari_ovam.datasets.project_class import ProjectClass
@@ -43,8 +47,9 @@ def plan_prompts(
     *,
     quotas: Mapping[str, int] | None = None,
     progress: Progress = no_progress,
+    note: Callable[[str], object] = len,
     **how: Any,
-) -> tuple[Plan, list[str]]:
+) -> Plan:
     """Plan images of prompts.
 
     Parameters
@@ -61,15 +66,10 @@ def plan_prompts(
         Images to be kept of each class, by its name; "" stands for all others.
     progress
         Called with (prompts done, all); may raise `Cancelled`.
+    note
+        Called with what a person should know, a sentence each.
     **how
         Further fields of `Plan`: model, dtype, seeds, densities and so on.
-
-    Returns
-    -------
-    Plan
-        The plan.
-    list of str
-        What a person should know of it.
 
     Raises
     ------
@@ -88,7 +88,7 @@ def plan_prompts(
     cut: list[str] = []
     for done, prompt in enumerate(prompts):
         progress(done, len(prompts))
-        if _is_cut(pipe, replace(resolved, prompt=prompt.text)):
+        if _is_cut(pipe, prompt.text):
             cut.append(prompt.text)
         ids = _named(project, active, prompt)
         negative = prompt.negative or settings.negative_prompt
@@ -105,7 +105,9 @@ def plan_prompts(
         quotas=_quotas(classes, quotas or {}),
         **how,
     )
-    return plan, [*_notes(plan, cut)]
+    for sentence in _notes(plan, cut):
+        note(sentence)
+    return plan
 
 
 def plan_pictures(
@@ -114,8 +116,9 @@ def plan_pictures(
     folder: Path,
     *,
     progress: Progress = no_progress,
+    note: Callable[[str], object] = len,
     **how: Any,
-) -> tuple[Plan, list[str]]:
+) -> Plan:
     """Plan labels for the pictures of a folder and of those in it.
 
     All else as for `plan_prompts`. It raises `PlanError` if there is no picture.
@@ -144,7 +147,9 @@ def plan_pictures(
         **how,
     )
     twice = len(paths) - len(pictures)
-    return plan, [f"{twice} pictures are there more than once."] if twice else []
+    if twice:
+        note(f"{twice} pictures are there more than once.")
+    return plan
 
 
 def start_folder(plan: Plan, project: Project, folder: Path) -> bool:
@@ -239,11 +244,11 @@ def _named(
     return tuple(sorted(set(found)))
 
 
-def _is_cut(pipe: Any, settings: GenerationSettings) -> bool:
+def _is_cut(pipe: Any, prompt: str) -> bool:
     """Whether a model reads only the beginning of a prompt."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        resolve_settings(pipe, settings)
+        check_prompt(pipe, "prompt", prompt)
     return any(issubclass(each.category, TruncatedPromptWarning) for each in caught)
 
 

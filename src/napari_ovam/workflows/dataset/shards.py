@@ -133,24 +133,39 @@ def make_shard(
                 rows[item.number] = _write(folder, item, each)
         waiting = waiting[len(group) :]
     progress(len(shard.items), len(shard.items))
+    about = {
+        "host": platform.node(),
+        "device": maker.device,
+        "batch": most,
+        "seconds": round(time.monotonic() - start, 3),
+    }
+    record = _commit(root, plan, shard, rows, failures, about)
+    trials.path.unlink(missing_ok=True)
+    return record
+
+
+def _commit(
+    root: Path,
+    plan: Plan,
+    shard: Shard,
+    rows: Mapping[int, Mapping[str, Any]],
+    failures: Mapping[int, Mapping[str, Any]],
+    about: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Write the record of a shard whose files are all on the disk."""
     record = {
         "plan": plan.hash,
         "shard": shard.number,
         "items": shard.items,
         "rows": [rows[n] for n in sorted(rows)],
         "failures": [failures[n] for n in sorted(failures)],
-        "sha256": "",
-        "host": platform.node(),
-        "device": maker.device,
+        **about,
         "program": __version__,
-        "batch": most,
-        "seconds": round(time.monotonic() - start, 3),
         "at": now(),
     }
     record["sha256"] = _digest(record)
     with replacing(shard.record(root)) as temporary:
         temporary.write_text(json.dumps(record), encoding="utf-8")
-    trials.path.unlink(missing_ok=True)
     return record
 
 
