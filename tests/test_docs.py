@@ -35,8 +35,6 @@ INSTEAD = {
     "IMAGE": "cat-hat-room",
     "DIR": "new",
     "heron": "cat",
-    "$seed": "7",
-    "part-$SLURM_ARRAY_TASK_ID": "part",
 }
 # They open a window, ask the hub, or are tested elsewhere: their words are checked.
 GENERATED = "00012-965400086.png"

@@ -76,8 +76,7 @@ def plan(
     Nothing is made yet, but with --dry-run one or two images, which are thrown away.
     """
     with reported(), show_progress("plan") as progress:
-        if sum(given is not None for given in (prompts, template or None, images)) != 1:
-            raise ValueError("give one of --prompts, --template and --images")
+        _check_one(prompts, template or None, images)
         from napari_ovam.workflows.dataset import planning
 
         opened = napari_ovam.Project.open(project)
@@ -110,6 +109,11 @@ def plan(
         new = planning.start_folder(made, opened, out)
     already = "" if new else f", planned in {out} already"
     say(f"{len(made):,} items{already}\nnapari-ovam dataset run {out}")
+
+
+def _check_one(*sources: object) -> None:
+    if sum(given is not None for given in sources) != 1:
+        raise ValueError("give one of --prompts, --template and --images")
 
 
 @app.command()

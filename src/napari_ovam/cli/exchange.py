@@ -72,13 +72,12 @@ def export(
         for note in project.notes:
             say(note, err=True)
         chosen = _statuses(status)
-        statuses = chosen or ["proposed", "edited", "accepted"]
-        items = project.items(image, statuses, history=history)
+        wanted = chosen or ["proposed", "edited", "accepted"]
+        items = project.items(image, wanted, history=history)
         if not items:
             which = f" with the status {' or '.join(chosen)}" if chosen else ""
             raise ProjectError(f"{folder} holds no labels{which} to export")
-        formats = listed(format) or ["indexed"]
-        formats += [exporters.HISTORY] * history
+        formats = (listed(format) or ["indexed"]) + [exporters.HISTORY] * history
         done = exporters.export_dataset(
             *(items, project.label_classes(), out, formats),
             overwrite=overwrite,

@@ -168,25 +168,20 @@ def _generate(
         f"Try a smaller size than {settings.width}x{settings.height}, keep fewer calls "
         "or layers in the trace, or load the model in float16."
     )
-    prompts: Any = settings.prompt
-    noise: Any = torch.Generator().manual_seed(settings.seed)
     options = architecture.call_options(settings.negative_prompt, after_step)
+    options["prompt"] = settings.prompt
+    options["generator"] = torch.Generator().manual_seed(settings.seed)
     if len(several) > 1:
-        prompts = [each.prompt for each in several]
-        noise = [torch.Generator().manual_seed(each.seed) for each in several]
-        if any(each.negative_prompt for each in several):
-            options["negative_prompt"] = [each.negative_prompt for each in several]
+        options |= _batched(several)
     try:
         with (
             memory_guard(advice),
             record(pipe, **vars(trace), check=check) as recorder,
         ):
             output = pipe(
-                prompt=prompts,
                 num_inference_steps=settings.steps,
                 height=settings.height,
                 width=settings.width,
-                generator=noise,
                 output_type="np",
                 **architecture.guidance_options(float(settings.guidance_scale or 0)),
                 **options,
@@ -201,6 +196,17 @@ def _generate(
         image = (pixels * 255).round().astype(np.uint8)
         made.append(Generation(image, seen, each))
     return made
+
+
+def _batched(several: Sequence[GenerationSettings]) -> dict[str, Any]:
+    """Return the options in which the images of a batch differ."""
+    options: dict[str, Any] = {
+        "prompt": [each.prompt for each in several],
+        "generator": [torch.Generator().manual_seed(each.seed) for each in several],
+    }
+    if any(each.negative_prompt for each in several):
+        options["negative_prompt"] = [each.negative_prompt for each in several]
+    return options
 
 
 def resolve_settings(pipe: Any, settings: GenerationSettings) -> GenerationSettings:

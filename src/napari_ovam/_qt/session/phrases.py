@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from psygnal import Signal
 
@@ -13,7 +13,17 @@ from napari_ovam.datasets.class_lists import PRESETS, preset
 from .state import split_phrases
 
 if TYPE_CHECKING:
-    from .workspace import Workspace
+    from napari_ovam.datasets.classes import ClassTable
+
+
+class Host(Protocol):
+    """What the phrases are of: the session, of which they know no more."""
+
+    at_once: bool
+
+    @property
+    def classes(self) -> ClassTable:
+        """Its classes."""
 
 
 class Phrases:
@@ -30,7 +40,7 @@ class Phrases:
 
     changed = Signal(str)  # the text, where nobody typed it
 
-    def __init__(self, session: Workspace) -> None:
+    def __init__(self, session: Host) -> None:
         self.text = ""
         self._session = session
         self._prompt = ""
