@@ -33,7 +33,7 @@ Branch = Literal["uncond", "cond"]
 Layers = Literal["fine"]
 Calls = Literal["quarters"]
 
-_FINE = 16  # cells along a side
+_FINE = 4  # as coarse as a UNet's grids go in its up blocks, against its finest
 
 
 @dataclass(frozen=True, eq=False)
@@ -238,7 +238,7 @@ class Trace:
         return replace(self, layers=stream.layers, stream=stream)
 
     def fine(self) -> Trace:
-        """Return the up blocks' layers of 16 cells or more along a side.
+        """Return the up blocks' layers, but those coarser than a quarter of the finest.
 
         Their maps make better masks than those of all layers (docs/quality.md,
         measured on the embedded model). The whole trace where there are none.
@@ -276,8 +276,12 @@ class Trace:
 
 
 def fine_layers(grids: dict[str, tuple[int, int]]) -> set[str]:
-    """Return the up blocks' layers of 16 cells or more along a side, or else all."""
-    names = {n for n, g in grids.items() if "up_blocks" in n and max(g) >= _FINE}
+    """Return the up blocks' layers, or else all; none coarser than a quarter.
+
+    Of the finest grid, as far as Stable Diffusion 1.5's go (64, 32 and 16 cells).
+    """
+    least = max(max(grid) for grid in grids.values()) / _FINE
+    names = {n for n, g in grids.items() if "up_blocks" in n and max(g) >= least}
     return names or set(grids)
 
 

@@ -94,7 +94,7 @@ class MapsSection(Section):
             label="Layers", name="layers", choices=list(LAYERS), value=LAYERS[0]
         )
         self.layers.tooltip = (
-            "fine: the up blocks with 16 cells a side or more, which are what is "
+            "fine: the up blocks (to a quarter of the finest grid), which are what is "
             "recorded by default; all: whatever was recorded"
         )
         self.layers.changed.connect(maps.set_layers)
