@@ -79,10 +79,8 @@ def flux():
     )
 
 
-@pytest.mark.parametrize(
-    ("make", "name"), [(sd3, "Stable Diffusion 3"), (flux, "Flux")]
-)
-def test_models_whose_text_changes_with_every_layer(make, name, tmp_path):
+@pytest.mark.parametrize("make", [sd3, flux])
+def test_models_whose_text_changes_with_every_layer(make, tmp_path):
     pipe = make()
     image = np.zeros((32, 32, 3), np.uint8)
     asked = [
@@ -91,7 +89,7 @@ def test_models_whose_text_changes_with_every_layer(make, name, tmp_path):
         lambda: trace_image(pipe, image),
         lambda: encode_phrase(pipe, "cat"),
     ]
-    message = f"{type(pipe).__name__} .*{name}: .*{JOINT}"
+    message = f"{type(pipe).__name__} is not supported .*{JOINT}"
     for ask in asked:
         with pytest.raises(ModelError, match=message):
             ask()

@@ -252,7 +252,7 @@ def _layer_maps(
 ) -> list[Tensor]:
     """Return the sums of a layer's maps over calls and heads, (texts, n, cells)."""
     calls, heads, cells, dim = layer.queries.shape
-    keys = [_keys(layer, group.flatten(0, 1)) for group in groups]
+    keys = [layer.keys(group.flatten(0, 1))[0] for group in groups]
     sizes = [tuple(group.shape[:2]) for group in groups]
     # A softmax over two is the sigmoid of one difference: one dot product, not two.
     pairs = [activation == "softmax" and n == 2 for _, n in sizes]
@@ -295,19 +295,6 @@ def _floats(queries: Tensor, calls: int, keep: bool) -> Iterator[Tensor]:
             if len(buffer) < len(part):
                 buffer = torch.empty_like(part, dtype=torch.float32)
             yield buffer[: len(part)].copy_(part)
-
-
-def _keys(layer: LayerTrace, rows: Tensor) -> Tensor:
-    """Return a text's keys, times the layer's scale: (heads, rows, head_dim)."""
-    keys = torch.cat(
-        # in parts, as a float32 copy of the whole weight costs more than the product
-        [rows @ weight.float().T for weight in layer.key_weight.split(256)],
-        -1,
-    )
-    if layer.key_bias is not None:
-        keys = keys + layer.key_bias.float()
-    by_head: Tensor = keys.unflatten(-1, (layer.queries.shape[1], -1))
-    return by_head.transpose(0, 1) * layer.scale
 
 
 def _normalized(found: Tensor, trace: Trace, normalize: str) -> Tensor:

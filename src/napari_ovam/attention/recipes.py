@@ -20,7 +20,7 @@ from napari_ovam.attention.maps import check_queries, resize
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from napari_ovam.attention.trace import Trace
+    from napari_ovam.attention.trace import LayerTrace, Trace
 
 Recipe = Literal["default", "ovam"]
 
@@ -95,11 +95,17 @@ class _ClassMap:
     def __init__(self, trace: Trace, dtype: torch.dtype) -> None:
         self.grid = trace.grid
         self.total = trace.maps_per_pixel
-        self._layers: list[tuple[Tensor, Tensor, tuple[int, int]]] = []
+        self._layers: list[
+            tuple[Tensor, Tensor | LayerTrace, tuple[int, int]]
+        ] = []  # queries, what makes keys of a text, grid
         alike: dict[tuple[int, ...], list[tuple[Tensor, Tensor]]] = {}
         for layer in trace.layers:
             check_queries(layer)
             queries = layer.queries.to(dtype)  # no copy where it is that already
+            if layer.key_norm:
+                turned = queries.transpose(-1, -2)[None]
+                self._layers.append((turned, layer, layer.grid))
+                continue
             # A key bias is in both keys and leaves their difference as it is.
             weight = layer.key_weight.to(dtype).unflatten(0, (queries.shape[1], -1))
             pair = queries.transpose(-1, -2)[None], weight[None] * layer.scale
@@ -117,8 +123,12 @@ class _ClassMap:
         by_grid: dict[tuple[int, int], Tensor] = {}
         for queries, weight, grid in self._layers:
             # Keys by turned queries: several times faster than queries by keys.
-            keys = (weight @ difference)[:, None, :, None]
-            scores = keys @ queries
+            if isinstance(weight, Tensor):
+                keys = weight @ difference
+            else:  # what is normalised is no linear function of the text
+                pair = weight.keys(rows.float())[0].to(rows.dtype)
+                keys = (pair[:, 1] - pair[:, 0])[None]
+            scores = keys[:, None, :, None] @ queries
             summed = scores.sigmoid().sum((0, 1, 2, 3))
             by_grid[grid] = by_grid[grid] + summed if grid in by_grid else summed
         maps = [

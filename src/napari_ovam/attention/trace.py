@@ -8,13 +8,21 @@ from __future__ import annotations
 
 import operator
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+from napari_ovam.attention.layer_traces import AnyLayer
+from napari_ovam.attention.layer_traces import LayerTrace as LayerTrace
+from napari_ovam.attention.layer_traces import ModelMismatchError as ModelMismatchError
+from napari_ovam.attention.layer_traces import SelfTrace as SelfTrace
+from napari_ovam.attention.layer_traces import TraceError as TraceError
+from napari_ovam.attention.layer_traces import block_of as block_of
+from napari_ovam.attention.layer_traces import recorded as recorded
+from napari_ovam.attention.layer_traces import tensors_of as tensors_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     import torch
-    from torch import Tensor
 
 Branch = Literal["uncond", "cond"]
 # What is kept by default, by a word as it depends on the model: see `TraceSettings`.
@@ -22,100 +30,6 @@ Layers = Literal["fine"]
 Calls = Literal["quarters"]
 
 _FINE = 16  # cells along a side
-
-
-class TraceError(ValueError):
-    """A trace that contradicts itself or the question asked of it."""
-
-
-class ModelMismatchError(ValueError):
-    """A token and a trace that come from different text encoders."""
-
-
-@dataclass(frozen=True, eq=False)
-class LayerTrace:
-    """What one cross-attention layer asked, and how it reads a text.
-
-    Attributes
-    ----------
-    name
-        The layer's path in the UNet, ending in ".attn2".
-    grid
-        (h, w), the latent cells that the layer sees.
-    queries
-        Shape (calls, heads, h*w, head_dim), the cells row by row.
-    key_weight
-        Shape (heads*head_dim, text_dim): the keys of a text are
-        `text @ key_weight.T (+ key_bias)`.
-    scale
-        What the dot products are multiplied by, usually head_dim**-0.5.
-    key_bias
-        Shape (heads*head_dim,), or None.
-
-    Raises
-    ------
-    TraceError
-        If the shapes contradict each other.
-    """
-
-    name: str
-    grid: tuple[int, int]
-    queries: Tensor
-    key_weight: Tensor
-    scale: float
-    key_bias: Tensor | None = None
-
-    def __post_init__(self) -> None:
-        _check_queries(self.name, "queries", self.queries, self.grid)
-        inner = self.queries.shape[1] * self.queries.shape[3]
-        weight = tuple(self.key_weight.shape)
-        if len(weight) != 2 or weight[0] != inner:
-            raise TraceError(
-                f"layer {self.name}: key_weight has shape {weight} where "
-                f"(heads*head_dim = {inner}, text_dim) is wanted"
-            )
-        if self.key_bias is not None and tuple(self.key_bias.shape) != (inner,):
-            raise TraceError(
-                f"layer {self.name}: key_bias has shape {tuple(self.key_bias.shape)} "
-                f"where ({inner},) is wanted"
-            )
-
-
-@dataclass(frozen=True, eq=False)
-class SelfTrace:
-    """What one self-attention layer computed, for the refinement of maps.
-
-    Attributes
-    ----------
-    name
-        The layer's path in the UNet, ending in ".attn1".
-    grid
-        (h, w), the latent cells that the layer sees.
-    queries, keys
-        Shape (calls, heads, h*w, head_dim), the cells row by row.
-    scale
-        What the dot products are multiplied by.
-
-    Raises
-    ------
-    TraceError
-        If the shapes contradict each other.
-    """
-
-    name: str
-    grid: tuple[int, int]
-    queries: Tensor
-    keys: Tensor
-    scale: float
-
-    def __post_init__(self) -> None:
-        _check_queries(self.name, "queries", self.queries, self.grid)
-        _check_queries(self.name, "keys", self.keys, self.grid)
-        if self.queries.shape != self.keys.shape:
-            raise TraceError(
-                f"layer {self.name}: queries of shape {tuple(self.queries.shape)} and "
-                f"keys of shape {tuple(self.keys.shape)} differ"
-            )
 
 
 @dataclass(frozen=True, eq=False)
@@ -237,7 +151,7 @@ class Trace:
         if len(places) == len(self.calls):
             return found
 
-        def pick(layer: _Layer) -> _Layer:
+        def pick(layer: AnyLayer) -> AnyLayer:
             at = _as_slice(places)
             parts: dict[str, Any] = {n: getattr(layer, n)[at] for n in recorded(layer)}
             return replace(layer, **parts)
@@ -263,7 +177,7 @@ class Trace:
     ) -> Trace:
         """Return the trace on a device (None: where it is) and in a dtype."""
 
-        def move(layer: _Layer) -> _Layer:
+        def move(layer: AnyLayer) -> AnyLayer:
             moved: dict[str, Any] = {
                 name: tensor.to(device=device, dtype=dtype)
                 for name, tensor in tensors_of(layer).items()
@@ -282,27 +196,6 @@ class Trace:
         if -len(self.calls) <= call < 0:
             return len(self.calls) + call
         raise ValueError(f"call {call} is not in the trace, which holds {self.calls}")
-
-
-_Layer = TypeVar("_Layer", LayerTrace, SelfTrace)
-
-
-def recorded(layer: LayerTrace | SelfTrace) -> tuple[str, ...]:
-    """Return the names of the tensors that hold a value a call."""
-    return ("queries", "keys") if isinstance(layer, SelfTrace) else ("queries",)
-
-
-def tensors_of(layer: LayerTrace | SelfTrace) -> dict[str, Tensor]:
-    """Return all tensors of a layer by their names."""
-    names = recorded(layer)
-    if isinstance(layer, LayerTrace):
-        names = (*names, "key_weight", *["key_bias"] * (layer.key_bias is not None))
-    return {name: getattr(layer, name) for name in names}
-
-
-def block_of(layer: str) -> str:
-    """Return the path of the transformer block that an attention layer is in."""
-    return layer.rpartition(".")[0]
 
 
 def fine_layers(grids: dict[str, tuple[int, int]]) -> set[str]:
@@ -351,16 +244,3 @@ def check_branch(branch: object) -> None:
     """Raise TraceError unless a branch is one of the two."""
     if branch not in get_args(Branch):
         raise TraceError(f"branch is {branch!r}: give 'uncond' or 'cond'")
-
-
-def _check_queries(name: str, what: str, tensor: Tensor, grid: object) -> None:
-    if not (isinstance(grid, tuple) and len(grid) == 2 and min(grid) >= 1):
-        raise TraceError(f"layer {name}: grid is {grid!r}, (rows, columns) is wanted")
-    shape = tuple(tensor.shape)
-    if len(shape) != 4 or shape[2] != grid[0] * grid[1] or 0 in shape:
-        raise TraceError(
-            f"layer {name}: {what} has shape {shape} where (calls, heads, "
-            f"{grid[0]}*{grid[1]}, head_dim) is wanted"
-        )
-    if not tensor.is_floating_point():
-        raise TraceError(f"layer {name}: {what} are {tensor.dtype}, floats are wanted")

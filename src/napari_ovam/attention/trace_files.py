@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     import torch
 
 _FORMAT = "napari-ovam trace 1"
+_NORM = ("key_norm", "norm_eps")  # only where keys are normalised
 _BROKEN = (
     *(SafetensorError, ValueError, LookupError, TypeError, AttributeError),
     RecursionError,
@@ -153,7 +154,8 @@ def _read(file: Any, about: dict[str, Any], blocks: set[str]) -> Trace:
     def wanted(kind: str) -> list[dict[str, Any]]:
         return [entry for entry in about[kind] if block_of(entry["name"]) in blocks]
 
-    keys = set(file.keys())
+    stored = set(file.keys())
+    more = ("key_bias", "norm_weight", "norm_bias")
     return Trace(
         layers=tuple(
             LayerTrace(
@@ -161,8 +163,9 @@ def _read(file: Any, about: dict[str, Any], blocks: set[str]) -> Trace:
                     entry,
                     "queries",
                     "key_weight",
-                    *["key_bias"] * (f"{entry['name']}.key_bias" in keys),
-                )
+                    *[part for part in more if f"{entry['name']}.{part}" in stored],
+                ),
+                **{k: entry[k] for k in _NORM if k in entry},
             )
             for entry in wanted("layers")
         ),
@@ -178,7 +181,10 @@ def _read(file: Any, about: dict[str, Any], blocks: set[str]) -> Trace:
 
 
 def _about_layer(layer: LayerTrace | SelfTrace) -> dict[str, Any]:
-    return {"name": layer.name, "grid": layer.grid, "scale": layer.scale}
+    about = {"name": layer.name, "grid": layer.grid, "scale": layer.scale}
+    if getattr(layer, "key_norm", None):
+        about |= {name: getattr(layer, name) for name in _NORM}
+    return about
 
 
 def _broken(path: Path, error: Exception) -> str:

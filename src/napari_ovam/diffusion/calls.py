@@ -173,7 +173,8 @@ class Texts:
             encoded = encode(*args, **kwargs)
             self.encodings += 1
             sides = self.architecture.encoded_sides(encoded)
-            self._prompts, self._negatives = sides
+            if sides is not None:
+                self._prompts, self._negatives = sides
             return encoded
 
         held = vars(self.pipe)
@@ -283,9 +284,10 @@ def expected_totals(pipe: Any, step: Step) -> tuple[int, ...]:
     (`denoising_end`), how many it makes; in a loop of one's own that is an old number.
     """
     remaining = step.remaining
-    if remaining is None:
-        return ()
     counted = getattr(pipe, "_num_timesteps", None)
+    if remaining is None:  # the model is given other numbers than the schedule's
+        whole = len(getattr(pipe.scheduler, "timesteps", ()))
+        return (whole,) if whole and whole == counted else ()
     if isinstance(counted, int) and 0 < counted < remaining:
         return counted, remaining
     return (remaining,)

@@ -111,7 +111,62 @@ def generate(
     TruncatedPromptWarning
         If a prompt is longer than what the model reads of it.
     """
+    if pipeline_architecture(pipe).length:
+        raise ValueError(f"{type(pipe).__name__} makes videos: use generate_video")
     settings = resolve_settings(pipe, settings)
+    (made,) = _run(pipe, settings, trace, progress, preview)
+    return made
+
+
+def generate_video(
+    pipe: Any,
+    settings: GenerationSettings,
+    *,
+    frames: int | None = None,
+    trace: TraceSettings = _TRACE_SETTINGS,
+    progress: Progress | None = None,
+) -> list[Generation]:
+    """Generate a video and record its trace: one image with its trace a frame.
+
+    Frames that the model sees as one (four of Wan, eight of LTX-Video, all but the
+    first) have one trace, the same object.
+
+    Parameters
+    ----------
+    pipe
+        A text-to-video pipeline, as from `load_pipeline`.
+    settings, trace, progress
+        As in `generate`, with its errors and warnings.
+    frames
+        How many; None is the model's own default. The first one is a frame of its own,
+        and so a number of 1 makes a video of one frame.
+    """
+    architecture = pipeline_architecture(pipe)
+    if not architecture.length:
+        raise ValueError(f"{type(pipe).__name__} makes images: use generate")
+    frames = architecture.length if frames is None else frames
+    check_range("frames", frames, 1, 2**16)
+    step = architecture.frames(pipe)
+    if rest := (frames - 1) % step:
+        raise ValueError(
+            f"frames is {frames}: this model makes 1 and a multiple of {step}, such as "
+            f"{frames - rest} or {frames - rest + step}"
+        )
+    settings = resolve_settings(pipe, settings)
+    return _run(
+        pipe, settings, trace, progress, None, **{architecture.frames_option: frames}
+    )
+
+
+def _run(
+    pipe: Any,
+    settings: GenerationSettings,
+    trace: TraceSettings,
+    progress: Progress | None,
+    preview: Preview | None,
+    **more: Any,
+) -> list[Generation]:
+    """Run a pipeline on resolved settings, recorded: an image, or all frames."""
     architecture = pipeline_architecture(pipe)
     done = 0
 
@@ -124,7 +179,8 @@ def generate(
         done = step + 1
         check()
         last = done == architecture.total_steps(pipe)
-        if preview is not None and (last or done % _STEPS_A_PREVIEW == 0):
+        decodes = getattr(pipe, "vae", None) is not None
+        if preview is not None and decodes and (last or done % _STEPS_A_PREVIEW == 0):
             preview(done, _preview_image(pipe, latents))
 
     advice = (
@@ -145,13 +201,17 @@ def generate(
                 generator=torch.Generator().manual_seed(settings.seed),
                 output_type="np",
                 **architecture.call_options(settings.negative_prompt, after_step),
+                **architecture.step_options(int(settings.steps or 0)),
+                **more,
             )
     finally:
         pipe.maybe_free_model_hooks()
-    pixels = output.images[0]
-    check_finite(pipe, bool(np.isfinite(pixels).all()))
-    image = (pixels * 255).round().astype(np.uint8)
-    return Generation(image, recorder.traces[0], settings)
+    made = output.frames[0] if architecture.length else [output.images[0]]
+    check_finite(pipe, bool(np.isfinite(made).all()))
+    return [
+        Generation((pixels * 255).round().astype(np.uint8), found, settings)
+        for pixels, found in zip(made, recorder.traces, strict=True)
+    ]
 
 
 def resolve_settings(pipe: Any, settings: GenerationSettings) -> GenerationSettings:
@@ -168,7 +228,7 @@ def resolve_settings(pipe: Any, settings: GenerationSettings) -> GenerationSetti
             f"around your own call of it, or pass {wanted}.from_pipe(pipe)"
         )
     channels = architecture.denoiser(pipe).config.in_channels
-    if channels != pipe.vae.config.latent_channels:
+    if channels != architecture.latent_channels(pipe):
         raise ValueError("an inpainting model does not make images from text alone")
     if not isinstance(settings.prompt, str) or not settings.prompt.strip():
         raise ValueError(f"the prompt is empty ({settings.prompt!r}): say what to draw")
@@ -256,7 +316,10 @@ def encode_image(pipe: Any, pixels: torch.Tensor) -> torch.Tensor:
         if upcast:
             vae.to(torch.float32)
         pixels = pixels.to(pipe._execution_device, vae.dtype)
-        mode = vae.encode(pixels).latent_dist.mode()
+        encoded = vae.encode(pixels)
+        # Some have no spread (Sana's).
+        dist = getattr(encoded, "latent_dist", None)
+        mode = encoded.latent if dist is None else dist.mode()
     finally:
         if upcast:
             vae.to(dtype)

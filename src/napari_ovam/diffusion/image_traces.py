@@ -209,6 +209,11 @@ def _pixels(image: NDArray[np.uint8], size: tuple[int, int]) -> torch.Tensor:
 
 def _check_model(pipe: Any) -> None:
     """Refuse models that take more than an image, or other noise."""
+    if getattr(pipe, "vae", None) is None or pipeline_architecture(pipe).length:
+        raise ValueError(
+            f"images cannot be traced with {type(pipe).__name__}: it makes videos, or "
+            "has no autoencoder of the usual kind. Load another model"
+        )
     channels = pipeline_architecture(pipe).denoiser(pipe).config.in_channels
     if channels != pipe.vae.config.latent_channels:
         raise ValueError(

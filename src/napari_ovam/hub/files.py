@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError, safe_open
 
-from napari_ovam.hub.families import JOINT, ModelError, find_family
+from napari_ovam.hub.families import ModelError, find_family
+from napari_ovam.hub.refused import JOINT
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
