@@ -27,6 +27,8 @@ from diffusers import (
     SanaVideoPipeline,
     SanaVideoTransformer3DModel,
     SCMScheduler,
+    SkyReelsV2Pipeline,
+    SkyReelsV2Transformer3DModel,
     VQModel,
     WanPipeline,
     WanTransformer3DModel,
@@ -298,9 +300,11 @@ def sana_video() -> SanaVideoPipeline:
     )
 
 
-def wan() -> WanPipeline:
+def wan(
+    pipeline: Any = WanPipeline, transformer: Any = WanTransformer3DModel
+) -> WanPipeline:
     """Return Wan: a frame of 32x32 pixels in 4x4 latents, four frames in one."""
-    transformer = WanTransformer3DModel(
+    denoiser = transformer(
         patch_size=(1, 2, 2),
         num_attention_heads=2,
         attention_head_dim=16,
@@ -314,12 +318,17 @@ def wan() -> WanPipeline:
         rope_max_seq_len=32,
     )
     vae = AutoencoderKLWan(base_dim=8, z_dim=16, dim_mult=[1, 1, 1, 1])
-    return WanPipeline(
+    return pipeline(
         **_t5(UMT5Config, UMT5EncoderModel),
         vae=vae.eval(),
-        transformer=_woken(transformer),
+        transformer=_woken(denoiser),
         scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0),
     )
+
+
+def skyreels() -> SkyReelsV2Pipeline:
+    """Return SkyReels-V2, as Wan."""
+    return wan(SkyReelsV2Pipeline, SkyReelsV2Transformer3DModel)
 
 
 def ltx() -> LTXPipeline:
@@ -355,7 +364,10 @@ def ltx() -> LTXPipeline:
 
 MAKERS: dict[str, Callable[[], Any]] = {
     made.__name__: made
-    for made in (sana, sana_sprint, hunyuan, lumina, kandinsky, sana_video, wan, ltx)
+    for made in (
+        *(sana, sana_sprint, hunyuan, lumina, kandinsky),
+        *(sana_video, wan, skyreels, ltx),
+    )
 }
 
 

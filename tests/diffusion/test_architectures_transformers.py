@@ -67,7 +67,8 @@ FAMILIES = {
         cells=(2, 8, 16),
     ),
 }
-VIDEOS = ("sana_video", "wan", "ltx")
+FAMILIES["skyreels"] = FAMILIES["wan"]
+VIDEOS = ("sana_video", "wan", "skyreels", "ltx")
 SIDES = {"sana": 32, "sana_sprint": 32}
 
 
@@ -107,7 +108,7 @@ def as_read(pipe, name, phrase):
     """Return what each layer reads of a phrase, by the pipeline's own encoding."""
     if name == "hunyuan":
         rows, _, mask, _ = pipe.encode_prompt(phrase, text_encoder_index=0)
-    elif name == "wan":
+    elif name in ("wan", "skyreels"):
         (rows, _), mask = pipe.encode_prompt(phrase), None
         count = pipe.tokenizer(phrase, return_tensors="pt")["input_ids"].shape[1]
         mask = torch.arange(rows.shape[1])[None] < count
@@ -120,7 +121,7 @@ def as_read(pipe, name, phrase):
     with torch.no_grad():
         if name.startswith("sana"):
             rows = model.caption_norm(model.caption_projection(rows))
-        elif name == "wan":
+        elif name in ("wan", "skyreels"):
             rows = model.condition_embedder.text_embedder(rows)
         elif name == "ltx":
             rows = model.caption_projection(rows)

@@ -98,6 +98,8 @@ def test_the_shell_makes_a_sample_a_frame_and_labels_each(pipe, tmp_path, monkey
     project = Project.open(tmp_path / "work")
     names = [sample.name for sample in project.samples]
     assert names == [f"a-cat-0-{number:03}" for number in range(5)]
+    files = [project.trace_path(name).stat().st_ino for name in names]
+    assert len(set(files)) == 2  # one for the frames that the model saw as one
     words = ["maps", "work", "--phrase", "cat", "--model", "model"]
     result = CliRunner().invoke(app, words)
     assert result.exit_code == 0, result.output

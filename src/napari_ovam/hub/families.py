@@ -65,6 +65,7 @@ LUMINA_NEXT = Family("Lumina-Next", ("LuminaPipeline",))
 KANDINSKY_3 = Family("Kandinsky 3", ("Kandinsky3Pipeline",))
 SANA_VIDEO = Family("Sana-Video", ("SanaVideoPipeline",))
 WAN = Family("Wan", ("WanPipeline",))
+SKYREELS = Family("SkyReels-V2", ("SkyReelsV2Pipeline",))
 LTX_VIDEO = Family("LTX-Video", ("LTXPipeline",))
 FAMILIES = (
     STABLE_DIFFUSION,
@@ -79,6 +80,7 @@ FAMILIES = (
     KANDINSKY_3,
     SANA_VIDEO,
     WAN,
+    SKYREELS,
     LTX_VIDEO,
 )
 

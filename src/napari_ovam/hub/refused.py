@@ -70,7 +70,7 @@ _REASONS: dict[str, str] = {
         r"StableDiffusionLatentUpscale"
     ),
     _PARTS: r"Kandinsky(?!3)|Wuerstchen|UniDiffuser|VersatileDiffusion",
-    _VIDEO: r"SkyReelsV2|AnyFlow|Helios|Cosmos|Latte|Allegro",
+    _VIDEO: r"AnyFlow|Helios|Cosmos|Latte|Allegro",
     _UNET: (
         r"AnimateDiff|StableDiffusionAdapter|StableDiffusionXLAdapter|"
         r"StableDiffusion(XL)?ControlNetXS|StableDiffusionXLControlNetUnion|"

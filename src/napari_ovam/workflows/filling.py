@@ -84,10 +84,13 @@ def generate_frames(
     }
     if len(known) < count:
         made = generate_video(pipe, settings, frames=count, progress=progress)
+        first: dict[int, str] = {}  # the frame that has each trace
         for number, each in enumerate(made):
             if number not in known:  # of a run that was stopped
                 about, ending = {**video, "frame": number}, f"-{number:03}"
-                known[number] = _add_made(project, each, about, ending)
+                same = first.get(id(each.trace))
+                known[number] = _add_made(project, each, about, ending, same)
+            first.setdefault(id(each.trace), known[number])
         return [known[number] for number in range(count)], True
     return [known[number] for number in range(count)], False
 
@@ -103,7 +106,11 @@ def _made_of(project: Project, prompt: str, made_of: dict[str, Any]) -> list[str
 
 
 def _add_made(
-    project: Project, made: Generation, made_of: dict[str, Any], ending: str = ""
+    project: Project,
+    made: Generation,
+    made_of: dict[str, Any],
+    ending: str = "",
+    as_of: str | None = None,
 ) -> str:
     settings = made.settings
     name = f"{settings.prompt.lower()}-{settings.seed}{ending}"
@@ -115,7 +122,7 @@ def _add_made(
     sample = project.add_sample(
         made.image, made_of, project.reserve(name), provenance=about
     )
-    project.save_trace(sample.name, made.trace)
+    project.save_trace(sample.name, made.trace, as_of=as_of)
     return sample.name
 
 

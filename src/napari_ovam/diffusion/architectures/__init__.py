@@ -22,7 +22,12 @@ from napari_ovam.diffusion.architectures.transformers import (
     SanaSprint,
 )
 from napari_ovam.diffusion.architectures.unets import Kandinsky3
-from napari_ovam.diffusion.architectures.videos import LTXVideo, SanaVideo, Wan
+from napari_ovam.diffusion.architectures.videos import (
+    LTXVideo,
+    SanaVideo,
+    SkyReels,
+    Wan,
+)
 from napari_ovam.hub import families
 
 if TYPE_CHECKING:
@@ -121,6 +126,7 @@ ARCHITECTURES: tuple[Architecture, ...] = (
     Kandinsky3(),
     SanaVideo(),
     Wan(),
+    SkyReels(),
     LTXVideo(),
 )
 

@@ -56,6 +56,10 @@ class Architecture:
         Frames of a video when nothing is said; 0 of families that make images.
     frames_option
         The argument of a pipeline that says how many.
+    default_size
+        (H, W) in pixels when nothing is said, where the denoiser does not say it.
+    autoencoder
+        The component that makes latents of pixels.
     """
 
     family: Family
@@ -77,6 +81,8 @@ class Architecture:
     upcasts_vae: bool = False
     length: int = 0
     frames_option: str = "num_frames"
+    default_size: tuple[int, int] | None = None
+    autoencoder: str = "vae"
 
     def denoiser(self, pipe: Any) -> Any:
         """Return the module that denoises, without what torch.compile wraps it in.
@@ -134,6 +140,8 @@ class Architecture:
 
     def size(self, pipe: Any) -> tuple[int, int]:
         """Return the (H, W) in pixels that the denoiser was trained for."""
+        if self.default_size is not None:
+            return self.default_size
         sample = self.denoiser(pipe).config.sample_size or 64
         rows, columns = (sample, sample) if isinstance(sample, int) else sample
         return rows * self.pixels(pipe), columns * self.pixels(pipe)

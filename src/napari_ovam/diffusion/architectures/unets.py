@@ -24,6 +24,8 @@ class Kandinsky3(PatchTransformer):
     text_place = (2, "encoder_hidden_states")
     text_parts = ("encoder_hid_proj",)
     longest = 128
+    default_size = 1024, 1024
+    autoencoder = "movq"
 
     def patch(self, pipe: Any) -> int:
         """Return 1: the UNet sees latent cells."""
@@ -38,11 +40,6 @@ class Kandinsky3(PatchTransformer):
     def multiple(self, pipe: Any) -> int:
         """Return the pixels whose multiples are sizes that can be generated."""
         return self.alignment(pipe)
-
-    def size(self, pipe: Any) -> tuple[int, int]:
-        """Return the (H, W) that the pipeline takes when nothing is said."""
-        del pipe
-        return 1024, 1024
 
     def latent_channels(self, pipe: Any) -> int:
         """Return the channels of an image's latents."""

@@ -26,6 +26,7 @@ class _VideoGrid(PatchTransformer):
 
     no_self_maps = _ACROSS
     length = 81
+    default_size = 480, 832
 
     def patch(self, pipe: Any) -> int:
         """Return the side of the patches that become tokens."""
@@ -47,11 +48,6 @@ class _VideoGrid(PatchTransformer):
         """Return the pixels whose multiples are sizes that can be generated."""
         return self.pixels(pipe) * self.patch(pipe)
 
-    def size(self, pipe: Any) -> tuple[int, int]:
-        """Return the (H, W) that the pipelines take when nothing is said."""
-        del pipe
-        return 480, 832
-
 
 class Wan(_VideoGrid):
     """Wan 2.1, and 2.2 with one transformer: T5's rows, then zeros to its length."""
@@ -64,7 +60,7 @@ class Wan(_VideoGrid):
     is_tapped = True
     text_place = (2, "encoder_hidden_states")
     text_parts = ("condition_embedder.text_embedder",)
-    longest = 226
+    longest = 512
 
     def denoiser(self, pipe: Any) -> Any:
         """Return the transformer; a pipeline with two of them is refused."""
@@ -88,9 +84,21 @@ class Wan(_VideoGrid):
         """Return the text."""
         del size
         text, _ = pipe.encode_prompt(
-            prompt, do_classifier_free_guidance=False, device=pipe._execution_device
+            prompt,
+            do_classifier_free_guidance=False,
+            max_sequence_length=self.longest,
+            device=pipe._execution_device,
         )
         return {"encoder_hidden_states": text}
+
+
+class SkyReels(Wan):
+    """SkyReels-V2, text to video: Wan with other sizes."""
+
+    family = families.SKYREELS
+    guidance_scale = 6.0
+    length = 97
+    default_size = 544, 960
 
 
 class SanaVideo(_VideoGrid, Sana):
@@ -120,6 +128,7 @@ class LTXVideo(PatchTransformer):
     text_parts = ("caption_projection",)
     longest = 128
     length = 161
+    default_size = 512, 704
 
     def pixels(self, pipe: Any) -> int:
         """Return the pixels along a side of a latent cell."""
@@ -132,11 +141,6 @@ class LTXVideo(PatchTransformer):
     def multiple(self, pipe: Any) -> int:
         """Return the pixels whose multiples are sizes that can be generated."""
         return math.lcm(32, self.pixels(pipe))
-
-    def size(self, pipe: Any) -> tuple[int, int]:
-        """Return the (H, W) that the pipeline takes when nothing is said."""
-        del pipe
-        return 512, 704
 
     def latent_shape(self, args: Any, kwargs: Any) -> tuple[int, int, int]:
         """Return (frames, h, w) of the latents, which come as one row of cells."""
