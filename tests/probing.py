@@ -102,7 +102,8 @@ def draw(pipe: Any, prompt: Any = "a cat", seed: int = 0, **settings: Any) -> An
     """Return the images of a call as an array."""
     settings = {"num_inference_steps": 2, "output_type": "np", **settings}
     generator = torch.Generator().manual_seed(seed)
-    return np.asarray(pipe(prompt, generator=generator, **settings).images)
+    made = pipe(prompt=prompt, generator=generator, **settings)
+    return np.asarray(made.images)
 
 
 def check_parity(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -327,7 +329,10 @@ def wan(
 
 
 def skyreels() -> SkyReelsV2Pipeline:
-    """Return SkyReels-V2, as Wan."""
+    """Return SkyReels-V2, as Wan; a stand-in for ftfy where that is not installed."""
+    module = sys.modules[SkyReelsV2Pipeline.__module__]
+    if not hasattr(module, "ftfy"):
+        module.ftfy = SimpleNamespace(fix_text=str)
     return wan(SkyReelsV2Pipeline, SkyReelsV2Transformer3DModel)
 
 

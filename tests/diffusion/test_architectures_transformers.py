@@ -21,6 +21,7 @@ from napari_ovam import (
     phrase_map,
     record,
     save_trace,
+    trace_image,
 )
 from napari_ovam.attention.recipes import _ClassMap
 from napari_ovam.diffusion.phrases import text_encoder_hash, text_space
@@ -212,6 +213,24 @@ def test_a_token_learns(pipe, recorded):
         trace, encode_phrase(pipe, "cat"), target, OptimizationSettings(iterations=20)
     )
     assert min(token.info["losses"]) < 0.97 * token.info["losses"][0]
+
+
+@pytest.mark.parametrize("family", ["sana", "hunyuan"])
+def test_a_picture_is_looked_at(family):
+    pipe = small_transformers.make(family)
+    side = SIDES.get(family, 64)
+    image = np.random.default_rng(0).integers(0, 256, (side, side, 3), np.uint8)
+    made = trace_image(pipe, image, prompt="a cat", noise_seeds=2)
+    found = phrase_map(made.trace, encode_phrase(pipe, "cat"))
+    assert found.shape == (side, side)
+    assert found.std() > 1e-4
+
+
+@pytest.mark.parametrize("family", ["sana_sprint", "lumina", "wan"])
+def test_pictures_that_cannot_be_looked_at_are_refused(family):
+    pipe = small_transformers.make(family)
+    with pytest.raises(ValueError, match="cannot be traced with"):
+        trace_image(pipe, np.zeros((64, 64, 3), np.uint8))
 
 
 def test_several_prompts_and_calls(pipe, name):

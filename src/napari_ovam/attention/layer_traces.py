@@ -36,7 +36,8 @@ class LayerTrace:
         Shape (calls, heads, h*w, head_dim), the cells row by row.
     key_weight
         Shape (heads*head_dim, text_dim): the keys of a text are
-        `text @ key_weight.T (+ key_bias)`.
+        `text @ key_weight.T (+ key_bias)`. None where the text changes with every
+        layer: the trace's stream has the keys then.
     scale
         What the dot products are multiplied by, usually head_dim**-0.5.
     key_bias
@@ -55,7 +56,7 @@ class LayerTrace:
     name: str
     grid: tuple[int, int]
     queries: Tensor
-    key_weight: Tensor
+    key_weight: Tensor | None
     scale: float
     key_bias: Tensor | None = None
     key_norm: Norm | None = None
@@ -65,6 +66,8 @@ class LayerTrace:
 
     def __post_init__(self) -> None:
         _check_queries(self.name, "queries", self.queries, self.grid)
+        if self.key_weight is None:
+            return
         inner = self.queries.shape[1] * self.queries.shape[3]
         weight = tuple(self.key_weight.shape)
         if len(weight) != 2 or weight[0] != inner:
@@ -97,6 +100,8 @@ class LayerTrace:
 
         (1, heads, n, head_dim): the same in every call.
         """
+        if self.key_weight is None:
+            raise TraceError(f"the keys of {self.name} are its stream's")
         keys = torch.cat(
             # in parts, as a copy of the whole weight costs more than the product
             [rows @ weight.to(rows.dtype).T for weight in self.key_weight.split(256)],
@@ -165,8 +170,10 @@ AnyLayer = TypeVar("AnyLayer", LayerTrace, SelfTrace)
 
 
 def recorded(layer: LayerTrace | SelfTrace) -> tuple[str, ...]:
-    """Return the names of the tensors that hold a value a call."""
-    return ("queries", "keys") if isinstance(layer, SelfTrace) else ("queries",)
+    """Return the names of the tensors that hold a value a call; none of a stream's."""
+    if isinstance(layer, SelfTrace):
+        return "queries", "keys"
+    return () if layer.key_weight is None else ("queries",)
 
 
 def tensors_of(layer: LayerTrace | SelfTrace) -> dict[str, Tensor]:

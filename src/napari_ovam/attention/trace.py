@@ -20,9 +20,13 @@ from napari_ovam.attention.layer_traces import recorded as recorded
 from napari_ovam.attention.layer_traces import tensors_of as tensors_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator, Sequence
 
     import torch
+    from torch import Tensor
+
+    from napari_ovam.attention.shown_calls import Meeting
+    from napari_ovam.attention.streams import TextStream
 
 Branch = Literal["uncond", "cond"]
 # What is kept by default, by a word as it depends on the model: see `TraceSettings`.
@@ -51,6 +55,9 @@ class Trace:
         empty, the calls are numbered as they come.
     self_layers
         Self-attention layers, if they were recorded.
+    stream
+        Where the keys of a text come from in models whose text changes with every
+        layer; None where the layers' fixed weights make them.
 
     Raises
     ------
@@ -64,6 +71,7 @@ class Trace:
     branch: Branch
     calls: tuple[int, ...] = ()
     self_layers: tuple[SelfTrace, ...] = ()
+    stream: TextStream | None = None
 
     def __post_init__(self) -> None:
         if not self.layers:
@@ -76,13 +84,17 @@ class Trace:
         names = [layer.name for layer in self.all_layers]
         if twice := {name for name in names if names.count(name) > 1}:
             raise TraceError(f"a trace holds {sorted(twice)[0]} more than once")
-        if len(dims := {layer.key_weight.shape[1] for layer in self.layers}) > 1:
+        weights = {la.name: la.key_weight for la in self.layers}
+        if self.stream is None and None in weights.values():
+            raise TraceError(f"the keys of {names[0]} have neither weight nor stream")
+        dims = {weight.shape[1] for weight in weights.values() if weight is not None}
+        if len(dims) > 1:
             raise TraceError(f"the layers read texts of different sizes {sorted(dims)}")
         if not self.calls:
-            count = self.layers[0].queries.shape[0]
+            count = self.layers[0].shape[0]
             object.__setattr__(self, "calls", tuple(range(count)))
         for layer in self.all_layers:
-            if (count := layer.queries.shape[0]) != len(self.calls):
+            if (count := layer.shape[0]) != len(self.calls):
                 raise TraceError(
                     f"layer {layer.name} holds {count} denoising calls and calls "
                     f"numbers {len(self.calls)}: {self.calls}"
@@ -96,7 +108,16 @@ class Trace:
     @property
     def text_dim(self) -> int:
         """Size of the text embeddings that the layers read."""
-        return self.layers[0].key_weight.shape[1]
+        if self.stream is not None:
+            return self.stream.text_dim
+        return int(getattr(self.layers[0].key_weight, "shape", (0, 0))[1])
+
+    @property
+    def device(self) -> torch.device:
+        """Where its tensors are."""
+        if self.stream is not None:
+            return self.stream.device
+        return self.layers[0].queries.device
 
     @property
     def grid(self) -> tuple[int, int]:
@@ -106,7 +127,37 @@ class Trace:
     @property
     def maps_per_pixel(self) -> int:
         """Sum of calls times heads over the layers: what the maps add up to."""
-        return sum(q.shape[0] * q.shape[1] for q in (la.queries for la in self.layers))
+        return sum(layer.shape[0] * layer.shape[1] for layer in self.layers)
+
+    def keys(
+        self, texts: Sequence[Tensor]
+    ) -> Iterator[tuple[LayerTrace, list[Tensor]]]:
+        """Yield each layer, with its queries at hand, and the keys of texts.
+
+        The one place where keys come from: of the layers' weights, or of the stream.
+
+        Parameters
+        ----------
+        texts
+            Groups of texts of as many rows, (texts, n, text_dim), on the trace's
+            device. May be empty, for the queries alone.
+
+        Yields
+        ------
+        LayerTrace, list of Tensor
+            For each group (calls or 1, heads, texts * n, head_dim), times the layer's
+            scale. Gradients flow back to the texts.
+
+        Raises
+        ------
+        ModelMismatchError
+            If the model that has to be asked is not at hand, or has changed.
+        """
+        if self.stream is not None:
+            yield from self.stream.keys(texts)
+            return
+        for layer in self.layers:
+            yield layer, [layer.keys(group.flatten(0, 1)) for group in texts]
 
     def select(
         self,
@@ -148,6 +199,10 @@ class Trace:
             places = sorted({self._place_of(operator.index(call)) for call in calls})
             if not places:
                 raise ValueError("calls is empty: name at least one, or give None")
+        if self.stream is not None:
+            stream = self.stream.select({layer.name for layer in chosen}, places)
+            kept = tuple(self.calls[place] for place in places)
+            return replace(found, layers=stream.layers, stream=stream, calls=kept)
         if len(places) == len(self.calls):
             return found
 
@@ -162,6 +217,25 @@ class Trace:
             self_layers=tuple(map(pick, found.self_layers)),
             calls=tuple(self.calls[place] for place in places),
         )
+
+    def with_meeting(self, meeting: Meeting) -> Trace:
+        """Return the trace with another kind of maps, of models with joint attention.
+
+        "keys": queries of the image meet keys of the text; "outputs": what attention
+        gives to the one meets what it gives to the other. Other traces have the former
+        only.
+
+        Raises
+        ------
+        TraceError
+            If the trace does not have that kind.
+        """
+        if self.stream is None:
+            if meeting != "keys":
+                raise TraceError(f"this trace has no maps of {meeting!r}, only 'keys'")
+            return self
+        stream = replace(self.stream, meeting=meeting)
+        return replace(self, layers=stream.layers, stream=stream)
 
     def fine(self) -> Trace:
         """Return the up blocks' layers of 16 cells or more along a side.
@@ -184,6 +258,9 @@ class Trace:
             }
             return replace(layer, **moved)
 
+        if self.stream is not None:
+            stream = self.stream.to(device, dtype)
+            return replace(self, layers=stream.layers, stream=stream)
         return replace(
             self,
             layers=tuple(map(move, self.layers)),

@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from numbers import Real
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -168,6 +168,7 @@ def _run(
 ) -> list[Generation]:
     """Run a pipeline on resolved settings, recorded: an image, or all frames."""
     architecture = pipeline_architecture(pipe)
+    size = cast("int", settings.height), cast("int", settings.width)
     done = 0
 
     def check() -> None:
@@ -181,6 +182,7 @@ def _run(
         last = done == architecture.total_steps(pipe)
         decodes = getattr(pipe, "vae", None) is not None
         if preview is not None and decodes and (last or done % _STEPS_A_PREVIEW == 0):
+            latents = architecture.unpacked(pipe, latents, size)
             preview(done, _preview_image(pipe, latents))
 
     advice = (
@@ -193,13 +195,13 @@ def _run(
             record(pipe, **vars(trace), check=check) as recorder,
         ):
             output = pipe(
-                settings.prompt,
+                prompt=settings.prompt,
                 num_inference_steps=settings.steps,
-                guidance_scale=settings.guidance_scale,
                 height=settings.height,
                 width=settings.width,
                 generator=torch.Generator().manual_seed(settings.seed),
                 output_type="np",
+                **architecture.guidance_options(float(settings.guidance_scale or 0)),
                 **architecture.call_options(settings.negative_prompt, after_step),
                 **architecture.step_options(int(settings.steps or 0)),
                 **more,
@@ -227,8 +229,7 @@ def resolve_settings(pipe: Any, settings: GenerationSettings) -> GenerationSetti
             f"{type(pipe).__name__} does not make images from text alone: use record() "
             f"around your own call of it, or pass {wanted}.from_pipe(pipe)"
         )
-    channels = architecture.denoiser(pipe).config.in_channels
-    if channels != architecture.latent_channels(pipe):
+    if architecture.image_channels(pipe) != architecture.latent_channels(pipe):
         raise ValueError("an inpainting model does not make images from text alone")
     if not isinstance(settings.prompt, str) or not settings.prompt.strip():
         raise ValueError(f"the prompt is empty ({settings.prompt!r}): say what to draw")
@@ -316,35 +317,22 @@ def encode_image(pipe: Any, pixels: torch.Tensor) -> torch.Tensor:
         if upcast:
             vae.to(torch.float32)
         pixels = pixels.to(pipe._execution_device, vae.dtype)
-        encoded = vae.encode(pixels)
-        # Some have no spread (Sana's).
-        dist = getattr(encoded, "latent_dist", None)
-        mode = encoded.latent if dist is None else dist.mode()
+        mode = architecture.encode_pixels(pipe, pixels)
     finally:
         if upcast:
             vae.to(dtype)
-    mean, scale = _latent_statistics(vae, mode)
-    latents: torch.Tensor = (mode - mean) * scale
+    latents = architecture.normalized(pipe, mode)
     return latents.to(architecture.denoiser(pipe).dtype)
-
-
-def _latent_statistics(vae: Any, like: torch.Tensor) -> tuple[Any, Any]:
-    """Return what latents are moved and multiplied by, for some models by channel."""
-    mean, std = (vae.config.get(f"latents_{name}") for name in ("mean", "std"))
-    if mean is None or std is None:
-        return 0.0, vae.config.scaling_factor
-    mean, std = (torch.tensor(v).view(1, -1, 1, 1).to(like) for v in (mean, std))
-    return mean, vae.config.scaling_factor / std
 
 
 @torch.no_grad()
 def _preview_image(pipe: Any, latents: torch.Tensor) -> NDArray[np.uint8]:
     """Return a cheap picture (h, w, 3) of the first latents in a batch."""
-    vae = pipe.vae
+    vae, architecture = pipe.vae, pipeline_architecture(pipe)
     if sum(p.numel() for p in vae.parameters()) <= _SMALL_VAE_PARAMETERS:
         first = latents[:1].to(vae.dtype)
-        mean, scale = _latent_statistics(vae, first)
-        rgb = vae.decode(first / scale + mean).sample[0].permute(1, 2, 0)
+        first = architecture.denormalized(pipe, first)
+        rgb = architecture.decode_latents(pipe, first)[0].permute(1, 2, 0)
     else:
         if vae not in _latent_colours:
             _latent_colours[vae] = _fit_colours(pipe)

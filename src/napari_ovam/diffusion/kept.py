@@ -43,13 +43,18 @@ class Wanted:
         for what in ("calls", "layers"):
             if getattr(self, what) == ():
                 raise ValueError(f"{what} is empty: name at least one, or give None")
-        names = [la.name for la in self.found if not la.is_self]
+        names = self.names
         for name in () if self.layers == "fine" else self.layers or ():
             if isinstance(name, str) and name not in names:
                 raise ValueError(
                     f"there is no layer {name!r} to record: give names of {names}, or "
                     "middle=True for the middle block"
                 )
+
+    @property
+    def names(self) -> list[str]:
+        """Names of all cross-attention layers that were found."""
+        return [la.name for la in self.found if not la.is_self]
 
     @property
     def held(self) -> int:
@@ -118,8 +123,31 @@ class Kept:
         self._forget()
         return rows or None
 
-    def store(self, layer: AttentionLayer, part: str, tensor: Tensor) -> None:
-        """Keep queries or keys (images, heads, cells, head_dim) of the present call."""
+    def store(
+        self,
+        layer: AttentionLayer,
+        part: str,
+        by_head: Tensor,
+        rows: list[int],
+        dtype: torch.dtype | None,
+    ) -> None:
+        """Keep rows of queries or keys (batch, heads, cells, head_dim) of this call."""
+        frames, (height, width) = self.shape[0], self.grids[layer.name]
+        batch, cells = len(self.run.last.sample), frames * height * width
+        if (by_head.shape[0], by_head.shape[2]) != (batch, cells):
+            raise ValueError(
+                f"{layer.name}.{part} works on {by_head.shape[0]}, {by_head.shape[2]} "
+                f"(batch, cells) where ({batch}, {cells}) are wanted (tokens that are "
+                "merged, a batch in pieces?): switch that off while recording"
+            )
+        # A copy of these rows only: a view would keep the whole batch in memory.
+        first, last = rows[0], rows[-1]
+        at = slice(first, last + 1) if last - first < len(rows) else rows
+        tensor = by_head.detach()[at].to(
+            dtype or by_head.dtype,
+            copy=True,
+            memory_format=torch.contiguous_format,
+        )
         found = self.stored.setdefault((layer.name, part), {})
         if self.run.count - 1 in found:
             raise ValueError(

@@ -17,6 +17,7 @@ from napari_ovam.attention.tokens import TextSpace, Token, TokenError
 from napari_ovam.base.words import TOY, is_text, is_unspaced, plain_phrase
 from napari_ovam.diffusion.architectures import pipeline_architecture
 from napari_ovam.diffusion.devices import explain_nans
+from napari_ovam.diffusion.replay import offer_replay
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -63,6 +64,7 @@ def encode_phrase(pipe: Any, phrase: str, *, context: str | None = None) -> Toke
             f"{type(pipe).__name__} has no tokenizer or no text encoder: load the "
             "model with both"
         )
+    offer_replay(pipe)  # its phrases are mapped on traces that may ask it
     phrase = _plain(phrase, architecture.tokenizer(pipe).get_added_vocab())
     words = _as_read(architecture, pipe, phrase)
     text, place = words, (0, len(words))

@@ -18,11 +18,15 @@ import transformers
 from safetensors import safe_open
 
 from napari_ovam.diffusion.architectures import (
+    find_architecture,
+)
+from napari_ovam.diffusion.architectures import (
     pipeline_architecture as pipeline_architecture,
 )
 from napari_ovam.diffusion.checkpoints import drop_unknown, load_checkpoint
 from napari_ovam.diffusion.devices import find_device, find_dtype, memory_guard
 from napari_ovam.diffusion.libraries import check_missing, explain_loading, quiet
+from napari_ovam.diffusion.replay import offer_replay
 from napari_ovam.hub.download import get_model
 from napari_ovam.hub.families import ModelError
 from napari_ovam.hub.files import (
@@ -105,11 +109,7 @@ def load_pipeline(
         If the model does not fit the device.
     """
     target = find_device(device)
-    pipe = _load(model, find_dtype(dtype, target))
-    with memory_guard(f"Load it with device='cpu', or free {target} first."), quiet():
-        pipe.to(target)
-    pipe.set_progress_bar_config(disable=True)
-    return pipe
+    return _placed(_load(model, find_dtype(dtype, target)), target)
 
 
 def load_text_encoder(
@@ -127,13 +127,26 @@ def load_text_encoder(
     -------
     DiffusionPipeline
         Of the model's class, with its tokenizers and text encoders; of its denoiser
-        with the parts that a text passes through, if any, and no autoencoder.
+        with the parts that a text passes through, if any, and no autoencoder. Of a
+        model with joint attention, whose traces ask it again, the whole.
     """
     target = find_device(device)
     pipe = _load(model, find_dtype(dtype, target), text_only=True)
+    architecture = pipeline_architecture(pipe)
+    if not architecture.text_alone:
+        return _placed(pipe, target)
     with memory_guard(f"Load it with device='cpu', or free {target} first."):
-        for module in pipeline_architecture(pipe).text_modules(pipe):
+        for module in architecture.text_modules(pipe):
             module.to(target)
+    return pipe
+
+
+def _placed(pipe: Any, target: torch.device) -> Any:
+    """Return a whole pipeline on a device, at hand for traces that ask it again."""
+    with memory_guard(f"Load it with device='cpu', or free {target} first."), quiet():
+        pipe.to(target)
+    pipe.set_progress_bar_config(disable=True)
+    offer_replay(pipe)
     return pipe
 
 
@@ -164,6 +177,7 @@ def _load_folder(folder: Path, dtype: torch.dtype, *, text_only: bool) -> Any:
     """Load a diffusers folder, after everything that can be checked cheaply."""
     index = read_index(folder)
     unneeded: list[str] = []
+    text_only = text_only and find_architecture(index["_class_name"]).text_alone
     if text_only:
         unneeded = [
             name

@@ -23,6 +23,10 @@ from napari_ovam.diffusion.architectures.attention_layers import (
     find_layers,
 )
 from napari_ovam.diffusion.architectures.base import argument
+from napari_ovam.diffusion.architectures.joint import (
+    JointArchitecture,
+    find_joint_layers,
+)
 from napari_ovam.diffusion.attention_tap import tap_attention
 from napari_ovam.diffusion.calls import (
     Call,
@@ -33,7 +37,9 @@ from napari_ovam.diffusion.calls import (
     expected_totals,
 )
 from napari_ovam.diffusion.kept import Kept, Wanted
+from napari_ovam.diffusion.kept_inputs import KeptInputs
 from napari_ovam.diffusion.phrases import text_encoder_hash
+from napari_ovam.diffusion.replay import is_replaying, offer_replay
 
 if TYPE_CHECKING:
     from napari_ovam.diffusion.architectures.base import Architecture
@@ -132,7 +138,11 @@ def record(
     # It refuses other words than these.
     kept = TraceSettings(branch, cast("Layers", layers), cast("Calls", calls))
     architecture = pipeline_architecture(pipe)
-    found = find_layers(architecture, pipe, middle, self_attention)
+    if isinstance(architecture, JointArchitecture):
+        found = find_joint_layers(architecture, pipe, self_attention)
+        offer_replay(pipe)
+    else:
+        found = find_layers(architecture, pipe, middle, self_attention)
     wanted = Wanted(branch, kept.layers, kept.calls, tuple(found))
     hooks = _Hooks(pipe, architecture, wanted, dtype, check or (lambda: None))
     recorder = Recorder()
@@ -174,6 +184,11 @@ class _Hooks:
         model = self.architecture.denoiser(self.pipe)
         add(model.register_forward_pre_hook(self._before_model, with_kwargs=True))
         add(model.register_forward_hook(self._after_model))
+        if isinstance(self.architecture, JointArchitecture):
+            for layer in self.wanted.found:
+                after = partial(self._after_block, layer)
+                add(layer.outer.register_forward_hook(after))
+            return
         for outer in {la.outer for la in self.wanted.found} - {model}:
             here = [la.name for la in self.wanted.found if la.outer is outer]
             before = partial(self._before_outer, here)
@@ -198,6 +213,8 @@ class _Hooks:
             add(attention.register_forward_hook(check, with_kwargs=True))
 
     def _before_model(self, _module: Any, args: Any, kwargs: Any) -> None:
+        if is_replaying():
+            return
         self.check()
         sample, step, text = (
             argument(args, kwargs, *place)
@@ -207,8 +224,9 @@ class _Hooks:
                 self.architecture.text_place,
             )
         )
-        step = Step(self.architecture.falling_step(step))
-        call = Call(sample, text, step, self.texts.encodings)
+        sample, step, text = self.architecture.shown(sample, step, text)
+        call = Call(sample, text, Step(step), self.texts.encodings)
+        self.texts.note_call()
         kept = self.runs[-1] if self.runs else None
         again = kept is not None and call.repeats(kept.run.last)
         if kept is not None and again:
@@ -216,11 +234,16 @@ class _Hooks:
         else:
             kept = self._take_next(kept, call)
         self.rows = kept.begin_call(again=again)
-        kept.shape = self.architecture.latent_shape(args, kwargs)
-        patch = self.architecture.patch(self.pipe)
-        grid = kept.shape[1] // patch, kept.shape[2] // patch
-        model = self.architecture.denoiser(self.pipe)
-        kept.note_grid([la.name for la in self.wanted.found if la.outer is model], grid)
+        if isinstance(kept, KeptInputs):
+            if self.rows is not None:
+                kept.keep_inputs(args, kwargs, self.rows)
+        else:
+            kept.shape = self.architecture.latent_shape(args, kwargs)
+            patch = self.architecture.patch(self.pipe)
+            grid = kept.shape[1] // patch, kept.shape[2] // patch
+            model = self.architecture.denoiser(self.pipe)
+            seen = [la.name for la in self.wanted.found if la.outer is model]
+            kept.note_grid(seen, grid)
 
     def _take_next(self, kept: Kept | None, call: Call) -> Kept:
         """Take a call as the next of its run, or as the first of another one."""
@@ -233,14 +256,25 @@ class _Hooks:
             run = kept.run
             run.last, run.count, run.passes = call, run.count + 1, 1
         else:
-            run = Run(call, expected_totals(self.pipe, call.step))
-            kept = Kept(run, self.wanted)
+            kept = self._begin_run(Run(call, expected_totals(self.pipe, call.step)))
+            run = kept.run
             self.runs.append(kept)
         if call.uncond:
             run.guided = True
         else:
             run.alone.add(run.count - 1)
         return kept
+
+    def _begin_run(self, run: Run) -> Kept:
+        if not isinstance(self.architecture, JointArchitecture):
+            return Kept(run, self.wanted)
+        return KeptInputs(
+            run,
+            self.wanted,
+            architecture=self.architecture,
+            pipe=self.pipe,
+            dtype=self.dtype,
+        )
 
     def _take_again(self, run: Run, call: Call) -> None:
         """Take a call that shows the latents of the last one with another text."""
@@ -253,7 +287,19 @@ class _Hooks:
         run.last, run.passes, run.guided = call, 2, True
         run.alone.discard(run.count - 1)
 
+    def _after_block(
+        self, layer: AttentionLayer, _module: Any, _args: Any, output: Any
+    ) -> None:
+        if is_replaying():
+            return
+        self.check()
+        kept = self.runs[-1]
+        if self.rows is not None and layer == kept.layers[-1]:
+            cast("KeptInputs", kept).keep_probe(output, self.rows)
+
     def _after_model(self, *_: Any) -> None:
+        if is_replaying():
+            return
         self.check()
         self.runs[-1].end_call()
         self.rows = None
@@ -276,7 +322,7 @@ class _Hooks:
         self.check()
         if self._is_wanted(layer):
             by_head = output.unflatten(-1, (layer.attention.heads, -1)).transpose(1, 2)
-            self._store(layer, part, by_head)
+            self.runs[-1].store(layer, part, by_head, self.rows or [], self.dtype)
 
     def _see(
         self, layer: AttentionLayer, queries: Tensor, keys: Tensor, scale: float
@@ -290,35 +336,13 @@ class _Hooks:
             self._fold_text_scale(layer)
         kept.scales[layer.name] = scale
         for part, tensor in zip(layer.parts, (queries, keys), strict=False):
-            self._store(layer, part, tensor)
+            kept.store(layer, part, tensor, self.rows or [], self.dtype)
 
     def _fold_text_scale(self, layer: AttentionLayer) -> None:
         scale = self.architecture.text_scale(self.pipe, layer.name)
         if scale is not None:
             keys = self.runs[-1].keys[layer.name]
             keys["key_weight"] = keys["key_weight"] * scale.detach()
-
-    def _store(self, layer: AttentionLayer, part: str, by_head: Tensor) -> None:
-        """Keep what a layer computes with, (batch, heads, cells, head_dim)."""
-        kept, rows = self.runs[-1], cast("list[int]", self.rows)
-        frames, (height, width) = kept.shape[0], kept.grids[layer.name]
-        batch, cells = len(kept.run.last.sample), frames * height * width
-        if (by_head.shape[0], by_head.shape[2]) != (batch, cells):
-            raise ValueError(
-                f"{layer.name}.{part} works on {by_head.shape[0]}, {by_head.shape[2]} "
-                f"(batch, cells) where ({batch}, {cells}) are wanted (tokens that are "
-                "merged, a batch in pieces?): switch that off while recording"
-            )
-        # A copy of these rows only: a view would keep the whole batch in memory.
-        first, last = rows[0], rows[-1]
-        at = slice(first, last + 1) if last - first < len(rows) else rows
-        tensor = by_head.detach()[at]
-        tensor = tensor.to(
-            self.dtype or tensor.dtype,
-            copy=True,
-            memory_format=torch.contiguous_format,
-        )
-        kept.store(layer, part, tensor)
 
     def _keep_keys(
         self, layer: AttentionLayer, _module: Any, args: Any, keys: Tensor

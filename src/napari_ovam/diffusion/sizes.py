@@ -208,7 +208,7 @@ def _attention(
 ) -> Iterator[tuple[str, tuple[int, int, int]]]:
     for path, shape in shapes.items():
         name = path.removesuffix(".to_q.weight")
-        if name == path or not architecture.attention.fullmatch(name):
+        if name == path or not architecture.attention_names.fullmatch(name):
             continue
         parts = ("to_k.weight", "to_k.bias", "norm_k.weight", "norm_k.bias")
         made = [shapes[f"{name}.{p}"] for p in parts if f"{name}.{p}" in shapes]

@@ -67,6 +67,34 @@ SANA_VIDEO = Family("Sana-Video", ("SanaVideoPipeline",))
 WAN = Family("Wan", ("WanPipeline",))
 SKYREELS = Family("SkyReels-V2", ("SkyReelsV2Pipeline",))
 LTX_VIDEO = Family("LTX-Video", ("LTXPipeline",))
+STABLE_DIFFUSION_3 = Family(
+    "Stable Diffusion 3 and 3.5",
+    (
+        "StableDiffusion3Pipeline",
+        "StableDiffusion3Img2ImgPipeline",
+        "StableDiffusion3InpaintPipeline",
+    ),
+)
+FLUX = Family(
+    "Flux.1",
+    ("FluxPipeline", "FluxImg2ImgPipeline", "FluxInpaintPipeline"),
+)
+FLUX_2_KLEIN = Family(
+    "Flux.2 Klein",
+    ("Flux2KleinPipeline",),
+)
+QWEN_IMAGE = Family(
+    "Qwen-Image",
+    (
+        "QwenImagePipeline",
+        "QwenImageImg2ImgPipeline",
+        "QwenImageInpaintPipeline",
+    ),
+)
+Z_IMAGE = Family(
+    "Z-Image",
+    ("ZImagePipeline", "ZImageImg2ImgPipeline", "ZImageInpaintPipeline"),
+)
 FAMILIES = (
     STABLE_DIFFUSION,
     STABLE_DIFFUSION_XL,
@@ -82,6 +110,11 @@ FAMILIES = (
     WAN,
     SKYREELS,
     LTX_VIDEO,
+    STABLE_DIFFUSION_3,
+    FLUX,
+    FLUX_2_KLEIN,
+    QWEN_IMAGE,
+    Z_IMAGE,
 )
 
 

@@ -7,9 +7,12 @@ from __future__ import annotations
 
 import re
 
-JOINT = (
-    "in its layers the text is changed together with the image, so that the keys of "
-    "another text cannot be had from a stored trace"
+_MORE = (
+    "its model is given more than a text and one image (ControlNet, a reference, a "
+    "mask, several times in a step), which a trace cannot show it again"
+)
+_KIN = (
+    "it is like the models with joint attention that are supported, and was not tried"
 )
 _SHARED = (
     "text and image share one softmax, so that what the text gets depends on the "
@@ -39,12 +42,12 @@ _REASONS: dict[str, str] = {
         r"(StableDiffusion|StableDiffusionXL|StableDiffusionControlNet)PAG|"
         r"StableDiffusionXLControlNetPAG|AnimateDiffPAG|\w+PAGPipeline$"
     ),
-    JOINT: (
-        r"StableDiffusion3|Flux|Chroma(?!.*Edit)|AuraFlow|QwenImage|ZImage|Bria|"
-        r"CogVideoX|CogView|ConsisID|EasyAnimate|ErnieImage|GlmImage|HiDreamImage|"
-        r"HunyuanImage|HunyuanVideo|HunyuanSkyreels|Ideogram4|JoyImage|Krea2|"
-        r"LongCatImage|Lumina2|Mochi|MotifVideo|NucleusMoE|OmniGen|OvisImage|"
-        r"VisualCloze|Cosmos3"
+    _MORE: r"StableDiffusion3|Flux(?!2)|QwenImage(?!21)|ZImage|VisualCloze",
+    _KIN: (
+        r"Flux2|Chroma(?!.*Edit)|AuraFlow|QwenImage21|Bria|CogVideoX|CogView|ConsisID|"
+        r"EasyAnimate|ErnieImage|GlmImage|HiDreamImage|HunyuanImage|HunyuanVideo|"
+        r"HunyuanSkyreels|Ideogram4|JoyImage|Krea2|LongCatImage|Lumina2|Mochi|"
+        r"MotifVideo|NucleusMoE|OmniGen|OvisImage|Cosmos3"
     ),
     _SHARED: r"PRX|IF|StableCascade|UnCLIP|StableUnCLIP|Amused",
     _TIMED: r"Kandinsky5|Kandinsky6|LTX2",

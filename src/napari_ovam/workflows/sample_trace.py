@@ -113,6 +113,8 @@ def load_for_traces(
         As in `load_pipeline`, with its errors.
     """
     pipe = pipelines.load_text_encoder(model, device=device, dtype=dtype)
+    if not pipeline_architecture(pipe).text_alone:
+        return pipe  # it is whole
     key = text_encoder_hash(pipe)
     if all(saved_trace(project, name, key) is not None for name in names):
         return pipe

@@ -13,6 +13,9 @@ import torch
 from torch import Tensor
 
 from napari_ovam.diffusion.architectures.base import Architecture, token_ids
+from napari_ovam.diffusion.architectures.flux import Flux, Flux2Klein
+from napari_ovam.diffusion.architectures.qwen_image import QwenImage
+from napari_ovam.diffusion.architectures.stable_diffusion_3 import StableDiffusion3
 from napari_ovam.diffusion.architectures.transformers import (
     HunyuanDiT,
     LuminaNext,
@@ -28,6 +31,7 @@ from napari_ovam.diffusion.architectures.videos import (
     SkyReels,
     Wan,
 )
+from napari_ovam.diffusion.architectures.z_image import ZImage
 from napari_ovam.hub import families
 
 if TYPE_CHECKING:
@@ -128,6 +132,11 @@ ARCHITECTURES: tuple[Architecture, ...] = (
     Wan(),
     SkyReels(),
     LTXVideo(),
+    StableDiffusion3(),
+    Flux(),
+    Flux2Klein(),
+    QwenImage(),
+    ZImage(),
 )
 
 

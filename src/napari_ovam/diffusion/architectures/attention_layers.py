@@ -81,7 +81,7 @@ def find_layers(
     blocks = [block for block in architecture.blocks if block not in optional]
     found = []
     for name in (n for block in blocks for n in modules if n.startswith(f"{block}.")):
-        match = architecture.attention.fullmatch(name)
+        match = architecture.attention_names.fullmatch(name)
         if match is None:
             continue
         module, outer = modules[name], modules[match["outer"] or ""]

@@ -34,7 +34,7 @@ class Architecture:
         Default of models that were distilled to need few, with guidance off.
     part
         The component that denoises.
-    attention
+    attention_names
         The names of its attention layers: `kind` is "attn1" where they read the image
         and "attn2" where they read a text, `outer` the module around them that sees
         the image as a grid.
@@ -60,6 +60,15 @@ class Architecture:
         (H, W) in pixels when nothing is said, where the denoiser does not say it.
     autoencoder
         The component that makes latents of pixels.
+    is_flow
+        Whether it was trained by flow matching: time steps are noise's share, times
+        the length of the schedule.
+    can_tile
+        Whether traces of an image's tiles can be put together.
+    text_alone
+        Whether words on saved traces need no more than the text encoder.
+    encodes_apart
+        Whether the prompt and then the negative text are encoded in calls of their own.
     """
 
     family: Family
@@ -67,7 +76,7 @@ class Architecture:
     guidance_scale: float = 7.5
     few_steps: int = 4
     part: str = "unet"
-    attention: re.Pattern[str] = re.compile(
+    attention_names: re.Pattern[str] = re.compile(
         r"(?:(?P<outer>.+)\.)?transformer_blocks\.\d+\.(?P<kind>attn[12])"
     )
     is_tapped: bool = False
@@ -83,6 +92,10 @@ class Architecture:
     frames_option: str = "num_frames"
     default_size: tuple[int, int] | None = None
     autoencoder: str = "vae"
+    is_flow: bool = False
+    can_tile: bool = True
+    text_alone: bool = True
+    encodes_apart: bool = False
 
     def denoiser(self, pipe: Any) -> Any:
         """Return the module that denoises, without what torch.compile wraps it in.
@@ -102,6 +115,14 @@ class Architecture:
         del pipe
         return 1
 
+    def image_channels(self, pipe: Any) -> int:
+        """Return the channels of the latents that the denoiser takes."""
+        return int(self.denoiser(pipe).config.in_channels)
+
+    def latent_channels(self, pipe: Any) -> int:
+        """Return the channels of the autoencoder's latents."""
+        return int(pipe.vae.config.latent_channels)
+
     def alignment(self, pipe: Any) -> int:
         """Return the pixels that one cell of the denoiser's coarsest grid covers."""
         downsamplings = len(self.denoiser(pipe).config.block_out_channels) - 1
@@ -116,18 +137,10 @@ class Architecture:
         del pipe
         return 1
 
-    def latent_channels(self, pipe: Any) -> int:
-        """Return the channels of an image's latents."""
-        return int(pipe.vae.config.latent_channels)
-
     def latent_shape(self, args: Any, kwargs: Any) -> tuple[int, int, int]:
         """Return (frames, h, w) of the latents that the denoiser is given."""
         shape = argument(args, kwargs, *self.latents_place).shape
         return (shape[-3] if len(shape) == 5 else 1), shape[-2], shape[-1]
-
-    def falling_step(self, step: Any) -> Any:
-        """Return the time step that the denoiser is given as numbers that fall."""
-        return step
 
     def text_scale(self, pipe: Any, layer: str) -> Tensor | None:
         """Return what a layer multiplies a text with before it makes keys of it."""
@@ -205,6 +218,41 @@ class Architecture:
         rows: Tensor = encoder(ids, attention_mask=mask)[0][0]
         return rows
 
+    def shown(self, sample: Any, step: Any, text: Any) -> tuple[Any, Any, Any]:
+        """Return latents, a step that falls, and text, of which calls are known."""
+        return sample, step, text
+
+    def encode_pixels(self, pipe: Any, pixels: Tensor) -> Tensor:
+        """Return the autoencoder's most likely latents of pixels (n, 3, h, w)."""
+        latents: Tensor = pipe.vae.encode(pixels).latent_dist.mode()
+        return latents
+
+    def decode_latents(self, pipe: Any, latents: Tensor) -> Tensor:
+        """Return pixels (n, 3, h, w) of the autoencoder's latents."""
+        pixels: Tensor = pipe.vae.decode(latents).sample
+        return pixels
+
+    def normalized(self, pipe: Any, latents: Tensor) -> Tensor:
+        """Return the autoencoder's latents as the denoiser takes them."""
+        mean, scale = _latent_statistics(pipe.vae, latents)
+        result: Tensor = (latents - mean) * scale
+        return result
+
+    def denormalized(self, pipe: Any, latents: Tensor) -> Tensor:
+        """Return the denoiser's latents as the autoencoder takes them."""
+        mean, scale = _latent_statistics(pipe.vae, latents)
+        result: Tensor = latents / scale + mean
+        return result
+
+    def unpacked(self, pipe: Any, latents: Tensor, size: tuple[int, int]) -> Tensor:
+        """Return a generation's latents as (n, channels, h, w), of a size in pixels."""
+        del pipe, size
+        return latents
+
+    def guidance_options(self, scale: float) -> dict[str, Any]:
+        """Return arguments of a text-to-image call that set the guidance scale."""
+        return {"guidance_scale": scale}
+
     def call_options(self, negative_prompt: str, after_step: Step) -> dict[str, Any]:
         """Return arguments of a text-to-image call that differ between families."""
 
@@ -257,6 +305,16 @@ class Architecture:
 def argument(args: Any, kwargs: Any, place: int, name: str) -> Any:
     """Return an argument of a call by its place or its name."""
     return args[place] if len(args) > place else kwargs[name]
+
+
+def _latent_statistics(vae: Any, like: Tensor) -> tuple[Any, Any]:
+    """Return what latents are moved and multiplied by, for some models by channel."""
+    mean, std = (vae.config.get(f"latents_{name}") for name in ("mean", "std"))
+    factor = vae.config.get("scaling_factor") or 1.0
+    if mean is None or std is None:
+        return vae.config.get("shift_factor") or 0.0, factor
+    mean, std = (torch.tensor(v).view(1, -1, 1, 1).to(like) for v in (mean, std))
+    return mean, factor / std
 
 
 def is_distilled(scheduler: Any) -> bool:

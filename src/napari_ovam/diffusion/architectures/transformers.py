@@ -185,6 +185,7 @@ class Sana(PatchTransformer):
     guidance_scale = 4.5
     is_tapped = True
     no_self_maps = "it is linear, so that no pixel looks at another one by one"
+    is_flow = True
     step_place = (2, "timestep")
     text_place = (1, "encoder_hidden_states")
     text_parts = ("caption_projection", "caption_norm")
@@ -208,6 +209,11 @@ class Sana(PatchTransformer):
         """Return prompts and negative texts, each of which comes before its mask."""
         return encoded[0], encoded[2]
 
+    def encode_pixels(self, pipe: Any, pixels: Tensor) -> Tensor:
+        """Return the autoencoder's latents of pixels: it has no spread."""
+        latents: Tensor = pipe.vae.encode(pixels).latent
+        return latents
+
     def conditions(self, pipe: Any, prompt: str, size: tuple[int, int]) -> Any:
         """Return the text and its mask."""
         del size
@@ -222,6 +228,7 @@ class SanaSprint(Sana):
 
     family = families.SANA_SPRINT
     steps = 2
+    is_flow = False  # but trigonometric
 
     def call_options(self, negative_prompt: str, after_step: Step) -> dict[str, Any]:
         """Return the options; there is no negative prompt."""
@@ -259,7 +266,7 @@ class HunyuanDiT(PatchTransformer):
     family = families.HUNYUAN_DIT
     steps = 50
     guidance_scale = 5.0
-    attention = re.compile(r"(?P<outer>)blocks\.\d+\.(?P<kind>attn[12])")
+    attention_names = re.compile(r"(?P<outer>)blocks\.\d+\.(?P<kind>attn[12])")
     blocks = ("blocks",)
     is_tapped = True
     longest = 77
@@ -321,7 +328,7 @@ class LuminaNext(PatchTransformer):
     family = families.LUMINA_NEXT
     steps = 30
     guidance_scale = 4.0
-    attention = re.compile(r"(?P<outer>)layers\.\d+\.(?P<kind>attn[12])")
+    attention_names = re.compile(r"(?P<outer>)layers\.\d+\.(?P<kind>attn[12])")
     blocks = ("layers",)
     is_tapped = True
     text_place = (2, "encoder_hidden_states")
@@ -332,9 +339,9 @@ class LuminaNext(PatchTransformer):
         """Return the text in lower case, as the pipeline writes it."""
         return text.lower().strip()
 
-    def falling_step(self, step: Any) -> Any:
-        """Return the time step, of which 0 is noise, as numbers that fall."""
-        return -step
+    def shown(self, sample: Any, step: Any, text: Any) -> tuple[Any, Any, Any]:
+        """Return what calls are known by; of the time step 0 is noise."""
+        return sample, -step, text
 
     def call_options(self, negative_prompt: str, after_step: Step) -> dict[str, Any]:
         """Return the options: the text as it stands."""

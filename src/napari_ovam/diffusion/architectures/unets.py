@@ -17,7 +17,9 @@ class Kandinsky3(PatchTransformer):
     guidance_scale = 3.0
     part = "unet"
     # The first of each block reads the image.
-    attention = re.compile(r"(?P<outer>.+\.attentions\.[1-9]\d*)\.(?P<kind>attention)")
+    attention_names = re.compile(
+        r"(?P<outer>.+\.attentions\.[1-9]\d*)\.(?P<kind>attention)"
+    )
     no_self_maps = "it is at other layers than the text, and was not tried"
     blocks = ("down_blocks", "up_blocks")
     latents_place = (0, "sample")

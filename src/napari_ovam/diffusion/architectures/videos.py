@@ -55,7 +55,7 @@ class Wan(_VideoGrid):
     family = families.WAN
     steps = 50
     guidance_scale = 5.0
-    attention = re.compile(r"(?P<outer>)blocks\.\d+\.(?P<kind>attn[12])")
+    attention_names = re.compile(r"(?P<outer>)blocks\.\d+\.(?P<kind>attn[12])")
     blocks = ("blocks",)
     is_tapped = True
     text_place = (2, "encoder_hidden_states")
