@@ -8,6 +8,7 @@ another text, with the layer's own projections as they are (LoRA, biases).
 from __future__ import annotations
 
 import math
+import re
 from typing import Any
 
 import numpy as np
@@ -63,7 +64,9 @@ class Probes:
         layers = {
             name: module
             for name, module in model.named_modules()
-            if name.endswith("attn2") and not name.startswith("mid")
+            if re.search(r"attn2$|\.attentions\.[1-9]\.attention$", name)
+            and module.is_cross_attention
+            and not name.startswith("mid")
         }
         self.layers, self.before = layers, {n: m.processor for n, m in layers.items()}
         self.probes = {name: Probe(rows) for name in layers}

@@ -14,7 +14,10 @@ from napari_ovam.diffusion.architectures import ARCHITECTURES
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__:DeprecationWarning")
 CLASSES = [
-    name for a in ARCHITECTURES if a.part == "unet" for name in a.family.pipelines
+    name
+    for a in ARCHITECTURES
+    for name in a.family.pipelines
+    if name.startswith(("StableDiffusion", "LatentConsistency"))
 ]
 
 

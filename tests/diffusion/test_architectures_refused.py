@@ -32,7 +32,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:__array__:DeprecationWarning")
 @pytest.mark.parametrize(
     ("name", "reason"),
     [
-        ("FluxControlPipeline", "variant of Flux.*more than a text and one image"),
+        ("FluxControlPipeline", "more than a text and one image"),
         ("ChromaPipeline", "like the models with joint attention.*not tried"),
     ],
 )

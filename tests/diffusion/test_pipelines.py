@@ -15,10 +15,11 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from napari_ovam import ModelError, load_pipeline
+from napari_ovam import ModelError, encode_phrase, load_pipeline, record
 from napari_ovam.diffusion import checkpoints
 from napari_ovam.diffusion.devices import OutOfMemory, memory_guard
-from napari_ovam.diffusion.pipelines import model_defaults
+from napari_ovam.diffusion.phrases import text_encoder_hash
+from napari_ovam.diffusion.pipelines import load_text_encoder, model_defaults
 
 WEIGHTS = "unet/diffusion_pytorch_model.safetensors"
 
@@ -63,6 +64,18 @@ def test_a_folder_draws_what_it_drew_before_it_was_saved(pipe, saved, capfd):
     np.testing.assert_array_equal(draw(loaded), draw(pipe))
     out, err = capfd.readouterr()
     assert out + err == ""  # neither progress bars nor notes
+
+
+def test_the_text_encoder_alone_encodes_what_the_whole_model_does(pipe, folder):
+    (folder / WEIGHTS).unlink()
+    (folder / "vae/diffusion_pytorch_model.safetensors").write_bytes(b"damaged")
+    text = load_text_encoder(folder, device="cpu")
+    assert (text.unet, text.vae) == (None, None)
+    assert text_encoder_hash(text) == text_encoder_hash(pipe)
+    token, wanted = (encode_phrase(p, "a cat") for p in (text, pipe))
+    assert torch.equal(token.embedding, wanted.embedding)
+    with pytest.raises(ModelError, match=r"has no unet.*load the whole model"):
+        record(text).__enter__()
 
 
 def test_precision_is_chosen_by_name_or_dtype(saved):
@@ -303,6 +316,9 @@ def test_a_single_checkpoint_draws_what_its_folder_draws(pipe, saved, tmp_path, 
     save_file(original_format(pipe), tmp_path / "mine.safetensors")
     loaded = load_pipeline(tmp_path / "mine.safetensors", device="cpu")
     np.testing.assert_allclose(draw(loaded), draw(pipe), atol=1e-5)
+    text = load_text_encoder(tmp_path / "mine.safetensors", device="cpu")
+    assert (text.unet, text.vae) == (None, None)
+    assert text_encoder_hash(text) == text_encoder_hash(loaded)
     out, err = capfd.readouterr()
     assert out + err == ""
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Literal, TypeVar, get_args
 
 import torch
+from torch.nn import functional
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+Norm = Literal["layer", "rms"]
 
 
 class TraceError(ValueError):
@@ -39,6 +42,10 @@ class LayerTrace:
         What the dot products are multiplied by, usually head_dim**-0.5.
     key_bias
         Shape (heads*head_dim,), or None.
+    key_norm
+        How the keys are normalised after that: "layer" (with their mean taken off) or
+        "rms"; None for not at all. With `norm_eps`, and by `norm_weight` and
+        `norm_bias`, whose length (head_dim, or heads*head_dim) says over what.
 
     Raises
     ------
@@ -52,6 +59,10 @@ class LayerTrace:
     key_weight: Tensor | None
     scale: float
     key_bias: Tensor | None = None
+    key_norm: Norm | None = None
+    norm_eps: float = 1e-5
+    norm_weight: Tensor | None = None
+    norm_bias: Tensor | None = None
 
     def __post_init__(self) -> None:
         _check_queries(self.name, "queries", self.queries, self.grid)
@@ -68,6 +79,15 @@ class LayerTrace:
             raise TraceError(
                 f"layer {self.name}: key_bias has shape {tuple(self.key_bias.shape)} "
                 f"where ({inner},) is wanted"
+            )
+        if self.key_norm not in (None, *get_args(Norm)):
+            raise TraceError(f"layer {self.name}: key_norm is {self.key_norm!r}")
+        if self.key_norm and (
+            self.norm_weight is None or inner % self.norm_weight.numel()
+        ):
+            raise TraceError(
+                f"layer {self.name}: its keys are normalised, and norm_weight is not "
+                f"of the heads' size or of {inner}"
             )
 
     @property
@@ -89,8 +109,19 @@ class LayerTrace:
         )
         if self.key_bias is not None:
             keys = keys + self.key_bias.to(rows.dtype)
+        if self.norm_weight is not None:
+            keys = self._normalized(keys, self.norm_weight.to(rows.dtype))
         by_head: Tensor = keys.unflatten(-1, (self.shape[1], -1))
         return by_head.transpose(0, 1)[None] * self.scale
+
+    def _normalized(self, keys: Tensor, weight: Tensor) -> Tensor:
+        groups = keys.unflatten(-1, (-1, len(weight)))
+        if self.key_norm == "layer":
+            groups = groups - groups.mean(-1, keepdim=True)
+        groups = functional.rms_norm(groups, weight.shape, weight, self.norm_eps)
+        if self.norm_bias is not None:
+            groups = groups + self.norm_bias.to(keys.dtype)
+        return groups.flatten(-2)
 
 
 @dataclass(frozen=True, eq=False)
@@ -149,7 +180,7 @@ def tensors_of(layer: LayerTrace | SelfTrace) -> dict[str, Tensor]:
     """Return all tensors of a layer by their names."""
     names = recorded(layer)
     if isinstance(layer, LayerTrace):
-        parts = ("key_weight", "key_bias")
+        parts = ("key_weight", "key_bias", "norm_weight", "norm_bias")
         names = (*names, *(n for n in parts if getattr(layer, n) is not None))
     return {name: getattr(layer, name) for name in names}
 

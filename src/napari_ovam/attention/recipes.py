@@ -101,7 +101,7 @@ class _Turned:
         self.grid, self.places = layer.grid, [place]
         self.queries = layer.queries.transpose(-1, -2)[None]
         self.weight: Tensor | None = None
-        if layer.key_weight is not None:
+        if layer.key_weight is not None and layer.key_norm is None:
             by_head = layer.key_weight.unflatten(0, (layer.shape[1], -1))
             self.weight = by_head[None] * layer.scale
 
@@ -124,8 +124,8 @@ class _Turned:
     def scores(self, difference: Tensor, streamed: list[Tensor]) -> Tensor:
         """Return (layers, calls, heads, 1, cells).
 
-        `streamed` has the keys' differences of all layers of a stream, (calls, heads,
-        1, head_dim).
+        `streamed` has the keys' differences of all layers where they are no linear
+        function of the text, (calls or 1, heads, 1, head_dim).
         """
         if self.weight is not None:
             return (self.weight @ difference)[:, None, :, None] @ self.queries
@@ -140,6 +140,9 @@ class _ClassMap:
         self.total = trace.maps_per_pixel
         # No copy where it is that already.
         self._trace = replace(trace, self_layers=()).to(None, dtype)
+        # What changes with every layer, or is normalised, is not linear in the text.
+        normed = any(layer.key_norm for layer in trace.layers)
+        self._makes_keys = normed or trace.stream is not None
         alike: dict[tuple[int, ...], list[_Turned]] = {}
         for place, (layer, _) in enumerate(self._trace.keys([])):
             check_queries(layer)
@@ -152,7 +155,7 @@ class _ClassMap:
         """Return (h, w) on the largest grid, the sum over layers, calls and heads."""
         difference = rows[1] - rows[0]
         streamed = []
-        if self._trace.stream is not None:
+        if self._makes_keys:
             keys = [keys for _, (keys,) in self._trace.keys([rows[None]])]
             streamed = [(each[:, :, 1] - each[:, :, 0]).unsqueeze(2) for each in keys]
         by_grid: dict[tuple[int, int], Tensor] = {}

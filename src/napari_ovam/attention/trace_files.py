@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     import torch
 
 _FORMAT = "napari-ovam trace 1"
+_NORM = ("key_norm", "norm_eps")  # only where keys are normalised
 _STREAM_FORMAT = "napari-ovam trace 2"  # of models that make keys again
 _BROKEN = (
     *(SafetensorError, ValueError, LookupError, TypeError, AttributeError),
@@ -154,10 +155,11 @@ def _read(file: Any, about: dict[str, Any], blocks: set[str]) -> Trace:
     def wanted(kind: str) -> list[dict[str, Any]]:
         return [entry for entry in about[kind] if block_of(entry["name"]) in blocks]
 
-    keys = set(file.keys())
+    stored = set(file.keys())
+    more = ("key_bias", "norm_weight", "norm_bias")
     stream = None
     if about.get("stream"):
-        parts_of = {k.removeprefix("stream."): file.get_tensor(k) for k in keys}
+        parts_of = {k.removeprefix("stream."): file.get_tensor(k) for k in stored}
         stream = TextStream.from_file(parts_of, about["stream"], blocks)
     return Trace(
         layers=stream.layers
@@ -168,8 +170,9 @@ def _read(file: Any, about: dict[str, Any], blocks: set[str]) -> Trace:
                     entry,
                     "queries",
                     "key_weight",
-                    *["key_bias"] * (f"{entry['name']}.key_bias" in keys),
-                )
+                    *[part for part in more if f"{entry['name']}.{part}" in stored],
+                ),
+                **{k: entry[k] for k in _NORM if k in entry},
             )
             for entry in wanted("layers")
         ),
@@ -199,7 +202,10 @@ def trace_tensors(trace: Trace) -> dict[str, torch.Tensor]:
 
 
 def _about_layer(layer: LayerTrace | SelfTrace) -> dict[str, Any]:
-    return {"name": layer.name, "grid": layer.grid, "scale": layer.scale}
+    about = {"name": layer.name, "grid": layer.grid, "scale": layer.scale}
+    if getattr(layer, "key_norm", None):
+        about |= {name: getattr(layer, name) for name in _NORM}
+    return about
 
 
 def _broken(path: Path, error: Exception) -> str:

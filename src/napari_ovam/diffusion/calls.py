@@ -173,7 +173,10 @@ class Texts:
         def noting(*args: Any, **kwargs: Any) -> Any:
             encoded = encode(*args, **kwargs)
             self.encodings += 1
-            prompts, negatives = self.architecture.encoded_sides(encoded)
+            sides = self.architecture.encoded_sides(encoded)
+            if sides is None:
+                return encoded
+            prompts, negatives = sides
             is_second = self.encodings - self._before == 2
             if self.architecture.encodes_apart and is_second:
                 prompts, negatives = self._prompts, prompts
@@ -291,9 +294,10 @@ def expected_totals(pipe: Any, step: Step) -> tuple[int, ...]:
     (`denoising_end`), how many it makes; in a loop of one's own that is an old number.
     """
     remaining = step.remaining
-    if remaining is None:
-        return ()
     counted = getattr(pipe, "_num_timesteps", None)
+    if remaining is None:  # the model is given other numbers than the schedule's
+        whole = len(getattr(pipe.scheduler, "timesteps", ()))
+        return (whole,) if whole and whole == counted else ()
     if isinstance(counted, int) and 0 < counted < remaining:
         return counted, remaining
     return (remaining,)

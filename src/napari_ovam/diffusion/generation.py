@@ -113,8 +113,10 @@ def generate(
     TruncatedPromptWarning
         If a prompt is longer than what the model reads of it.
     """
+    if pipeline_architecture(pipe).length:
+        raise ValueError(f"{type(pipe).__name__} makes videos: use generate_video")
     settings = resolve_settings(pipe, settings)
-    return _generate(pipe, [settings], trace, progress, preview)[0]
+    return _run(pipe, [settings], trace, progress, preview)[0]
 
 
 def generate_batch(
@@ -135,17 +137,58 @@ def generate_batch(
     for each in several:
         if replace(several[0], **{name: getattr(each, name) for name in own}) != each:
             raise ValueError(f"{each} is not of the size and steps of {several[0]}")
-    return _generate(pipe, several, trace, progress, None)
+    return _run(pipe, several, trace, progress, None)
 
 
-def _generate(
+def generate_video(
+    pipe: Any,
+    settings: GenerationSettings,
+    *,
+    frames: int | None = None,
+    trace: TraceSettings = _TRACE_SETTINGS,
+    progress: Progress | None = None,
+) -> list[Generation]:
+    """Generate a video and record its trace: one image with its trace a frame.
+
+    Frames that the model sees as one (four of Wan, eight of LTX-Video, all but the
+    first) have one trace, the same object.
+
+    Parameters
+    ----------
+    pipe
+        A text-to-video pipeline, as from `load_pipeline`.
+    settings, trace, progress
+        As in `generate`, with its errors and warnings.
+    frames
+        How many; None is the model's own default. The first one is a frame of its own,
+        and so a number of 1 makes a video of one frame.
+    """
+    architecture = pipeline_architecture(pipe)
+    if not architecture.length:
+        raise ValueError(f"{type(pipe).__name__} makes images: use generate")
+    frames = architecture.length if frames is None else frames
+    check_range("frames", frames, 1, 2**16)
+    step = architecture.frames(pipe)
+    if rest := (frames - 1) % step:
+        raise ValueError(
+            f"frames is {frames}: this model makes 1 and a multiple of {step}, such as "
+            f"{frames - rest} or {frames - rest + step}"
+        )
+    settings = resolve_settings(pipe, settings)
+    return _run(
+        pipe, [settings], trace, progress, None, **{architecture.frames_option: frames}
+    )
+
+
+def _run(
     pipe: Any,
     several: Sequence[GenerationSettings],
     trace: TraceSettings,
     progress: Progress | None,
     preview: Preview | None,
+    **more: Any,
 ) -> list[Generation]:
-    """Generate images of settings that are resolved; a preview is of the first."""
+    """Run a pipeline on resolved settings, recorded: images, or all frames of one."""
     settings = several[0]
     architecture = pipeline_architecture(pipe)
     size = cast("int", settings.height), cast("int", settings.width)
@@ -160,7 +203,8 @@ def _generate(
         done = step + 1
         check()
         last = done == architecture.total_steps(pipe)
-        if preview is not None and (last or done % _STEPS_A_PREVIEW == 0):
+        decodes = getattr(pipe, "vae", None) is not None
+        if preview is not None and decodes and (last or done % _STEPS_A_PREVIEW == 0):
             latents = architecture.unpacked(pipe, latents, size)
             preview(done, _preview_image(pipe, latents))
 
@@ -184,18 +228,20 @@ def _generate(
                 width=settings.width,
                 output_type="np",
                 **architecture.guidance_options(float(settings.guidance_scale or 0)),
+                **architecture.step_options(int(settings.steps or 0)),
                 **options,
+                **more,
             )
     finally:
         pipe.maybe_free_model_hooks()
-    made = []
-    for pixels, seen, each in zip(
-        output.images, recorder.traces, several, strict=False
-    ):
-        check_finite(pipe, bool(np.isfinite(pixels).all()))
-        image = (pixels * 255).round().astype(np.uint8)
-        made.append(Generation(image, seen, each))
-    return made
+    is_video = bool(architecture.length)
+    pixels = output.frames[0] if is_video else output.images
+    several = [settings] * len(pixels) if is_video else several
+    check_finite(pipe, bool(np.isfinite(pixels).all()))
+    return [
+        Generation((each * 255).round().astype(np.uint8), seen, of)
+        for each, seen, of in zip(pixels, recorder.traces, several, strict=True)
+    ]
 
 
 def _batched(several: Sequence[GenerationSettings]) -> dict[str, Any]:

@@ -216,6 +216,11 @@ def _pixels(image: NDArray[np.uint8], size: tuple[int, int]) -> torch.Tensor:
 def _check_model(pipe: Any) -> None:
     """Refuse models that take more than an image, or other noise."""
     architecture = pipeline_architecture(pipe)
+    if getattr(pipe, "vae", None) is None or architecture.length:
+        raise ValueError(
+            f"images cannot be traced with {type(pipe).__name__}: it makes videos, or "
+            "has no autoencoder of the usual kind. Load another model"
+        )
     channels = architecture.image_channels(pipe)
     if channels != architecture.latent_channels(pipe):
         raise ValueError(

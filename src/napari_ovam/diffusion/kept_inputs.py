@@ -87,9 +87,9 @@ class KeptInputs(Kept):
                 "or replaces it. Switch that off while recording"
             )
 
-    def make_traces(self, model: str, factor: int) -> Iterator[Trace]:
+    def make_traces(self, model: str, frames: int, pixels: int) -> Iterator[Trace]:
         """Make a trace an image."""
-        del factor
+        del frames, pixels
         calls = self._choose_calls()
         heads = self.architecture.heads(self.model)
         specs = tuple((la.name, self.grids[la.name], *heads) for la in self.layers)

@@ -17,14 +17,17 @@ from napari_ovam.attention.trace_settings import TraceSettings
 from napari_ovam.diffusion.architectures import pipeline_architecture
 from napari_ovam.diffusion.architectures.attention_layers import (
     AttentionLayer,
+    check_keys,
     check_plain,
-    copy_key_weight,
+    copy_keys,
     find_layers,
 )
+from napari_ovam.diffusion.architectures.base import argument
 from napari_ovam.diffusion.architectures.joint import (
     JointArchitecture,
     find_joint_layers,
 )
+from napari_ovam.diffusion.attention_tap import tap_attention
 from napari_ovam.diffusion.calls import (
     Call,
     GuidanceError,
@@ -147,8 +150,10 @@ def record(
         hooks.register(stack)
         yield recorder
     model = text_encoder_hash(pipe)
-    factor = getattr(pipe, "vae_scale_factor", 8)
-    recorder.traces = [t for run in hooks.runs for t in run.make_traces(model, factor)]
+    factors = architecture.frames(pipe), architecture.pixels(pipe)
+    recorder.traces = [
+        trace for run in hooks.runs for trace in run.make_traces(model, *factors)
+    ]
 
 
 @dataclass
@@ -163,6 +168,8 @@ class _Hooks:
     runs: list[Kept] = field(default_factory=list)
     rows: list[int] | None = None  # of the batch, to be kept from the present call
     is_asking: bool = False  # a layer, on our own account
+    # What `to_k` of tapped layers read, until the keys that were met are compared.
+    texts_read: dict[str, Tensor] = field(default_factory=dict)
 
     def register(self, stack: ExitStack) -> None:
         """Register all hooks; the stack takes them away again."""
@@ -182,7 +189,7 @@ class _Hooks:
                 after = partial(self._after_block, layer)
                 add(layer.outer.register_forward_hook(after))
             return
-        for outer in {la.outer for la in self.wanted.found}:
+        for outer in {la.outer for la in self.wanted.found} - {model}:
             here = [la.name for la in self.wanted.found if la.outer is outer]
             before = partial(self._before_outer, here)
             add(outer.register_forward_pre_hook(before, with_kwargs=True))
@@ -191,13 +198,17 @@ class _Hooks:
 
     def _listen(self, layer: AttentionLayer, add: Callable[[Any], None]) -> None:
         attention = layer.attention
-        for part in layer.parts:
-            keep = partial(self._keep, layer, part)
-            add(getattr(attention, part).register_forward_hook(keep))
+        if layer.is_tapped:
+            for handle in tap_attention(attention, partial(self._see, layer)):
+                add(handle)
+        else:
+            for part in layer.parts:
+                keep = partial(self._keep, layer, part)
+                add(getattr(attention, part).register_forward_hook(keep))
         if not layer.is_self:
             keys = getattr(attention, layer.text_keys)
             add(keys.register_forward_hook(partial(self._keep_keys, layer)))
-        if not layer.is_plain:
+        if not (layer.is_tapped or layer.is_plain):
             check = partial(self._check_plain, layer)
             add(attention.register_forward_hook(check, with_kwargs=True))
 
@@ -206,7 +217,7 @@ class _Hooks:
             return
         self.check()
         sample, step, text = (
-            _argument(args, kwargs, *place)
+            argument(args, kwargs, *place)
             for place in (
                 self.architecture.latents_place,
                 self.architecture.step_place,
@@ -223,8 +234,16 @@ class _Hooks:
         else:
             kept = self._take_next(kept, call)
         self.rows = kept.begin_call(again=again)
-        if isinstance(kept, KeptInputs) and self.rows is not None:
-            kept.keep_inputs(args, kwargs, self.rows)
+        if isinstance(kept, KeptInputs):
+            if self.rows is not None:
+                kept.keep_inputs(args, kwargs, self.rows)
+        else:
+            kept.shape = self.architecture.latent_shape(args, kwargs)
+            patch = self.architecture.patch(self.pipe)
+            grid = kept.shape[1] // patch, kept.shape[2] // patch
+            model = self.architecture.denoiser(self.pipe)
+            seen = [la.name for la in self.wanted.found if la.outer is model]
+            kept.note_grid(seen, grid)
 
     def _take_next(self, kept: Kept | None, call: Call) -> Kept:
         """Take a call as the next of its run, or as the first of another one."""
@@ -289,40 +308,41 @@ class _Hooks:
         self, names: list[str], _module: Any, args: Any, kwargs: Any
     ) -> None:
         self.check()
-        hidden_states = _argument(args, kwargs, 0, "hidden_states")
+        hidden_states = argument(args, kwargs, 0, "hidden_states")
         if hidden_states.ndim != 4:
             raise ValueError(
                 f"{names[0]} works on a tensor of shape {tuple(hidden_states.shape)}, "
                 "not on a grid: this model cannot be recorded"
             )
-        patch = self.architecture.patch(self.pipe)
-        grid = (hidden_states.shape[2] // patch, hidden_states.shape[3] // patch)
-        self.runs[-1].note_grid(names, grid)
+        self.runs[-1].note_grid(names, tuple(hidden_states.shape[2:]))
 
     def _keep(
         self, layer: AttentionLayer, part: str, _module: Any, _args: Any, output: Tensor
     ) -> None:
         self.check()
-        kept = self.runs[-1]
-        if self.rows is None or not self._is_wanted(layer):
+        if self._is_wanted(layer):
+            by_head = output.unflatten(-1, (layer.attention.heads, -1)).transpose(1, 2)
+            self.runs[-1].store(layer, part, by_head, self.rows or [], self.dtype)
+
+    def _see(
+        self, layer: AttentionLayer, queries: Tensor, keys: Tensor, scale: float
+    ) -> None:
+        self.check()
+        if not self._is_wanted(layer):
             return
-        grid, batch = kept.grids[layer.name], len(kept.run.last.sample)
-        if output.shape[:-1] != (batch, grid[0] * grid[1]):
-            raise ValueError(
-                f"{layer.name}.{part} works on {tuple(output.shape[:-1])} (batch, "
-                f"cells) where ({batch}, {grid[0]}*{grid[1]}) are wanted (tokens that "
-                "are merged, a batch in pieces?): switch that off while recording"
-            )
-        # A copy of these rows only: a view would keep the whole batch in memory.
-        first, last = self.rows[0], self.rows[-1]
-        rows = slice(first, last + 1) if last - first < len(self.rows) else self.rows
-        tensor = output.detach()[rows].unflatten(-1, (layer.attention.heads, -1))
-        tensor = tensor.transpose(1, 2).to(
-            self.dtype or tensor.dtype,
-            copy=True,
-            memory_format=torch.contiguous_format,
-        )
-        kept.store(layer, part, tensor)
+        kept = self.runs[-1]
+        if (rows := self.texts_read.pop(layer.name, None)) is not None:
+            check_keys(layer, kept.keys[layer.name], rows, keys)
+            self._fold_text_scale(layer)
+        kept.scales[layer.name] = scale
+        for part, tensor in zip(layer.parts, (queries, keys), strict=False):
+            kept.store(layer, part, tensor, self.rows or [], self.dtype)
+
+    def _fold_text_scale(self, layer: AttentionLayer) -> None:
+        scale = self.architecture.text_scale(self.pipe, layer.name)
+        if scale is not None:
+            keys = self.runs[-1].keys[layer.name]
+            keys["key_weight"] = keys["key_weight"] * scale.detach()
 
     def _keep_keys(
         self, layer: AttentionLayer, _module: Any, args: Any, keys: Tensor
@@ -331,10 +351,14 @@ class _Hooks:
         if layer.name in kept.keys or not self._is_wanted(layer):
             return
         with self._asking():
-            tensors = copy_key_weight(layer, args[0])
+            found = copy_keys(layer, args[0])
         to = keys.device, self.dtype or keys.dtype
-        weight, bias = (None if t is None else t.to(*to) for t in tensors)
-        kept.keys[layer.name] = cast("Tensor", weight), bias
+        kept.keys[layer.name] = {
+            name: value.to(*to) if isinstance(value, Tensor) else value
+            for name, value in found.items()
+        }
+        if layer.is_tapped:
+            self.texts_read[layer.name] = args[0][:1].detach()
 
     def _check_plain(
         self,
@@ -366,9 +390,5 @@ class _Hooks:
             return layer.name in kept.names
         if layers is None or layers == "fine":
             return True  # until the grids of all are known
-        name = f"{block_of(layer.name)}.attn2"
+        name = f"{block_of(layer.name)}.attn2" if layer.is_self else layer.name
         return name in layers or max(kept.grids[layer.name]) in layers
-
-
-def _argument(args: Any, kwargs: Any, place: int, name: str) -> Any:
-    return args[place] if len(args) > place else kwargs[name]

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from napari_ovam.hub.refused import why_refused
+
 
 class ModelError(ValueError):
     """A model that cannot be used; the message says what it is and what to do."""
@@ -56,6 +58,15 @@ PIXART_SIGMA = Family(
     "PixArt-Sigma",
     ("PixArtSigmaPipeline",),
 )
+SANA = Family("Sana", ("SanaPipeline",))
+SANA_SPRINT = Family("Sana-Sprint", ("SanaSprintPipeline",))
+HUNYUAN_DIT = Family("HunyuanDiT", ("HunyuanDiTPipeline",))
+LUMINA_NEXT = Family("Lumina-Next", ("LuminaPipeline",))
+KANDINSKY_3 = Family("Kandinsky 3", ("Kandinsky3Pipeline",))
+SANA_VIDEO = Family("Sana-Video", ("SanaVideoPipeline",))
+WAN = Family("Wan", ("WanPipeline",))
+SKYREELS = Family("SkyReels-V2", ("SkyReelsV2Pipeline",))
+LTX_VIDEO = Family("LTX-Video", ("LTXPipeline",))
 STABLE_DIFFUSION_3 = Family(
     "Stable Diffusion 3 and 3.5",
     (
@@ -90,35 +101,21 @@ FAMILIES = (
     LATENT_CONSISTENCY,
     PIXART_ALPHA,
     PIXART_SIGMA,
+    SANA,
+    SANA_SPRINT,
+    HUNYUAN_DIT,
+    LUMINA_NEXT,
+    KANDINSKY_3,
+    SANA_VIDEO,
+    WAN,
+    SKYREELS,
+    LTX_VIDEO,
     STABLE_DIFFUSION_3,
     FLUX,
     FLUX_2_KLEIN,
     QWEN_IMAGE,
     Z_IMAGE,
 )
-
-_MORE = (
-    "its model is given more than a text and one image (ControlNet, a reference, a "
-    "mask, several times in a step), which a trace cannot show it again"
-)
-_KIN = (
-    "it is like the models with joint attention that are supported, and was not tried"
-)
-# Why not, by the beginning of a pipeline's name.
-_REFUSED = {
-    "StableDiffusion3": f"a variant of Stable Diffusion 3: {_MORE}",
-    "Flux2": f"Flux.2: {_KIN}",
-    "Flux": f"a variant of Flux: {_MORE}",
-    "QwenImage": f"a variant of Qwen-Image: {_MORE}",
-    "ZImage": f"a variant of Z-Image: {_MORE}",
-    **dict.fromkeys(("Chroma", "AuraFlow"), _KIN),
-    **dict.fromkeys(
-        ("StableDiffusionPAG", "StableDiffusionXLPAG"),
-        "perturbed guidance shows the UNet each image three times",
-    ),
-    "StableDiffusionInstructPix2Pix": "its guidance shows the UNet three images at a "
-    "time, one of them twice without text",
-}
 
 
 def find_family(class_name: object) -> Family:
@@ -131,9 +128,8 @@ def find_family(class_name: object) -> Family:
         if class_name in family.pipelines:
             return family
     known = "; ".join(f"{name} ({pipelines[0]})" for name, pipelines in FAMILIES)
-    for start, reason in _REFUSED.items():
-        if str(class_name).startswith(start):
-            raise ModelError(
-                f"{class_name} is not supported ({reason}). Supported are: {known}."
-            )
+    if reason := why_refused(str(class_name)):
+        raise ModelError(
+            f"{class_name} is not supported ({reason}). Supported are: {known}."
+        )
     raise ModelError(f"{class_name} is not supported yet. Supported are: {known}.")

@@ -92,6 +92,7 @@ class JointArchitecture(Architecture):
     step_place = (3, "timestep")
     is_flow = True
     can_tile = False
+    text_alone = False
     text_first: bool = True
     unbatched: tuple[str, ...] = ()
 
