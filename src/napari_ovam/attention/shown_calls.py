@@ -59,6 +59,9 @@ class Replay(Protocol):
     def kind(self) -> str:
         """The class of its denoiser."""
 
+    def known_pipe(self) -> Any:
+        """Return its pipeline, None once that is gone."""
+
     def text_encoder(self) -> str:
         """Return the hash of the weights that make the rows of a text."""
 
@@ -166,6 +169,8 @@ class ShownCalls:
                 raise TraceError(
                     f"{name} of the stream holds {len(tensor)} calls, not {len(probe)}"
                 )
+        # Returns the pipeline that answered last, None where it is gone.
+        self.known_model: Callable[[], Any] = lambda: None
         self._state: object = None  # of the model whose blocks are held
 
     def __del__(self) -> None:
@@ -176,15 +181,16 @@ class ShownCalls:
 
         It raises `ModelMismatchError` if it is not at hand, or has changed.
         """
-        replays = [make(pipe) for pipe, make in list(_models.items())]
-        replays = [r for r in replays if r.kind == self.kind]
+        # The one that was recorded first, others of the same weights after it.
+        pipes = sorted(_models, key=lambda pipe: pipe is not self.known_model())
+        replays = [r for r in (_models[p](p) for p in pipes) if r.kind == self.kind]
         fitting = [r for r in replays if r.text_encoder() == self.model]
         error = ModelMismatchError(
             f"the model that this trace was recorded with ({self.kind}, text encoder "
             f"{self.model or 'unknown'}) is not at hand, and makes the keys of a text: "
             "load it first (load_pipeline)"
         )
-        for replay in sorted(fitting, key=lambda r: r.state() != self._state):
+        for replay in fitting:
             try:
                 return question(replay)
             except ModelMismatchError as refused:
@@ -218,6 +224,7 @@ class ShownCalls:
         inputs = {n: entry_of(t, call) for n, t in self.inputs.items()}
         seen = replay.show(inputs, self.last, meeting, keep)
         self._check(seen.float().cpu(), self.probe[call].float().cpu(), seen.dtype)
+        self.known_model = replay.known_pipe
         if blocks is not None:
             _held.put(key, blocks)
 

@@ -211,9 +211,11 @@ def join_streams(streams: Sequence[TextStream]) -> TextStream:
     }
     probe = torch.stack([s.shown.probe[place] for s, place in calls])
     about = first.shown.kind, first.shown.model
+    shown = ShownCalls(*about, inputs, first.shown.last, probe)
+    shown.known_model = first.shown.known_model
     return replace(
         first,
-        shown=ShownCalls(*about, inputs, first.shown.last, probe),
+        shown=shown,
         places=tuple(range(len(calls))),
         mirrored=tuple(flip for s in streams for flip in s.mirrored),
     )

@@ -29,6 +29,8 @@ from napari_ovam.diffusion.calls import Run, choose_quarters, planned_calls
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from napari_ovam.attention.shown_calls import Meeting
+
 
 @dataclass(frozen=True)
 class Wanted:
@@ -38,6 +40,7 @@ class Wanted:
     layers: tuple[str | int, ...] | Layers | None
     calls: tuple[int, ...] | Calls | None
     found: tuple[AttentionLayer, ...]
+    meeting: Meeting | None = None
 
     def __post_init__(self) -> None:
         for what in ("calls", "layers"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
+from weakref import ref
 
 import torch
 from torch import Tensor
@@ -95,21 +96,21 @@ class KeptInputs(Kept):
         specs = tuple((la.name, self.grids[la.name], *heads) for la in self.layers)
         cell = self.architecture.alignment(self.pipe)
         for image in range(self.run.images):
-            shown = [self.inputs[call][image] for call in calls]
+            inputs = [self.inputs[call][image] for call in calls]
+            shown = ShownCalls(
+                type(self.model).__name__,
+                model,
+                {name: join_calls([i[name] for i in inputs]) for name in inputs[0]},
+                self.layers[-1].name,
+                torch.stack([self.probes[call][image] for call in calls]),
+            )
+            shown.known_model = ref(self.pipe)
             stream = TextStream(
-                ShownCalls(
-                    type(self.model).__name__,
-                    model,
-                    {
-                        name: join_calls([each[name] for each in shown])
-                        for name in shown[0]
-                    },
-                    self.layers[-1].name,
-                    torch.stack([self.probes[call][image] for call in calls]),
-                ),
+                shown,
                 self.architecture.text_dim(self.pipe),
                 specs,
                 tuple(range(len(calls))),
+                meeting=self.wanted.meeting or self.architecture.meeting,
                 device=self.model.device,
                 dtype=self.dtype or self.model.dtype,
             )

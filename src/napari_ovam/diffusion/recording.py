@@ -42,6 +42,7 @@ from napari_ovam.diffusion.replay import is_replaying, offer_replay
 from napari_ovam.diffusion.weights_hash import text_encoder_hash
 
 if TYPE_CHECKING:
+    from napari_ovam.attention.shown_calls import Meeting
     from napari_ovam.diffusion.architectures.base import Architecture
 
 Check = Callable[[], None]
@@ -71,6 +72,7 @@ def record(
     dtype: torch.dtype | None = None,
     middle: bool = False,
     self_attention: bool = False,
+    meeting: Meeting | None = None,
     check: Check | None = None,
 ) -> Iterator[Recorder]:
     """Record what the cross-attention asks in every call of `pipe` inside the block.
@@ -109,6 +111,11 @@ def record(
         Record the middle block as well, where there is one.
     self_attention
         Record self-attention as well, in the transformer blocks of the kept layers.
+    meeting
+        What of an image meets what of a text, in models with joint attention: see
+        `Trace.with_meeting`, which changes it afterwards. None takes what was published
+        as the better one for the model, "keys" where nothing was. Other models have
+        "keys" only.
     check
         Called several times in every call of the model; may raise to end it.
 
@@ -136,14 +143,21 @@ def record(
     if not (calls is None or isinstance(calls, str)):
         calls = tuple(operator.index(call) for call in calls)
     # It refuses other words than these.
-    kept = TraceSettings(branch, cast("Layers", layers), cast("Calls", calls))
+    kept = TraceSettings(
+        branch, cast("Layers", layers), cast("Calls", calls), meeting=meeting
+    )
     architecture = pipeline_architecture(pipe)
     if isinstance(architecture, JointArchitecture):
         found = find_joint_layers(architecture, pipe, self_attention)
         offer_replay(pipe)
     else:
         found = find_layers(architecture, pipe, middle, self_attention)
-    wanted = Wanted(branch, kept.layers, kept.calls, tuple(found))
+        if meeting == "outputs":
+            raise ValueError(
+                f"{type(pipe).__name__} has no joint attention, whose outputs could "
+                "meet: give meeting='keys' or None"
+            )
+    wanted = Wanted(branch, kept.layers, kept.calls, tuple(found), meeting)
     hooks = _Hooks(pipe, architecture, wanted, dtype, check or (lambda: None))
     recorder = Recorder()
     with ExitStack() as stack:

@@ -69,13 +69,13 @@ class JointReplay:
     """A pipeline with joint attention, as `attention.streams` asks it."""
 
     def __init__(self, pipe: Any) -> None:
-        self._pipe = ref(pipe)
+        self.known_pipe = ref(pipe)
         self.architecture = cast("JointArchitecture", pipeline_architecture(pipe))
 
     @property
     def pipe(self) -> Any:
         """The pipeline; it raises `ModelMismatchError` once that is gone."""
-        if (pipe := self._pipe()) is None:
+        if (pipe := self.known_pipe()) is None:
             raise ModelMismatchError("the model was given up: load it again")
         return pipe
 

@@ -29,6 +29,7 @@ class Flux(PackedArchitecture):
     guidance_scale = 3.5
     blocks = ("transformer_blocks", "single_transformer_blocks")
     unbatched = ("img_ids", "txt_ids")
+    meeting = "outputs"
     encodes_apart = True
 
     def steps_and_guidance(self, pipe: Any) -> tuple[int, float]:

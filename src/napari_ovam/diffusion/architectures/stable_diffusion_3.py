@@ -28,6 +28,7 @@ class StableDiffusion3(JointArchitecture):
     steps = 28
     guidance_scale = 7.0
     text_first = False
+    meeting = "outputs"
 
     def tokenizer(self, pipe: Any) -> Any:
         """Return CLIP's tokenizer; both CLIPs cut a text into the same pieces."""
