@@ -77,8 +77,7 @@ def export(
         if not items:
             which = f" with the status {' or '.join(chosen)}" if chosen else ""
             raise ProjectError(f"{folder} holds no labels{which} to export")
-        formats = _listed(format) or ["indexed"]
-        formats += [exporters.HISTORY] * history
+        formats = (_listed(format) or ["indexed"]) + [exporters.HISTORY] * history
         done = exporters.export_dataset(
             *(items, project.label_classes(), out, formats),
             overwrite=overwrite,
