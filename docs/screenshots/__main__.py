@@ -2,10 +2,10 @@
 
     python docs/screenshots [NAME ...] [--out FOLDER]
 
-NAME is one of panel, project, classes, proposals, clicks, learning and guide; all of
-them without. Each is made in a process of its own, on a display of its own (Xvfb) and
-with settings of its own, on the embedded model; every button is pressed as a person
-would. Minutes on two cores.
+NAME is one of panel, project, classes, proposals, clicks, film, learning and guide; all
+of them without. Each is made in a process of its own, on a display and with settings of
+its own, on the embedded model; every button is pressed as a person would. Minutes on
+two cores.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from clicks import photograph_clicks
+from clicks import film_clicks, photograph_clicks
 from guide import photograph_guide
 from learning import photograph_learning
 from projects import make_generated, make_scenes
@@ -154,6 +154,7 @@ STORIES: dict[str, Callable[[Path, Path], None]] = {
     "classes": photograph_classes,
     "proposals": photograph_proposals,
     "clicks": photograph_clicks,
+    "film": film_clicks,
     "learning": photograph_learning,
     "guide": photograph_guide,
 }

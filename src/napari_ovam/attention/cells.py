@@ -58,20 +58,30 @@ class CellMaps:
             self._layers.append((layer.grid, cells))
 
     def alike(
-        self, inside: NDArray[np.float32], outside: NDArray[np.float32] | None = None
+        self,
+        inside: NDArray[np.float32],
+        outside: NDArray[np.float32] | None = None,
+        of: CellMaps | None = None,
     ) -> NDArray[np.float32]:
         """Return how much each cell is like those inside, (h, w).
+
+        It raises `ValueError` if the layers of two pictures differ.
 
         Parameters
         ----------
         inside, outside
             Weights (h, w) of cells from 0; what is outside counts against.
+        of
+            The picture of the same model whose cells these are; by default this one.
         """
         total = torch.zeros(1, 1, *self.grid)
-        for grid, cells in self._layers:
+        theirs = (of or self)._layers
+        if [len(cells) for _, cells in theirs] != [len(c) for _, c in self._layers]:
+            raise ValueError("the traces are of different models, or other layers")
+        for (grid, cells), (at, known) in zip(self._layers, theirs, strict=True):
             wanted = functional.normalize(
-                _mean(cells, grid, inside)
-                - (0 if outside is None else _mean(cells, grid, outside)),
+                _mean(known, at, inside)
+                - (0 if outside is None else _mean(known, at, outside)),
                 dim=0,
             )
             found = (wanted @ cells).unflatten(0, grid)[None, None]

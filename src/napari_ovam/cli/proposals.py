@@ -68,6 +68,13 @@ def propose(
             help="An image: look for more of what the --class is in it, in all others."
         ),
     ] = None,
+    carry: Annotated[
+        str | None,
+        typer.Option(
+            help="An image: look for its objects in those that follow it, each near "
+            "where it was, as in a stack or film."
+        ),
+    ] = None,
     keep_traces: Annotated[
         bool, typer.Option(help="Save the traces that are made: some MB each.")
     ] = False,
@@ -99,7 +106,7 @@ def propose(
             redo=redo, keep_traces=keep_traces, by_prompt=not all_classes
         )
         chosen = [find_class(opened, text).id for text in classes or ()]
-        call = _propose_call(like, chosen)
+        call = _propose_call(like, carry, chosen)
         pipe = load_for_traces(
             opened, image or _all(opened), model, device=device, dtype=dtype
         )
@@ -117,11 +124,19 @@ def _all(project: Project) -> list[str]:
     return [sample.name for sample in project.samples]
 
 
-def _propose_call(like: str | None, chosen: list[int]) -> Callable[..., Any]:
-    """Return what proposes: all classes, some, or more like one in an image.
+def _propose_call(
+    like: str | None, carry: str | None, chosen: list[int]
+) -> Callable[..., Any]:
+    """Return what proposes: all classes, some, or what is in an image.
 
-    It raises `ValueError` where that is not one class.
+    It raises `ValueError` where that is not one class, or options contradict.
     """
+    if carry is not None:
+        if like is not None or chosen:
+            raise ValueError("--carry takes all objects: leave --like and --class out")
+        from napari_ovam.workflows.carrying_on import carry_on
+
+        return lambda project, _, **how: carry_on(project, carry, **how)
     if like is None:
         return partial(napari_ovam.propose, classes=chosen or None)
     if len(chosen) != 1:

@@ -106,15 +106,41 @@ class Evidence:
             sample = pieces_at(found >= THRESHOLD, start)
         return found
 
-    def _prior(
-        self, window: PictureWindow, inside: Mask, outside: Mask | None
+    def like(
+        self, window: PictureWindow, of: Evidence, there: PictureWindow, inside: Mask
     ) -> Field:
-        """Return what cells and maps say together, as logits (h, w)."""
+        """Return what is said of an object of another picture, as logits (h, w).
+
+        0 where not both have a trace.
+
+        Parameters
+        ----------
+        window
+            Where it is looked for.
+        of, there, inside
+            The other picture, a window of it, and the object's pixels (h, w) there.
+        """
+        if self._cells is None or of._cells is None or inside.all():
+            return np.zeros(window.size, np.float32)
+        return self._prior(window, inside, ~inside, (of._cells, there))
+
+    def _prior(
+        self,
+        window: PictureWindow,
+        inside: Mask,
+        outside: Mask | None,
+        of: tuple[CellMaps, PictureWindow] | None = None,
+    ) -> Field:
+        """Return what cells and maps say together, as logits (h, w).
+
+        `of` is the picture, and the window of it, whose pixels are inside and outside.
+        """
         experts = [window.from_cells(each) for each in self._maps]
         if self._cells is not None:  # weighs as much as all maps
-            grid = self._cells.grid
-            against = None if outside is None else window.to_cells(outside, grid)
-            alike = self._cells.alike(window.to_cells(inside, grid), against)
+            known, there = of or (self._cells, window)
+            against = None if outside is None else there.to_cells(outside, known.grid)
+            here = there.to_cells(inside, known.grid)
+            alike = self._cells.alike(here, against, known)
             experts += [window.from_cells(alike)] * max(1, len(self._maps))
         if not experts:
             return np.full(window.size, _NOTHING, np.float32)

@@ -46,7 +46,9 @@ class ColorHistograms:
         self._shares = np.stack([np.where(c, rest, 1 - rest).prod(1) for c in corners])
         self._all = self._smooth(np.ones(self._size))
 
-    def log_ratio(self, region: NDArray[Any]) -> NDArray[np.float32]:
+    def log_ratio(
+        self, region: NDArray[Any], known: NDArray[np.bool_] | None = None
+    ) -> NDArray[np.float32]:
         """Return log p(colour | region) - log p(colour | outside), (h, w).
 
         0 where the region is nothing or all: colours tell no sides apart then.
@@ -55,15 +57,19 @@ class ColorHistograms:
         ----------
         region
             (h, w), from 0 to 1, or bool.
+        known
+            (h, w), pixels of which is known whether they are in it; None for all.
         """
-        count, total = float(region.sum()), float(region.size)
+        everything = self._all if known is None else self._smooth(known)
+        total = float(region.size if known is None else known.sum())
+        count = float(region.sum())
         if not 0 < count < total:
             return np.zeros(self._size, np.float32)
         inside = self._smooth(region)
         # One pixel more of every colour on both sides: what was not seen says nothing.
         share = count / total
         found = np.log((inside + share) / (count + share)) - np.log(
-            (np.maximum(self._all - inside, 0) + 1 - share)
+            (np.maximum(everything - inside, 0) + 1 - share)
             / (total - count + 1 - share)
         )
         result: NDArray[np.float32] = found.clip(-_MOST, _MOST).astype(np.float32)

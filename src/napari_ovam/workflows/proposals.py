@@ -167,7 +167,7 @@ def propose(
     wanted: list[str] = []
     for sample in chosen:
         try:
-            reason = _why_kept(project, sample.name, settings, sources)
+            reason = why_kept(project, sample.name, settings, sources)
         except (ValueError, OSError) as error:  # its labels cannot be read
             failed[sample.name] = str(error)
             continue
@@ -272,7 +272,7 @@ def _source(project: Project, pipe: Any, entry: ProjectClass) -> tuple[Token, ..
     return check_token(token, text_space(pipe)), phrase
 
 
-def _why_kept(
+def why_kept(
     project: Project,
     name: str,
     settings: ProposalSettings,
@@ -338,7 +338,7 @@ def _propose_one(
         **({"given": sorted(given)} if given else {}),
     }
     with project.writing():  # else strokes that come meanwhile would be overwritten
-        if reason := _why_kept(project, name, settings, sources):
+        if reason := why_kept(project, name, settings, sources):
             return reason
         gone = ~np.isin(labels, [0, *(entry.id for entry in project.classes)])
         labels[gone] = 0

@@ -98,6 +98,24 @@ class Proposing:
 
         self._start(run)
 
+    def carry_on(self) -> None:
+        """Look for the objects of the image that is shown in those that follow it."""
+        if not self._ready():
+            return
+        session, project = self.session, self.session.project
+        shown = session.current
+        if shown is None:
+            session.complain("There is no image to carry on from: open one")
+            return
+        settings = self._settings(redo=True)
+
+        def run(_: Any, **how: Any) -> ProposalReport:
+            from napari_ovam.workflows.carrying_on import carry_on
+
+            return carry_on(project, shown.key, settings=settings(), **how)
+
+        self._start(run, model=False)
+
     def _settings(self, *, redo: bool) -> Callable[[], ProposalSettings]:
         """Return what makes the settings, in a thread: they import much."""
         layers, options = self.session.map_layers, self.session.label_rules.options
@@ -110,7 +128,9 @@ class Proposing:
 
         return make
 
-    def _start(self, propose: Callable[..., ProposalReport]) -> None:
+    def _start(
+        self, propose: Callable[..., ProposalReport], *, model: bool = True
+    ) -> None:
         session, choice = self.session, self.session.choice
 
         def run(job: Job) -> _Run:
@@ -122,7 +142,7 @@ class Proposing:
 
             try:
                 session.saving.flush()
-                pipe = session.models.get(choice, job)
+                pipe = session.models.get(choice, job) if model else None
                 report = propose(pipe, progress=_counting(job), written=written)
             except Cancelled:  # what was written stays
                 found.cancelled = True

@@ -108,8 +108,15 @@ class ProposingRow(Row):
         session, sample = self._session, self._session.current
         held = sample.edits.now.ids if sample is not None and sample.edits else ()
         entries = [entry for entry in session.classes if entry.id in held]
-        if entries:
-            menu.addSeparator()
+        if not entries:
+            return
+        menu.addSeparator()
+        entry = menu_entry(
+            menu, "Carry on to the images that follow", self._proposing.carry_on
+        )
+        entry.setToolTip(
+            "As in a stack or film: each object is looked for near where it was"
+        )
         for each in entries[:_OFFERED]:
             call = partial(self._proposing.find_more, each.id)
             entry = menu_entry(menu, f"More like this {short(each.name)}", call)
