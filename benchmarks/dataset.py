@@ -53,18 +53,17 @@ class TwoLooks(ModelMaker):
     """Scores items by both ways to look twice, and keeps labels without a band."""
 
     def _label(self, item: Item, made: Any) -> Made:
-        by_thresholds = super()._label(item, made)
+        by_calls = super()._label(item, made)
         plan = self._plan
-        self._plan = replace(plan, agreement="calls")
-        calls = super()._label(item, made).scores
+        self._plan = replace(plan, agreement="thresholds")
+        other = super()._label(item, made).scores
         self._plan = replace(plan, agreement="none")
         plain = super()._label(item, made)
         self._plan = plan
-        for number, scores in by_thresholds.scores["classes"].items():
-            scores["calls"] = calls["classes"][number]["agreement"]
-        band = float((by_thresholds.labels == 255).mean())
-        scores = {**by_thresholds.scores, "band": band}
-        return replace(plain, scores=scores)
+        for number, scores in by_calls.scores["classes"].items():
+            scores["thresholds"] = other["classes"][number]["agreement"]
+        band = float((by_calls.labels == 255).mean())
+        return replace(plain, scores={**by_calls.scores, "band": band})
 
 
 def filters(folder: Path) -> None:
@@ -105,7 +104,7 @@ def filters(folder: Path) -> None:
                     },
                     **{
                         score: min(scores[str(ids[name])][score] for name in shown)
-                        for score in ("presence", "agreement", "calls", "area")
+                        for score in ("presence", "agreement", "thresholds", "area")
                     },
                 }
             )
@@ -154,7 +153,7 @@ def report(rows: list[dict[str, Any]]) -> None:
     print(line("thrown out", [r for r in rows if r["reasons"]]))
     for name in sorted({reason for row in rows for reason in row["reasons"]}):
         print(line(f"by {name}", [r for r in rows if name in r["reasons"]]))
-    for score in ("presence", "agreement", "calls", "unsure"):
+    for score in ("presence", "agreement", "thresholds", "unsure"):
         ordered = sorted(
             rows, key=lambda r: -r[score] if score == "unsure" else r[score]
         )

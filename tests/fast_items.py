@@ -53,12 +53,12 @@ class Fast:
             scores[str(number)] = {
                 "area": float(random.uniform(0.01, 0.3)),
                 "presence": float(random.uniform(0.9, 2)),
-                "agreement": float(random.uniform(0.4, 1)),
+                "agreement": float(random.uniform(0.7, 1)),
             }
         return Made(
             random.integers(0, 255, (16, 16, 3), np.uint8),
             labels,
-            {"blank": 0.0, "unsure": float(random.uniform()), "classes": scores},
+            {"blank": 0.0, "unsure": float(random.uniform(0, 0.45)), "classes": scores},
             {"model": "fast", **vars(GenerationSettings(item.prompt.text))},
         )
 

@@ -73,7 +73,7 @@ def test_what_makes_another_result_makes_another_hash(project, pipe, make_pipe):
         planned(project, make_pipe(seed=1))[0],
         planned(project, pipe, dtype="float16")[0],
         planned(project, pipe, quotas={"": 5})[0],
-        planned(project, pipe, agreement="calls")[0],
+        planned(project, pipe, agreement="thresholds")[0],
         planned(project, pipe, PROMPTS[::-1])[0],
     ]
     project.classes.change(1, thresholds={"phrase": 0.7, "token": None})

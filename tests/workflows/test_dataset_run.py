@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from fast_items import POISON, Fast, load_fast, make_plan, start
+from fast_items import Fast, load_fast, make_plan, start
 from PIL import Image
 
 from napari_ovam import GenerationSettings
@@ -58,7 +58,7 @@ def test_the_result_is_a_project_to_be_reviewed(tmp_path):
     start(plan, tmp_path / "a")
     steps = []
     report = go(tmp_path / "a", plan, progress=lambda *step: steps.append(step))
-    assert (report.made, list(report.failed)) == (59, [POISON])
+    assert (report.made, list(report.failed)) == (59, [5])
     assert steps[-1] == (60, 60)
     assert [s[0] for s in steps] == sorted(s[0] for s in steps)
     project = Project.open(tmp_path / "a")
@@ -68,7 +68,7 @@ def test_the_result_is_a_project_to_be_reviewed(tmp_path):
     rejected = [s for s in project.samples if s.status == "rejected"]
     assert len(rejected) == report.rejected > 0
     reasons = {r for s in rejected for r in s.provenance["dataset"]["reasons"]}
-    assert reasons == {"area", "presence", "agreement"}
+    assert reasons == {"area", "presence", "agreement", "unsure"}
     queue = [how_unsure(s) for s in project.samples if s.status == "proposed"]
     assert len(queue) == 59 - len(rejected)
     assert min(queue) >= 0
@@ -88,7 +88,7 @@ def test_a_second_run_makes_nothing_again(tmp_path):
     assert maker.made == 0
     assert (made(folder), statuses(folder)) == before[:2]
     report = go(folder, plan, maker, again=True)
-    assert list(report.failed) == [POISON]
+    assert list(report.failed) == [5]
     assert maker.made == 3  # the others of its shard
     assert made(folder) == before[0]
 
@@ -151,7 +151,7 @@ def test_one_bad_item_of_a_batch_does_not_fail_the_others(tmp_path):
     start(plan, tmp_path / "a")
     report = go(tmp_path / "a", plan)
     assert report.made == 7
-    assert list(report.failed) == [POISON]
+    assert list(report.failed) == [5]
 
 
 def test_a_full_disk_ends_the_run_and_is_no_items_fault(tmp_path, monkeypatch):
@@ -172,7 +172,7 @@ def test_a_full_disk_ends_the_run_and_is_no_items_fault(tmp_path, monkeypatch):
         go(folder, plan)
     assert len(Project.open(folder).samples) == 4
     report = go(folder, plan)
-    assert (report.made, list(report.failed)) == (11, [POISON])
+    assert (report.made, list(report.failed)) == (11, [5])
 
 
 def test_a_process_that_an_item_ends_goes_on_without_it(tmp_path):
@@ -266,13 +266,13 @@ def test_quotas_are_filled_from_what_the_plan_has_left(tmp_path):
     assert status.kept["cat"] >= 20
     assert status.left == 0
     assert not status.running
-    plan = make_plan(15, quotas={1: 20}, filters=Filters(None, None, None, None))
+    plan = make_plan(15, quotas={1: 20}, filters=Filters(*[None] * 5))
     start(plan, tmp_path / "b")
     assert go(tmp_path / "b", plan).missing == {"'cat'": 20 - 9}
 
 
 def test_filters_can_be_left_out(tmp_path):
-    plan = make_plan(30, filters=Filters(None, None, None, None))
+    plan = make_plan(30, filters=Filters(*[None] * 5))
     start(plan, tmp_path / "a")
     assert go(tmp_path / "a", plan).rejected == 0
 
@@ -350,9 +350,10 @@ def test_pictures_of_a_folder_are_labelled_and_bad_ones_named(tmp_path, pipe):
     maker = load_maker(plan, tmp_path / "night", pipe=pipe)
     report = go(tmp_path / "night", plan, maker)
     assert report.made == 1
-    assert sorted(report.failed) == ["b.png", "bad.png", "c.png"]
-    assert "another picture than when" in report.failed["b.png"]
-    assert "c.png is gone" in report.failed["c.png"]
+    assert sorted(report.failed) == [1, 2, 3]
+    assert "another picture than when" in report.failed[1]
+    assert report.failed[2].startswith("'bad.png': ")
+    assert "c.png is gone" in report.failed[3]
     folder.rename(tmp_path / "away")
     with pytest.raises(PlanError, match="does not see the folder"):
         go(tmp_path / "night", plan, maker, again=True)

@@ -57,7 +57,7 @@ def plan(
     quota: options.Quotas = None,
     density: options.Densities = None,
     filters: options.Filters = None,
-    agreement: options.Agreement = "thresholds",
+    agreement: options.Agreement = "calls",
     clip: options.Clip = None,
     negative_prompt: options.Negative = "",
     steps: options.Steps = None,
@@ -149,6 +149,10 @@ def run(
         from napari_ovam.workflows.dataset.running import run as run_plan
 
         planned = Plan.load(folder)
+        if workers > 1 and scheduler is not None:
+            raise ValueError(
+                "give --workers or --scheduler: a scheduler has workers of its own"
+            )
         engine: Any
         if workers > 1 or scheduler is not None:
             from napari_ovam.workflows.dataset.cluster import Workers
@@ -191,8 +195,8 @@ def status(folder: Planned) -> None:
             say(f"rejected: {', '.join(reasons)}")
         for where, count in found.devices.items():
             say(f"{where}: {count:,}")
-        for prompt, error in list(found.errors.items())[:10]:
-            say(f"{prompt!r}: {error}", err=True)
+        for number, error in list(found.errors.items())[:10]:
+            say(f"item {number}, {error}", err=True)
 
 
 def _note(text: str) -> None:
@@ -209,8 +213,8 @@ def _say_report(folder: Path, report: RunReport) -> None:
         say(f"{name}: {count:,} less than wanted, and the plan has no more items")
     if kept:
         say(f"Review them: open {folder} in the panel, least sure first")
-    for prompt, error in report.failed.items():
-        say(f"{prompt!r}: {error}", err=True)
+    for number, error in report.failed.items():
+        say(f"item {number}, {error}", err=True)
     for number, error in report.lost.items():
         say(f"shard {number} is not made: {error}", err=True)
     if report.failed or report.lost:

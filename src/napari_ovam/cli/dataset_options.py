@@ -49,12 +49,12 @@ Filters = Annotated[
     list[str] | None,
     typer.Option(
         "--filter",
-        help="blank=0.98, area=5:95, presence=0.95, agreement=0.5, clip=0.2; =off "
-        "leaves one out.",
+        help="blank=0.98, area=5:95, presence=0.95, agreement=0.75, unsure=0.4, "
+        "clip=0.2; =off leaves one out.",
     ),
 ]
 Agreement = Annotated[
-    str, typer.Option(help="Of two 'thresholds', two 'calls', or 'none'.")
+    str, typer.Option(help="Of two 'calls', two 'thresholds', or 'none'.")
 ]
 Clip = Annotated[
     Path | None, typer.Option(help="A folder with a CLIP model, for its score.")

@@ -44,6 +44,8 @@ class Filters:
         As `segmentation.presence.ABSENT`: the least of each class.
     agreement
         The least IoU of a class by two looks.
+    unsure
+        The doubtful pixels for each labelled one, from which labels are not believed.
     clip
         The least cosine of image and prompt, by `clip_model`.
     """
@@ -51,7 +53,8 @@ class Filters:
     blank: float | None = 0.98
     area: tuple[float, float] | None = (5.0, 95.0)
     presence: float | None = 0.95
-    agreement: float | None = 0.5
+    agreement: float | None = 0.75
+    unsure: float | None = 0.4
     clip: float | None = None
 
 
@@ -163,7 +166,7 @@ class Plan:
     filters: Filters = field(default_factory=Filters)
     text_encoder: str = ""
     clip_model: str = ""
-    agreement: str = "thresholds"
+    agreement: str = "calls"
     shard: int = 32
     batch: int = 1
     program: str = __version__

@@ -13,6 +13,7 @@ from napari_ovam.workflows.dataset.plan import Plan
 from napari_ovam.workflows.dataset.shards import (
     SHARDS,
     Shard,
+    failures_of,
     image_file,
     labels_file,
     make_shard,
@@ -40,7 +41,7 @@ class RunReport:
     made, rejected
         Images, and those of them that filters rejected.
     failed
-        What is wrong with each item that could not be made.
+        What is wrong with each item that could not be made, by its place.
     lost
         Shards that could not be made, and why; the next run tries them again.
     missing
@@ -49,7 +50,7 @@ class RunReport:
 
     made: int
     rejected: int
-    failed: Mapping[str, str]
+    failed: Mapping[int, str]
     lost: Mapping[int, str] = field(default_factory=dict)
     missing: Mapping[str, int] = field(default_factory=dict)
 
@@ -144,11 +145,9 @@ def run(
     finally:
         rejected = collect(project, plan)
     ledger = Ledger(plan, read_records(root, plan))
-    failed = {
-        each["prompt"]: each["error"]
-        for record in read_records(root, plan)
-        for each in record["failures"]
-    }
+    failed: dict[int, str] = {}
+    for record in read_records(root, plan):
+        failed |= failures_of(record)
     lacking = {} if lost else missing(plan, ledger)
     return RunReport(len(ledger.made), rejected, failed, lost, lacking)
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from napari_ovam.attention.trace import Trace
     from napari_ovam.segmentation.labels import LabelMaker
 
-LOOKS = ("thresholds", "calls", "none")
+LOOKS = ("calls", "thresholds", "none")
 """Which two looks at an image are compared."""
 
 _ALIKE = 8  # of 255, how much a colour may differ in each channel

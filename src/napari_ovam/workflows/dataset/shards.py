@@ -198,6 +198,14 @@ def is_fatal(error: Exception) -> bool:
     return isinstance(error, PlanError) or (broken and not _is_memory(error))
 
 
+def failures_of(record: Mapping[str, Any]) -> dict[int, str]:
+    """Return what is wrong with the items of a shard that failed, by their places."""
+    return {
+        each["item"]: f"{each['prompt']!r}: {each['error']}"
+        for each in record["failures"]
+    }
+
+
 def _again(maker: Maker, item: Item, error: Exception, retries: int) -> Made | str:
     """Try an item again; return what was made, or what is wrong."""
     for _ in range(retries):
@@ -285,10 +293,17 @@ class _Trials:
     def noted(self, group: Sequence[Item]) -> Iterator[None]:
         """Note that items are being made; forget it unless that ends the process."""
         before = dict(self._tries)
-        self._tries |= {item.key: self.tries(item) + 1 for item in group}
-        # Not to the disk at once: it is for processes that end, not for computers.
-        self.path.write_text(json.dumps(self._tries), encoding="utf-8")
-        yield
+        self._write(before | {item.key: self.tries(item) + 1 for item in group})
+        try:
+            yield
+        except BaseException:  # an error, or Ctrl-C, is no end of the process
+            self._write(before)
+            raise
         self._tries = {
             k: n for k, n in before.items() if k not in {i.key for i in group}
         }
+
+    def _write(self, tries: dict[str, int]) -> None:
+        # Not to the disk at once: it is for processes that end, not for computers.
+        self._tries = tries
+        self.path.write_text(json.dumps(tries), encoding="utf-8")

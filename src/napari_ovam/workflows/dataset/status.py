@@ -13,7 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 from napari_ovam.base.folder_lock import lock_folder
 from napari_ovam.workflows.dataset.plan import Plan
-from napari_ovam.workflows.dataset.shards import Shard, make_shard, read_records
+from napari_ovam.workflows.dataset.shards import (
+    Shard,
+    failures_of,
+    make_shard,
+    read_records,
+)
 from napari_ovam.workflows.dataset.verdicts import Ledger, next_items
 
 if TYPE_CHECKING:
@@ -40,7 +45,7 @@ class DatasetStatus:
     devices
         How many items were made where: "host, device".
     errors
-        What is wrong with items that failed, by their prompts.
+        What is wrong with items that failed, by their places.
     pace
         Items a second of late, or None if that is not known.
     running
@@ -53,7 +58,7 @@ class DatasetStatus:
     rejected: Mapping[str, int]
     kept: Mapping[str, int]
     devices: Mapping[str, int]
-    errors: Mapping[str, str]
+    errors: Mapping[int, str]
     pace: float | None
     running: bool
 
@@ -72,12 +77,12 @@ def read_status(folder: Path) -> DatasetStatus:
     ledger = Ledger(plan, read_records(folder, plan))
     devices: Counter[str] = Counter()
     ends: list[tuple[float, int]] = []
-    errors: dict[str, str] = {}
+    errors: dict[int, str] = {}
     for record in read_records(folder, plan):
         count = len(record["items"])
         devices[f"{record['host']}, {record['device']}"] += count
         ends.append((datetime.fromisoformat(record["at"]).timestamp(), count))
-        errors |= {f["prompt"]: f["error"] for f in record["failures"]}
+        errors |= failures_of(record)
     wrong = {name: int(found.sum()) for name, found in ledger.verdicts().items()}
     kept, _ = ledger.kept()
     lock = lock_folder(folder)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 _FEWEST = 20
 """Of fewer images the percentiles of a class's area say nothing."""
 
-REASONS = ("blank", "empty", "area", "presence", "agreement", "clip")
+REASONS = ("blank", "empty", "area", "presence", "agreement", "unsure", "clip")
 
 
 class Ledger:
@@ -38,7 +38,7 @@ class Ledger:
         self._plan = plan
         self.made = array("q")
         self.failed = array("q")
-        blank, clip = array("d"), array("d")
+        blank, unsure, clip = array("d"), array("d"), array("d")
         # For each class that an image is expected to show:
         place, number = array("q"), array("q")
         scores = {name: array("d") for name in ("area", "presence", "agreement")}
@@ -47,6 +47,7 @@ class Ledger:
             for row in record["rows"]:
                 found = row["scores"]
                 blank.append(found["blank"])
+                unsure.append(found["unsure"])
                 clip.append(found.get("clip", np.nan))
                 expected = plan.prompt(row["item"]).classes
                 for each in expected:
@@ -57,6 +58,7 @@ class Ledger:
                         values.append(of.get(name, np.nan))
                 self.made.append(row["item"])
         self._blank, self._clip = np.asarray(blank), np.asarray(clip)
+        self._unsure = np.asarray(unsure)
         self._place, self._class = np.asarray(place), np.asarray(number)
         self._scores = {name: np.asarray(values) for name, values in scores.items()}
 
@@ -67,6 +69,8 @@ class Ledger:
         found = dict.fromkeys(REASONS, none)
         if filters.blank is not None:
             found["blank"] = self._blank >= filters.blank
+        if filters.unsure is not None:
+            found["unsure"] = self._unsure >= filters.unsure
         if filters.clip is not None:
             found["clip"] = self._clip < filters.clip  # not where it is unknown
         area = self._scores["area"]
