@@ -10,8 +10,10 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import huggingface_hub
+import joint_models
 import numpy as np
 import pytest
+import small_models
 import torch
 from safetensors.torch import load_file, save_file
 
@@ -76,6 +78,26 @@ def test_the_text_encoder_alone_encodes_what_the_whole_model_does(pipe, folder):
     assert torch.equal(token.embedding, wanted.embedding)
     with pytest.raises(ModelError, match=r"has no unet.*load the whole model"):
         record(text).__enter__()
+
+
+@pytest.mark.parametrize("family", ["xl", "lcm", "pixart", "flux"])
+def test_the_text_encoder_of_other_families(make_pipe, tmp_path, family):
+    made = {
+        "xl": small_models.xl,
+        "lcm": lambda: small_models.lcm(make_pipe()),
+        "pixart": small_models.pixart,
+        "flux": joint_models.flux,
+    }[family]()
+    made.save_pretrained(tmp_path)
+    text = load_text_encoder(tmp_path, device="cpu")
+    part = getattr(text, "unet", None) or getattr(text, "transformer", None)
+    weights = [] if part is None else list(part.parameters())
+    # Models with joint attention are asked again, so they are loaded whole.
+    assert all(w.is_meta for w in weights) == (family in ("xl", "lcm"))
+    assert any(w.is_meta for w in weights) == (family == "pixart")
+    assert text_encoder_hash(text) == text_encoder_hash(made)
+    token, wanted = (encode_phrase(p, "a cat") for p in (text, made))
+    torch.testing.assert_close(token.embedding, wanted.embedding)
 
 
 def test_precision_is_chosen_by_name_or_dtype(saved):
