@@ -100,7 +100,8 @@ class Labelling:
             self.propose(self.session.current)
 
     def _prepare(self, sample: LiveSample) -> Work | None:
-        if not sample.maps:
+        decided = sample.status in DECIDED and not self._layers.seen_maps(sample.key)
+        if not sample.maps or decided:
             return None
         request = self.session.label_request(sample)
         active = {entry.id for entry in self.session.classes.active}
