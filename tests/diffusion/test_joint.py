@@ -284,7 +284,7 @@ def test_without_its_model_a_trace_says_so(kind, tmp_path):
             phrase_map(lost, token)
     load_pipeline(tmp_path / "model", device="cpu")
     again = load_pipeline(tmp_path / "model", device="cpu")
-    np.testing.assert_allclose(phrase_map(load_trace(path), token), expected, atol=1e-5)
+    np.testing.assert_allclose(phrase_map(load_trace(path), token), expected, atol=1e-4)
     assert again is not None
 
 
