@@ -14,43 +14,10 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")  # a test that asks the hub is a mi
 os.environ.setdefault("NAPARI_OVAM_TOKENS", tempfile.mkdtemp(prefix="napari-ovam-"))
 
 import pytest
+from word_tokenizer import WORDS as WORDS
+from word_tokenizer import make_tokenizer
 
-WORDS = [
-    *("a", "an", "and", "the", "of", "on", "in", "at", "with", "photo", "drawing"),
-    *("cat", "dog", "hat", "car", "house", "tree", "red", "blue"),
-    *("grass", "snow", "night", "sea"),
-]
-START, END = "<|startoftext|>", "<|endoftext|>"
 TEXT_DIM = 32
-
-
-def make_tokenizer() -> Any:
-    """Return a CLIP tokenizer that knows WORDS whole and spells all others."""
-    from tokenizers import pre_tokenizers
-    from transformers import CLIPTokenizer
-
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    pieces = {c: i for i, c in enumerate([*alphabet, *(c + "</w>" for c in alphabet)])}
-    merges = []
-    for word in WORDS:
-        left = word[0]
-        for place, letter in enumerate(word[1:], 2):
-            right = letter + "</w>" * (place == len(word))
-            if left + right not in pieces:
-                merges.append((left, right))
-                pieces[left + right] = len(pieces)
-            left += right
-    for special in (START, END):
-        pieces[special] = len(pieces)
-    return CLIPTokenizer(
-        vocab=pieces,
-        merges=merges,
-        bos_token=START,
-        eos_token=END,
-        pad_token=END,
-        unk_token=END,
-        model_max_length=32,
-    )
 
 
 def build_pipeline(

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from conftest import WORDS, make_tokenizer
 from diffusers import (
     AutoencoderKL,
     AutoencoderKLFlux2,
@@ -36,6 +35,7 @@ from transformers import (
     T5Config,
     T5EncoderModel,
 )
+from word_tokenizer import WORDS, make_tokenizer
 
 
 def _vae(channels: int = 4, kind: Any = AutoencoderKL) -> Any:

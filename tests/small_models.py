@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from conftest import WORDS, make_tokenizer
 from diffusers import (
     AutoencoderKL,
     ControlNetModel,
@@ -27,6 +26,7 @@ from transformers import (
     T5EncoderModel,
     T5Tokenizer,
 )
+from word_tokenizer import WORDS, make_tokenizer
 
 CROSS = "CrossAttnDownBlock2D", "CrossAttnUpBlock2D"
 

@@ -82,6 +82,12 @@ def test_fused_projections(name):
     check(pipe, KINDS[name])
 
 
+def test_weights_that_are_stored_in_less_than_they_are_used():
+    pipe = FLUX.make()
+    pipe.transformer.enable_layerwise_casting(torch.bfloat16, torch.float32)
+    check(pipe)
+
+
 def test_a_compiled_model_runs_as_it_was():
     pipe = FLUX.make()
     token = encode_phrase(pipe, "cat")

@@ -7,9 +7,11 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from napari_ovam.attention.shown_calls import MEMORY
 from napari_ovam.attention.trace import block_of, choose_layers, fine_layers
 from napari_ovam.attention.trace_settings import TraceSettings, quarter_calls
 from napari_ovam.diffusion.architectures import find_architecture
+from napari_ovam.diffusion.architectures.joint import JointArchitecture
 from napari_ovam.hub.files import (
     LEFT_OUT,
     read_index,
@@ -63,6 +65,8 @@ class ModelSizes:
     steps: int  # denoising steps when nothing is said
     frames: int = 1  # that the denoiser sees at a time, of a video
     heads: int = 8  # of the finest attention layer, at most
+    # Blocks with joint attention and the size of their tokens, each of 2x2 latents.
+    joint: tuple[int, int] = (0, 0)
 
     @classmethod
     def read(cls, path: Path) -> ModelSizes:
@@ -82,7 +86,8 @@ class ModelSizes:
         vae = read_json(folder / architecture.autoencoder / "config.json")
         channels = _vae_channels(vae)
         factor, together = _compression(vae, len(channels))
-        side = unet.get("sample_size") or 64
+        is_joint = isinstance(architecture, JointArchitecture)
+        side = unet.get("sample_size") or (1024 // factor if is_joint else 64)
         sides = [side, side] if isinstance(side, int) else side
         size = architecture.default_size or [s * factor for s in sides]
         own = folder / "ovam_defaults.json"
@@ -92,11 +97,13 @@ class ModelSizes:
             attention={
                 name: sizes
                 for name, sizes in _attention(
-                    architecture, shapes[architecture.part], _level_of_block(unet)
+                    architecture,
+                    {} if is_joint else shapes[architecture.part],
+                    _level_of_block(unet),
                 )
                 if _is_cross(name) or not _reads_text_only(unet, name)
             },
-            unet_channels=_channels(unet),
+            unet_channels=_inner(unet) // 4 if is_joint else _channels(unet),
             vae_channels=channels[min(1, len(channels) - 1)],
             factor=factor,
             tile=int(vae.get("sample_size") or 512),
@@ -104,6 +111,7 @@ class ModelSizes:
             size=(chosen.get("height", size[0]), chosen.get("width", size[1])),
             steps=chosen.get("steps", architecture.steps),
             frames=1 + max(0, architecture.length - 1) // together,
+            joint=_joint(architecture, shapes, unet) if is_joint else (0, 0),
         )
 
     @classmethod
@@ -152,12 +160,19 @@ class ModelSizes:
     def trace_bytes(
         self, rows: int, columns: int, steps: int, trace: TraceSettings, item: int
     ) -> int:
-        """Return the size of what is recorded of one image, queries and key weights."""
+        """Return the size of what is recorded of one image, queries and key weights.
+
+        Of joint attention, what is held once a phrase is mapped: queries, keys and
+        values of all blocks, up to the limit.
+        """
         item = item if trace.dtype is None else trace.dtype.itemsize
         if trace.calls == "quarters":
             calls = len(quarter_calls(steps))
         else:
             calls = steps if trace.calls is None else len(trace.calls)
+        if self.joint[0]:
+            count, inner = self.joint
+            return min(calls * count * 3 * rows * columns // 4 * inner * item, MEMORY)
         kinds = {
             name: sizes
             for name, sizes in self.attention.items()
@@ -222,8 +237,7 @@ def _attention(
 def _channels(unet: Mapping[str, Any]) -> int:
     if "block_out_channels" in unet:
         return int(unet["block_out_channels"][0])
-    inner = unet.get("num_attention_heads", 16) * unet.get("attention_head_dim", 72)
-    return int(unet.get("hidden_size", inner) // _patch(unet) ** 2)
+    return int(_inner(unet) // _patch(unet) ** 2)
 
 
 def _patch(unet: Mapping[str, Any]) -> int:
@@ -245,6 +259,23 @@ def _compression(vae: Mapping[str, Any], levels: int) -> tuple[int, int]:
         return vae["patch_size"] * times, vae["patch_size_t"] * times
     spatial = vae.get("scale_factor_spatial") or 2 ** (levels - 1)
     return spatial, vae.get("scale_factor_temporal") or 1
+
+
+def _inner(unet: Mapping[str, Any]) -> int:
+    """Return the size of a transformer's tokens."""
+    heads = unet.get("num_attention_heads", 16) * unet.get("attention_head_dim", 72)
+    return int(unet.get("hidden_size") or unet.get("dim") or heads)
+
+
+def _joint(
+    architecture: Architecture,
+    shapes: Mapping[str, Mapping[str, Shape]],
+    unet: Mapping[str, Any],
+) -> tuple[int, int]:
+    """Return the blocks with joint attention, and the size of their tokens."""
+    paths = (name.split(".") for name in shapes[architecture.part])
+    blocks = {tuple(path[:2]) for path in paths if path[0] in architecture.blocks}
+    return len(blocks), _inner(unet)
 
 
 def _level_of_block(unet: Mapping[str, Any]) -> Callable[[str, int], int]:
