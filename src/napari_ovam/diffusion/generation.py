@@ -213,8 +213,8 @@ def _run(
         "or layers in the trace, or load the model in float16."
     )
     options = architecture.call_options(settings.negative_prompt, after_step)
-    options["prompt"] = settings.prompt
-    options["generator"] = torch.Generator().manual_seed(settings.seed)
+    generator = torch.Generator().manual_seed(settings.seed)
+    options |= {"prompt": settings.prompt, "generator": generator}
     if len(several) > 1:
         options |= _batched(several)
     try:
@@ -234,9 +234,8 @@ def _run(
             )
     finally:
         pipe.maybe_free_model_hooks()
-    is_video = bool(architecture.length)
-    pixels = output.frames[0] if is_video else output.images
-    several = [settings] * len(pixels) if is_video else several
+    pixels = output.frames[0] if architecture.length else output.images
+    several = [settings] * len(pixels) if architecture.length else several
     check_finite(pipe, bool(np.isfinite(pixels).all()))
     return [
         Generation((each * 255).round().astype(np.uint8), seen, of)

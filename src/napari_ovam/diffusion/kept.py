@@ -159,6 +159,17 @@ class Kept:
             )
         found[self.run.count - 1] = tensor
 
+    def note_latents(
+        self, shape: tuple[int, int, int], model: object, patch: int
+    ) -> None:
+        """Note the latents (frames, h, w), which layers right in `model` see as cells.
+
+        `patch` is the side of a cell.
+        """
+        self.shape = shape
+        seen = [layer.name for layer in self.wanted.found if layer.outer is model]
+        self.note_grid(seen, (shape[1] // patch, shape[2] // patch))
+
     def note_grid(self, names: list[str], grid: tuple[int, int]) -> None:
         """Note the grid of layers, which has to stay as it is."""
         for name in names:

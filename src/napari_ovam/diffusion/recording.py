@@ -22,12 +22,12 @@ from napari_ovam.diffusion.architectures.attention_layers import (
     copy_keys,
     find_layers,
 )
+from napari_ovam.diffusion.architectures.attention_tap import tap_attention
 from napari_ovam.diffusion.architectures.base import argument
 from napari_ovam.diffusion.architectures.joint import (
     JointArchitecture,
     find_joint_layers,
 )
-from napari_ovam.diffusion.attention_tap import tap_attention
 from napari_ovam.diffusion.calls import (
     Call,
     GuidanceError,
@@ -226,7 +226,7 @@ class _Hooks:
             check = partial(self._check_plain, layer)
             add(attention.register_forward_hook(check, with_kwargs=True))
 
-    def _before_model(self, _module: Any, args: Any, kwargs: Any) -> None:
+    def _before_model(self, model: Any, args: Any, kwargs: Any) -> None:
         if is_replaying():
             return
         self.check()
@@ -252,12 +252,8 @@ class _Hooks:
             if self.rows is not None:
                 kept.keep_inputs(args, kwargs, self.rows)
         else:
-            kept.shape = self.architecture.latent_shape(args, kwargs)
-            patch = self.architecture.patch(self.pipe)
-            grid = kept.shape[1] // patch, kept.shape[2] // patch
-            model = self.architecture.denoiser(self.pipe)
-            seen = [la.name for la in self.wanted.found if la.outer is model]
-            kept.note_grid(seen, grid)
+            shape = self.architecture.latent_shape(args, kwargs)
+            kept.note_latents(shape, model, self.architecture.patch(self.pipe))
 
     def _take_next(self, kept: Kept | None, call: Call) -> Kept:
         """Take a call as the next of its run, or as the first of another one."""
@@ -365,12 +361,7 @@ class _Hooks:
         if layer.name in kept.keys or not self._is_wanted(layer):
             return
         with self._asking():
-            found = copy_keys(layer, args[0])
-        to = keys.device, self.dtype or keys.dtype
-        kept.keys[layer.name] = {
-            name: value.to(*to) if isinstance(value, Tensor) else value
-            for name, value in found.items()
-        }
+            kept.keys[layer.name] = copy_keys(layer, args[0], keys, self.dtype)
         if layer.is_tapped:
             self.texts_read[layer.name] = args[0][:1].detach()
 

@@ -43,6 +43,7 @@ STABLE_DIFFUSION_XL = Family(
         "StableDiffusionXLControlNetInpaintPipeline",
     ),
 )
+KOLORS = Family("Kolors", ("KolorsPipeline",))
 LATENT_CONSISTENCY = Family(
     "Latent consistency models",
     (
@@ -98,6 +99,7 @@ Z_IMAGE = Family(
 FAMILIES = (
     STABLE_DIFFUSION,
     STABLE_DIFFUSION_XL,
+    KOLORS,
     LATENT_CONSISTENCY,
     PIXART_ALPHA,
     PIXART_SIGMA,

@@ -79,9 +79,9 @@ _REASONS: dict[str, str] = {
         r"StableDiffusion(XL)?ControlNetXS|StableDiffusionXLControlNetUnion|"
         r"StableDiffusionLDM3D|StableDiffusionPipelineSafe|LDMTextToImage|"
         r"TextToVideoSD|VideoToVideoSD|AltDiffusion|VQDiffusion|"
-        r"StableDiffusionInpaintPipelineLegacy|HunyuanDiTControlNet|SanaControlNet|Kolors"
+        r"StableDiffusionInpaintPipelineLegacy|HunyuanDiTControlNet|SanaControlNet"
     ),
-    _VARIANT: r"Kandinsky3Img2Img|SanaSprintImg2Img|WanVideoToVideo",
+    _VARIANT: r"KolorsImg2Img|Kandinsky3Img2Img|SanaSprintImg2Img|WanVideoToVideo",
     _TEXTLESS: (
         r"DDIM|DDPM|PNDM|LDMPipeline$|ConsistencyModel|DiT|RePaint|ScoreSdeVe|"
         r"KarrasVe|Marigold"

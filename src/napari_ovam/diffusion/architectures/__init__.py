@@ -117,9 +117,84 @@ class StableDiffusionXL(Architecture):
         return [(t, e) for t, e in pairs if t is not None and e is not None]
 
 
+class Kolors(StableDiffusionXL):
+    """Kolors: the UNet of XL, which reads ChatGLM through a projection of its own."""
+
+    family = families.KOLORS
+    upcasts_vae = False
+    text_parts = ("encoder_hid_proj",)
+
+    def tokenizer(self, pipe: Any) -> Any:
+        """Return the tokenizer, which says where its pieces are."""
+        return _WithOffsets(pipe.tokenizer)
+
+    def text_modules(self, pipe: Any) -> tuple[Any, ...]:
+        """Return ChatGLM and the projection after it: tokens live behind the latter."""
+        encoder = getattr(pipe, "text_encoder", None)
+        if encoder is None:
+            return ()
+        return encoder, self.denoiser(pipe).encoder_hid_proj
+
+    def text_dim(self, pipe: Any) -> int:
+        """Return the size of the projected rows."""
+        return int(self.denoiser(pipe).encoder_hid_proj.out_features)
+
+    def most_tokens(self, pipe: Any) -> int:
+        """Return what the pipeline cuts texts at."""
+        del pipe
+        return 256
+
+    def text_rows(self, pipe: Any, text: str) -> Tensor:
+        """Return [start, start, pieces...] of the last layer but one, projected."""
+        ids = token_ids(pipe, pipe.tokenizer, text)
+        places = torch.arange(ids.shape[1], device=ids.device)[None]
+        states = pipe.text_encoder(
+            input_ids=ids,
+            attention_mask=torch.ones_like(ids),
+            position_ids=places,
+            output_hidden_states=True,
+        )
+        project = self.denoiser(pipe).encoder_hid_proj
+        rows: Tensor = project(states.hidden_states[-2][:, 0].to(project.weight.dtype))
+        return rows
+
+
+class _WithOffsets:
+    """A tokenizer of Python's own, with the places of its pieces in a text.
+
+    Pieces are found in their order; what begins none (a space, a byte) has no length.
+    """
+
+    def __init__(self, tokenizer: Any) -> None:
+        self._tokenizer = tokenizer
+
+    def get_added_vocab(self) -> dict[str, int]:
+        """Return the words that were added."""
+        found: dict[str, int] = self._tokenizer.get_added_vocab()
+        return found
+
+    def __call__(self, text: str, **_: Any) -> dict[str, Any]:
+        """Return numbers, places and which of them are special, of a text."""
+        ids = self._tokenizer(text)["input_ids"]
+        pieces = self._tokenizer.tokenize(text)
+        before = len(ids) - len(pieces)
+        places, end = [(0, 0)] * before, 0
+        for piece in pieces:
+            letters = piece.replace("▁", "")
+            start = text.find(letters, end) if letters else -1
+            places.append((start, start + len(letters)) if start >= 0 else (end, end))
+            end = places[-1][1]
+        return {
+            "input_ids": ids,
+            "offset_mapping": places,
+            "special_tokens_mask": [1] * before + [0] * len(pieces),
+        }
+
+
 ARCHITECTURES: tuple[Architecture, ...] = (
     StableDiffusion(),
     StableDiffusionXL(),
+    Kolors(),
     LatentConsistency(),
     PixArtAlpha(),
     PixArtSigma(),

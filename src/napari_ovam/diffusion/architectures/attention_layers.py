@@ -123,7 +123,9 @@ def _is_fused(attention: Any) -> bool:
 
 
 @torch.no_grad()
-def copy_keys(layer: AttentionLayer, rows: Tensor) -> dict[str, Any]:
+def copy_keys(
+    layer: AttentionLayer, rows: Tensor, made: Tensor, dtype: torch.dtype | None
+) -> dict[str, Any]:
     """Copy how a layer makes keys of a text just now: arguments of `LayerTrace`.
 
     Keys that several heads share are there once for each.
@@ -132,8 +134,10 @@ def copy_keys(layer: AttentionLayer, rows: Tensor) -> dict[str, Any]:
     ----------
     layer
         A cross-attention layer.
-    rows
-        (batch, n, text_dim), what its `to_k` reads.
+    rows, made
+        (batch, n, text_dim), what its `to_k` reads, and the keys that it makes.
+    dtype
+        What they are copied to; None for that of `made`.
     """
     weight, bias = copy_key_weight(layer, rows)
     found: dict[str, Any] = {"key_weight": weight, "key_bias": bias}
@@ -148,7 +152,7 @@ def copy_keys(layer: AttentionLayer, rows: Tensor) -> dict[str, Any]:
     inner, heads = layer.attention.to_q.out_features, layer.attention.heads
     for name, tensor in found.items():
         if isinstance(tensor, Tensor):
-            tensor = tensor.detach().clone()
+            tensor = tensor.detach().to(made.device, dtype or made.dtype, copy=True)
             if len(tensor) == len(weight) < inner:
                 by_head = tensor.unflatten(0, (-1, inner // heads))
                 tensor = by_head.repeat_interleave(inner // len(tensor), 0).flatten(
