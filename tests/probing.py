@@ -8,6 +8,7 @@ another text, with the layer's own projections as they are (LoRA, biases).
 from __future__ import annotations
 
 import math
+import re
 from typing import Any
 
 import numpy as np
@@ -63,7 +64,9 @@ class Probes:
         layers = {
             name: module
             for name, module in model.named_modules()
-            if name.endswith("attn2") and not name.startswith("mid")
+            if re.search(r"attn2$|\.attentions\.[1-9]\.attention$", name)
+            and module.is_cross_attention
+            and not name.startswith("mid")
         }
         self.layers, self.before = layers, {n: m.processor for n, m in layers.items()}
         self.probes = {name: Probe(rows) for name in layers}
@@ -99,7 +102,8 @@ def draw(pipe: Any, prompt: Any = "a cat", seed: int = 0, **settings: Any) -> An
     """Return the images of a call as an array."""
     settings = {"num_inference_steps": 2, "output_type": "np", **settings}
     generator = torch.Generator().manual_seed(seed)
-    return np.asarray(pipe(prompt, generator=generator, **settings).images)
+    made = pipe(prompt=prompt, generator=generator, **settings)
+    return np.asarray(made.images)
 
 
 def check_parity(

@@ -52,7 +52,7 @@ def _vae(scaling_factor: float = 0.18215) -> AutoencoderKL:
     ).eval()
 
 
-def _clip(kind: Any, tokenizer: Any, size: int, projection: int = 40) -> Any:
+def clip(kind: Any, tokenizer: Any, size: int, projection: int = 40) -> Any:
     return kind(
         CLIPTextConfig(
             vocab_size=len(tokenizer),
@@ -101,8 +101,8 @@ def xl(
         ).eval()
         pipe = StableDiffusionXLPipeline(
             vae=_vae(),
-            text_encoder=_clip(CLIPTextModel, first, 24),
-            text_encoder_2=_clip(CLIPTextModelWithProjection, second, 40),
+            text_encoder=clip(CLIPTextModel, first, 24),
+            text_encoder_2=clip(CLIPTextModelWithProjection, second, 40),
             tokenizer=first,
             tokenizer_2=second,
             unet=unet,

@@ -3,6 +3,7 @@
 import importlib.metadata
 import inspect
 import re
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -55,6 +56,22 @@ def test_constraints_name_released_versions_for_every_dependency():
         name = re.match(r"[A-Za-z0-9._-]+", requirement)
         assert name is not None
         assert _normal(name[0]) in pinned
+
+
+def test_the_conda_recipe_needs_what_the_package_needs():
+    yaml = pytest.importorskip("yaml")
+    recipe = yaml.safe_load((ROOT / "recipe/recipe.yaml").read_text("utf-8"))
+    assert recipe["context"]["version"] == napari_ovam.__version__
+    needed = {_normal(each).replace(" ", "") for each in recipe["requirements"]["run"]}
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    for requirement in project["dependencies"]:
+        assert _normal(requirement.replace("torch>=", "pytorch>=")) in needed
+
+
+def test_the_reference_shows_every_public_name():
+    text = (ROOT / "docs/reference.md").read_text("utf-8")
+    shown = re.findall(r"^::: napari_ovam\..*\.(\w+)$", text, re.MULTILINE)
+    assert sorted(shown) == sorted(napari_ovam.__all__)
 
 
 def _normal(name: str) -> str:

@@ -32,8 +32,6 @@ if TYPE_CHECKING:
 HERE = Path(__file__).parent
 WORK = HERE / "work"
 GENERATED = HERE / "generated.zip"
-# Grids of at least this side, of the up blocks: where words show what they mean.
-FINE_SIDE = 16
 
 
 @dataclass(frozen=True, eq=False)
@@ -136,15 +134,6 @@ class Data:
             chosen = [trace.calls[round(place * last)] for place in kind.calls]
             trace = trace.select(calls=chosen)
         return trace.to("cpu", torch.float32)
-
-
-def fine(trace: Trace) -> list[str]:
-    """Return the names of the layers of the up blocks with fine grids."""
-    return [
-        la.name
-        for la in trace.layers
-        if la.name.startswith("up_") and max(la.grid) >= FINE_SIDE
-    ]
 
 
 def read_scenes(path: Path = HERE / "scenes.zip") -> tuple[Scene, ...]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import prototypes
 import torch
-from data import PLAIN, Kind, fine
+from data import PLAIN, Kind
 
 from napari_ovam import (
     OptimizationSettings,
@@ -114,8 +114,9 @@ class Method:
     def chosen(self, trace: Trace) -> Trace:
         if self.layers == "all":
             return trace
-        wanted = fine(trace) if self.layers == "fine" else [self.layers]
-        return trace.select(layers=wanted)
+        if self.layers == "fine":
+            return trace.fine()
+        return trace.select(layers=[self.layers])
 
 
 def stretched(found: NDArray[Any]) -> NDArray[np.float32]:

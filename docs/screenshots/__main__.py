@@ -136,9 +136,10 @@ def photograph_proposals(out: Path, home: Path) -> None:
     dialog.accept()
     shown.wait(2)
     for entry in session.classes:
-        if entry.token is not None:
+        if session.view(entry.id).token is not None:  # better than its word
             session.library.save(entry.id)
             shown.wait(1)
+    assert session.library.entries, session.message
     shown.dock("OVAM token library")
     shown.wait(2)
     shown.photograph("token-library-1400x900")

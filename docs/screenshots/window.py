@@ -121,6 +121,6 @@ class Window:
         path = self._out / f"{name}.png"
         self.window.screen().grabWindow(0).save(str(path))
         with Image.open(path) as taken:
-            picture = taken.convert("RGB").crop((0, 0, *size))
-        picture.quantize(256).save(path, optimize=True)
+            # all its colours: few pixels have those of classes
+            taken.convert("RGB").crop((0, 0, *size)).save(path, optimize=True)
         print(path.name, self.session.message, flush=True)

@@ -25,6 +25,7 @@ from .datasets.exporters import LabelClass as LabelClass
 from .datasets.exporters import export_dataset as export_dataset
 from .diffusion.generation import Generation as Generation
 from .diffusion.generation import generate as generate
+from .diffusion.generation import generate_video as generate_video
 from .diffusion.image_traces import trace_image as trace_image
 from .diffusion.phrases import encode_phrase as encode_phrase
 from .diffusion.pipelines import load_pipeline as load_pipeline

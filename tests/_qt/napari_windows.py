@@ -31,6 +31,7 @@ class Window:
     def __init__(self) -> None:
         self.viewer = Viewer(show=True, show_welcome_screen=False)
         self._docks = set(self._find_docks())
+        self._places = self.viewer.window._qt_window.saveState()
         self._theme = self.viewer.theme
         self._title = self.viewer.title
         self._keys = dict(self.viewer.keymap)
@@ -75,6 +76,7 @@ class Window:
             if isinstance(child, QDialog) or type(child).__name__ == "_CloseWatcher":
                 child.deleteLater()
         del child
+        window._qt_window.restoreState(self._places)  # widths, corners
         viewer.layers.clear()
         viewer.title, viewer.theme = self._title, self._theme
         viewer.keymap.clear()

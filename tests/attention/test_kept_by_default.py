@@ -14,6 +14,7 @@ from napari_ovam import (
     record,
     trace_image,
 )
+from napari_ovam.attention.trace import fine_layers
 from napari_ovam.attention.trace_settings import quarter_calls
 
 PROMPT = "a cat on the grass"
@@ -66,10 +67,16 @@ def test_a_scheduler_that_calls_once_more(make_pipe):
     assert made(pipe, steps=7).trace.calls == (2, 4, 6)
 
 
-def test_small_models_keep_all_their_layers(pipe):
-    trace = made(pipe, height=32, width=32).trace  # grids of 8 and 4
-    everything = made(pipe, EVERYTHING, height=32, width=32).trace
-    assert [la.name for la in trace.layers] == [la.name for la in everything.layers]
+def test_of_small_images_as_much_is_kept(pipe):
+    trace = made(pipe, height=32, width=32).trace  # grids of 8, 4 and 2
+    large = made(pipe).trace
+    assert [la.name for la in trace.layers] == [la.name for la in large.layers]
+
+
+def test_what_is_coarser_than_a_quarter_of_the_finest_is_left_out():
+    grids = {"down_blocks.0": (64, 48), "up_blocks.1": (8, 6), "up_blocks.2": (16, 12)}
+    assert fine_layers(grids) == {"up_blocks.2"}
+    assert fine_layers({"mid": (4, 4)}) == {"mid"}
 
 
 def test_a_loaded_image_keeps_all_its_draws(pipe):

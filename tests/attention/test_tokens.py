@@ -16,7 +16,8 @@ from napari_ovam import Token, encode_phrase, load_token, load_tokens, save_toke
 from napari_ovam.attention.token_files import TokenFileError
 from napari_ovam.attention.tokens import TokenError, check_token
 from napari_ovam.attention.trace import ModelMismatchError
-from napari_ovam.diffusion.phrases import text_encoder_hash, text_space
+from napari_ovam.diffusion.phrases import text_space
+from napari_ovam.diffusion.weights_hash import text_encoder_hash
 
 
 def padded(pipe, text):

@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 import napari_ovam
 from napari_ovam import SelfTrace, Trace, TraceSettings, load_trace, save_trace
 from napari_ovam.attention.trace_files import TraceFileError
-from napari_ovam.diffusion.phrases import text_encoder_hash
+from napari_ovam.diffusion.weights_hash import text_encoder_hash
 
 if TYPE_CHECKING:
     from pathlib import Path

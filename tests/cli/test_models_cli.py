@@ -90,6 +90,12 @@ def test_info_tells_licence_and_size_before_and_memory_after_the_download(
     assert NAME in run("list")
 
 
+def test_list_says_the_memory_of_each_where_that_is_asked_for(tmp_path, saved):
+    shutil.copytree(saved, tmp_path / "mine" / "small")
+    text = run("list", "--folder", tmp_path / "mine", "--memory", "--device", "cpu")
+    assert text.count("on cpu: weights") == 2  # the embedded one's, too
+
+
 def test_info_of_the_embedded_model_needs_no_network():
     assert "Memory: about" in run("info", "tiny", "--device", "cpu")
 

@@ -26,8 +26,9 @@ from napari_ovam import (
     save_trace,
     trace_image,
 )
-from napari_ovam.diffusion.phrases import text_encoder_hash, text_space
+from napari_ovam.diffusion.phrases import text_space
 from napari_ovam.diffusion.pipelines import model_defaults, pipeline_architecture
+from napari_ovam.diffusion.weights_hash import text_encoder_hash
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__:DeprecationWarning")
 EXACT = TraceSettings("cond", layers=None, calls=None, dtype=None)

@@ -25,8 +25,8 @@ from napari_ovam import (
     phrase_map,
     trace_image,
 )
-from napari_ovam.diffusion.phrases import text_encoder_hash
 from napari_ovam.diffusion.pipelines import model_defaults
+from napari_ovam.diffusion.weights_hash import text_encoder_hash
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__:DeprecationWarning")
 EXACT = TraceSettings("cond", layers=None, calls=None, dtype=None)

@@ -10,15 +10,18 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import huggingface_hub
+import joint_models
 import numpy as np
 import pytest
+import small_models
 import torch
 from safetensors.torch import load_file, save_file
 
-from napari_ovam import ModelError, load_pipeline
+from napari_ovam import ModelError, encode_phrase, load_pipeline, record
 from napari_ovam.diffusion import checkpoints
 from napari_ovam.diffusion.devices import OutOfMemory, memory_guard
-from napari_ovam.diffusion.pipelines import model_defaults
+from napari_ovam.diffusion.phrases import text_encoder_hash
+from napari_ovam.diffusion.pipelines import load_text_encoder, model_defaults
 
 WEIGHTS = "unet/diffusion_pytorch_model.safetensors"
 
@@ -63,6 +66,38 @@ def test_a_folder_draws_what_it_drew_before_it_was_saved(pipe, saved, capfd):
     np.testing.assert_array_equal(draw(loaded), draw(pipe))
     out, err = capfd.readouterr()
     assert out + err == ""  # neither progress bars nor notes
+
+
+def test_the_text_encoder_alone_encodes_what_the_whole_model_does(pipe, folder):
+    (folder / WEIGHTS).unlink()
+    (folder / "vae/diffusion_pytorch_model.safetensors").write_bytes(b"damaged")
+    text = load_text_encoder(folder, device="cpu")
+    assert (text.unet, text.vae) == (None, None)
+    assert text_encoder_hash(text) == text_encoder_hash(pipe)
+    token, wanted = (encode_phrase(p, "a cat") for p in (text, pipe))
+    assert torch.equal(token.embedding, wanted.embedding)
+    with pytest.raises(ModelError, match=r"has no unet.*load the whole model"):
+        record(text).__enter__()
+
+
+@pytest.mark.parametrize("family", ["xl", "lcm", "pixart", "flux"])
+def test_the_text_encoder_of_other_families(make_pipe, tmp_path, family):
+    made = {
+        "xl": small_models.xl,
+        "lcm": lambda: small_models.lcm(make_pipe()),
+        "pixart": small_models.pixart,
+        "flux": joint_models.flux,
+    }[family]()
+    made.save_pretrained(tmp_path)
+    text = load_text_encoder(tmp_path, device="cpu")
+    part = getattr(text, "unet", None) or getattr(text, "transformer", None)
+    weights = [] if part is None else list(part.parameters())
+    # Models with joint attention are asked again, so they are loaded whole.
+    assert all(w.is_meta for w in weights) == (family in ("xl", "lcm"))
+    assert any(w.is_meta for w in weights) == (family == "pixart")
+    assert text_encoder_hash(text) == text_encoder_hash(made)
+    token, wanted = (encode_phrase(p, "a cat") for p in (text, made))
+    torch.testing.assert_close(token.embedding, wanted.embedding)
 
 
 def test_precision_is_chosen_by_name_or_dtype(saved):
@@ -112,7 +147,7 @@ def test_defaults_come_from_the_model(saved, folder):
 
 @pytest.mark.parametrize(
     "name",
-    ["FluxPipeline", "StableDiffusion3Pipeline", "KandinskyPipeline", "Mine"],
+    ["ChromaPipeline", "AuraFlowPipeline", "KandinskyPipeline", "Mine"],
 )
 def test_another_architecture_is_refused_by_name_before_weights(tmp_path, name):
     (tmp_path / "model_index.json").write_text(json.dumps({"_class_name": name}))
@@ -195,8 +230,8 @@ SD1 = {
     [
         (["lora_unet_down_blocks_0.lora_down.weight"], "is LoRA weights"),
         (["conditioner.embedders.0.model.x", *SD1], "refiner of Stable Diffusion XL"),
-        (["model.diffusion_model.joint_blocks.0.x"], "Diffusion3Pipeline.*keys of an"),
-        (["double_blocks.0.img_attn.qkv.weight"], "FluxPipeline.*keys of another"),
+        (["model.diffusion_model.joint_blocks.0.x"], "Diffusion3Pipeline.*single file"),
+        (["double_blocks.0.img_attn.qkv.weight"], "FluxPipeline.*single file"),
         (["y_embedder.y_proj.fc1.weight"], "transformer of PixArt"),
         (["unet.down_blocks.0.attn2.to_k.lora_A.weight"], "is LoRA weights"),
         (["encoder.conv_in.weight", "quant_conv.bias"], r"autoencoder \(VAE\)"),
@@ -303,6 +338,9 @@ def test_a_single_checkpoint_draws_what_its_folder_draws(pipe, saved, tmp_path, 
     save_file(original_format(pipe), tmp_path / "mine.safetensors")
     loaded = load_pipeline(tmp_path / "mine.safetensors", device="cpu")
     np.testing.assert_allclose(draw(loaded), draw(pipe), atol=1e-5)
+    text = load_text_encoder(tmp_path / "mine.safetensors", device="cpu")
+    assert (text.unet, text.vae) == (None, None)
+    assert text_encoder_hash(text) == text_encoder_hash(loaded)
     out, err = capfd.readouterr()
     assert out + err == ""
 

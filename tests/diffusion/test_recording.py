@@ -17,7 +17,7 @@ from PIL import Image
 from reference import Capture, assert_close
 
 from napari_ovam import Cancelled, attention_maps, record
-from napari_ovam.diffusion.phrases import text_encoder_hash
+from napari_ovam.diffusion.weights_hash import text_encoder_hash
 
 LAYERS = 6  # in the down and up blocks of the small pipeline
 

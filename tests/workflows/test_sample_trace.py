@@ -18,7 +18,11 @@ from napari_ovam import (
 from napari_ovam.attention.trace_cache import TraceCache
 from napari_ovam.project import Project
 from napari_ovam.workflows import sample_trace as module
-from napari_ovam.workflows.sample_trace import sample_trace, saved_trace
+from napari_ovam.workflows.sample_trace import (
+    load_for_traces,
+    sample_trace,
+    saved_trace,
+)
 
 EXACT = TraceSettings(layers=None, calls=None, dtype=None, self_attention=True)
 SETTINGS = GenerationSettings("a cat and a hat on the grass", seed=3, steps=3)
@@ -140,3 +144,16 @@ def test_models_with_one_text_encoder_are_told_apart(project, make_pipe, work):
     sample_trace(project, "photo", other)
     sample_trace(project, "photo", first)
     assert work == ["trace_image", "trace_image"]
+
+
+def test_words_on_saved_traces_load_the_text_encoder_alone(
+    project, pipe, made, tmp_path
+):
+    pipe.save_pretrained(tmp_path / "model")
+    project.save_trace("made", made.trace)
+    model = str(tmp_path / "model")
+    text = load_for_traces(project, ["made"], model, device="cpu")
+    assert text.unet is None
+    assert_same(sample_trace(project, "made", text), made.trace)
+    whole = load_for_traces(project, ["made", "photo"], model, device="cpu")
+    assert whole.unet is not None

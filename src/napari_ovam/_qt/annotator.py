@@ -30,6 +30,7 @@ from .layers.label_png import LayerWatch
 from .layers.layers import SampleLayers
 from .layers.origins import Origins
 from .maps.live import LiveMaps
+from .maps.map_view import MapView
 from .maps.mapping import Maps
 from .maps.maps_section import MapsSection
 from .project.project_dock import ProjectWidget
@@ -62,6 +63,7 @@ FEATURES = {
     "labels": Labelling,
     "images": Images,
     "maps": Maps,
+    "map_view": MapView,
     "live": LiveMaps,
     "uncertainty": UncertainPlaces,
     "tokens": Tokens,

@@ -6,6 +6,7 @@ queries meet the keys of a new text.
 
 from __future__ import annotations
 
+from itertools import repeat
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -219,12 +220,12 @@ def _all_maps(
 
     A group holds texts of as many rows, (texts, n, text_dim).
     """
-    device = trace.layers[0].queries.device
-    groups = [group.to(device, torch.float32) for group in groups]
+    groups = [group.to(trace.device, torch.float32) for group in groups]
+    sizes = [(len(group), group.shape[1]) for group in groups]
     # Layers of one grid are added up before they are resized.
     by_grid: dict[tuple[int, int], list[Tensor]] = {}
-    for layer in trace.layers:
-        summed = _layer_maps(layer, groups, activation)
+    for layer, keys in trace.keys(groups):
+        summed = _layer_maps(layer, keys, sizes, activation)
         if aggregation == "mean":
             count = layer.queries.shape[0] * layer.queries.shape[1]
             summed = [each / (count * len(trace.layers)) for each in summed]
@@ -248,25 +249,33 @@ def _all_maps(
 
 
 def _layer_maps(
-    layer: LayerTrace, groups: Sequence[Tensor], activation: str
+    layer: LayerTrace,
+    keys: list[Tensor],
+    sizes: list[tuple[int, int]],
+    activation: str,
 ) -> list[Tensor]:
-    """Return the sums of a layer's maps over calls and heads, (texts, n, cells)."""
+    """Return the sums of a layer's maps over calls and heads, (texts, n, cells).
+
+    `sizes` has the (texts, n) of each group of keys.
+    """
     calls, heads, cells, dim = layer.queries.shape
-    keys = [_keys(layer, group.flatten(0, 1)) for group in groups]
-    sizes = [tuple(group.shape[:2]) for group in groups]
     # A softmax over two is the sigmoid of one difference: one dot product, not two.
     pairs = [activation == "softmax" and n == 2 for _, n in sizes]
     keys = [
-        each[:, 1::2] - each[:, ::2] if pair else each
+        each[:, :, 1::2] - each[:, :, ::2] if pair else each
         for each, pair in zip(keys, pairs, strict=True)
     ]
-    joined = torch.cat(keys, 1)  # (heads, rows, head_dim)
-    totals = [joined.new_zeros(each.shape[1], cells) for each in keys]
-    held = heads * cells * max(dim, joined.shape[1])
+    joined = torch.cat(keys, 2)  # (calls or 1, heads, rows, head_dim)
+    totals = [joined.new_zeros(each.shape[2], cells) for each in keys]
+    held = heads * cells * max(dim, joined.shape[2])
     chunk = _CHUNK if joined.device.type == "cpu" else _DEVICE_CHUNK
-    for queries in _floats(layer.queries, max(1, chunk // held), joined.requires_grad):
-        scores = joined @ queries.transpose(-1, -2)
-        parts = scores.split([each.shape[1] for each in keys], -2)
+    count = max(1, chunk // held)
+    own = joined.split(count) if len(joined) > 1 else repeat(joined)
+    for queries, rows in zip(
+        _floats(layer.queries, count, joined.requires_grad), own, strict=False
+    ):
+        scores = rows @ queries.transpose(-1, -2)
+        parts = scores.split([each.shape[2] for each in keys], -2)
         for i, (part, pair, size) in enumerate(zip(parts, pairs, sizes, strict=True)):
             if pair:
                 active = part.sigmoid()
@@ -295,19 +304,6 @@ def _floats(queries: Tensor, calls: int, keep: bool) -> Iterator[Tensor]:
             if len(buffer) < len(part):
                 buffer = torch.empty_like(part, dtype=torch.float32)
             yield buffer[: len(part)].copy_(part)
-
-
-def _keys(layer: LayerTrace, rows: Tensor) -> Tensor:
-    """Return a text's keys, times the layer's scale: (heads, rows, head_dim)."""
-    keys = torch.cat(
-        # in parts, as a float32 copy of the whole weight costs more than the product
-        [rows @ weight.float().T for weight in layer.key_weight.split(256)],
-        -1,
-    )
-    if layer.key_bias is not None:
-        keys = keys + layer.key_bias.float()
-    by_head: Tensor = keys.unflatten(-1, (layer.queries.shape[1], -1))
-    return by_head.transpose(0, 1) * layer.scale
 
 
 def _normalized(found: Tensor, trace: Trace, normalize: str) -> Tensor:

@@ -101,7 +101,7 @@ def optimize_token(
     recipe = (OvamRecipe if settings.recipe == "ovam" else DefaultRecipe)(settings)
     problem = recipe.problem(traces, masks)
     start = torch.stack([token.background, token.embedding[token.span[1] - 1]])
-    device = traces[0].layers[0].queries.device
+    device = traces[0].device
     way = _Way(start.detach())
     rows = start.to(device, choose_precision(settings, device)).requires_grad_()
     report = progress or no_progress

@@ -6,7 +6,7 @@ The maps of two rows need one dot product a cell: softmax over two is Ïƒ(scale Â
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
@@ -20,7 +20,7 @@ from napari_ovam.attention.maps import check_queries, resize
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from napari_ovam.attention.trace import Trace
+    from napari_ovam.attention.trace import LayerTrace, Trace
 
 Recipe = Literal["default", "ovam"]
 
@@ -89,37 +89,80 @@ class OptimizationSettings:
 _SMALL = 2**20
 
 
+class _Turned:
+    """The queries of a layer turned, (1, calls, heads, head_dim, cells), or of several.
+
+    Keys by turned queries are several times faster than queries by keys. `weight`
+    (layers, heads, head_dim, text_dim) makes the difference of two keys of that of two
+    rows: fixed weights need one product for both, and a bias is in both.
+    """
+
+    def __init__(self, layer: LayerTrace, place: int) -> None:
+        self.grid, self.places = layer.grid, [place]
+        self.queries = layer.queries.transpose(-1, -2)[None]
+        self.weight: Tensor | None = None
+        if layer.key_weight is not None and layer.key_norm is None:
+            by_head = layer.key_weight.unflatten(0, (layer.shape[1], -1))
+            self.weight = by_head[None] * layer.scale
+
+    @property
+    def is_small(self) -> bool:
+        return self.queries.numel() <= _SMALL
+
+    @staticmethod
+    def joined(layers: list[_Turned]) -> _Turned:
+        """Return layers that are alike as one."""
+        first = layers[0]
+        if first.is_small:
+            first.places = [place for layer in layers for place in layer.places]
+            first.queries = torch.cat([la.queries for la in layers]).contiguous()
+            if first.weight is not None:
+                weights = [la.weight for la in layers if la.weight is not None]
+                first.weight = torch.cat(weights)
+        return first
+
+    def scores(self, difference: Tensor, streamed: list[Tensor]) -> Tensor:
+        """Return (layers, calls, heads, 1, cells).
+
+        `streamed` has the keys' differences of all layers where they are no linear
+        function of the text, (calls or 1, heads, 1, head_dim).
+        """
+        if self.weight is not None:
+            return (self.weight @ difference)[:, None, :, None] @ self.queries
+        return torch.stack([streamed[place] for place in self.places]) @ self.queries
+
+
 class _ClassMap:
     """The class's map on a trace as a function of the two rows, differentiable."""
 
     def __init__(self, trace: Trace, dtype: torch.dtype) -> None:
         self.grid = trace.grid
         self.total = trace.maps_per_pixel
-        self._layers: list[tuple[Tensor, Tensor, tuple[int, int]]] = []
-        alike: dict[tuple[int, ...], list[tuple[Tensor, Tensor]]] = {}
-        for layer in trace.layers:
+        # No copy where it is that already.
+        self._trace = replace(trace, self_layers=()).to(None, dtype)
+        # What changes with every layer, or is normalised, is not linear in the text.
+        normed = any(layer.key_norm for layer in trace.layers)
+        self._makes_keys = normed or trace.stream is not None
+        alike: dict[tuple[int, ...], list[_Turned]] = {}
+        for place, (layer, _) in enumerate(self._trace.keys([])):
             check_queries(layer)
-            queries = layer.queries.to(dtype)  # no copy where it is that already
-            # A key bias is in both keys and leaves their difference as it is.
-            weight = layer.key_weight.to(dtype).unflatten(0, (queries.shape[1], -1))
-            pair = queries.transpose(-1, -2)[None], weight[None] * layer.scale
-            if queries.numel() > _SMALL:
-                self._layers.append((*pair, layer.grid))
-            else:
-                alike.setdefault((*layer.grid, *queries.shape), []).append(pair)
-        for (height, width, *_), pairs in alike.items():
-            turned, weights = (torch.cat(each) for each in zip(*pairs, strict=True))
-            self._layers.append((turned.contiguous(), weights, (height, width)))
+            own = _Turned(layer, place)
+            kind = (*layer.grid, *layer.shape, -1 if own.is_small else place)
+            alike.setdefault(kind, []).append(own)
+        self._layers = [_Turned.joined(layers) for layers in alike.values()]
 
     def __call__(self, rows: Tensor) -> Tensor:
         """Return (h, w) on the largest grid, the sum over layers, calls and heads."""
         difference = rows[1] - rows[0]
+        streamed = []
+        if self._makes_keys:
+            keys = [keys for _, (keys,) in self._trace.keys([rows[None]])]
+            streamed = [(each[:, :, 1] - each[:, :, 0]).unsqueeze(2) for each in keys]
         by_grid: dict[tuple[int, int], Tensor] = {}
-        for queries, weight, grid in self._layers:
-            # Keys by turned queries: several times faster than queries by keys.
-            keys = (weight @ difference)[:, None, :, None]
-            scores = keys @ queries
+        for layers in self._layers:
+            scores = layers.scores(difference, streamed)
             summed = scores.sigmoid().sum((0, 1, 2, 3))
+            grid = layers.grid
             by_grid[grid] = by_grid[grid] + summed if grid in by_grid else summed
         maps = [
             resize(each.view(1, *grid), self.grid)[0] for grid, each in by_grid.items()
@@ -161,7 +204,7 @@ class OvamRecipe:
         """Take the masks as they are, at the size of their images."""
         examples = []
         for trace, (inside, known) in zip(traces, masks, strict=True):
-            device = trace.layers[0].queries.device
+            device = trace.device
             dtype = choose_precision(self.settings, device)
             examples.append(
                 _Example(

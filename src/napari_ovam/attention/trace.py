@@ -8,114 +8,32 @@ from __future__ import annotations
 
 import operator
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+from napari_ovam.attention.layer_traces import AnyLayer
+from napari_ovam.attention.layer_traces import LayerTrace as LayerTrace
+from napari_ovam.attention.layer_traces import ModelMismatchError as ModelMismatchError
+from napari_ovam.attention.layer_traces import SelfTrace as SelfTrace
+from napari_ovam.attention.layer_traces import TraceError as TraceError
+from napari_ovam.attention.layer_traces import block_of as block_of
+from napari_ovam.attention.layer_traces import recorded as recorded
+from napari_ovam.attention.layer_traces import tensors_of as tensors_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator, Sequence
 
     import torch
     from torch import Tensor
+
+    from napari_ovam.attention.shown_calls import Meeting
+    from napari_ovam.attention.streams import TextStream
 
 Branch = Literal["uncond", "cond"]
 # What is kept by default, by a word as it depends on the model: see `TraceSettings`.
 Layers = Literal["fine"]
 Calls = Literal["quarters"]
 
-_FINE = 16  # cells along a side
-
-
-class TraceError(ValueError):
-    """A trace that contradicts itself or the question asked of it."""
-
-
-class ModelMismatchError(ValueError):
-    """A token and a trace that come from different text encoders."""
-
-
-@dataclass(frozen=True, eq=False)
-class LayerTrace:
-    """What one cross-attention layer asked, and how it reads a text.
-
-    Attributes
-    ----------
-    name
-        The layer's path in the UNet, ending in ".attn2".
-    grid
-        (h, w), the latent cells that the layer sees.
-    queries
-        Shape (calls, heads, h*w, head_dim), the cells row by row.
-    key_weight
-        Shape (heads*head_dim, text_dim): the keys of a text are
-        `text @ key_weight.T (+ key_bias)`.
-    scale
-        What the dot products are multiplied by, usually head_dim**-0.5.
-    key_bias
-        Shape (heads*head_dim,), or None.
-
-    Raises
-    ------
-    TraceError
-        If the shapes contradict each other.
-    """
-
-    name: str
-    grid: tuple[int, int]
-    queries: Tensor
-    key_weight: Tensor
-    scale: float
-    key_bias: Tensor | None = None
-
-    def __post_init__(self) -> None:
-        _check_queries(self.name, "queries", self.queries, self.grid)
-        inner = self.queries.shape[1] * self.queries.shape[3]
-        weight = tuple(self.key_weight.shape)
-        if len(weight) != 2 or weight[0] != inner:
-            raise TraceError(
-                f"layer {self.name}: key_weight has shape {weight} where "
-                f"(heads*head_dim = {inner}, text_dim) is wanted"
-            )
-        if self.key_bias is not None and tuple(self.key_bias.shape) != (inner,):
-            raise TraceError(
-                f"layer {self.name}: key_bias has shape {tuple(self.key_bias.shape)} "
-                f"where ({inner},) is wanted"
-            )
-
-
-@dataclass(frozen=True, eq=False)
-class SelfTrace:
-    """What one self-attention layer computed, for the refinement of maps.
-
-    Attributes
-    ----------
-    name
-        The layer's path in the UNet, ending in ".attn1".
-    grid
-        (h, w), the latent cells that the layer sees.
-    queries, keys
-        Shape (calls, heads, h*w, head_dim), the cells row by row.
-    scale
-        What the dot products are multiplied by.
-
-    Raises
-    ------
-    TraceError
-        If the shapes contradict each other.
-    """
-
-    name: str
-    grid: tuple[int, int]
-    queries: Tensor
-    keys: Tensor
-    scale: float
-
-    def __post_init__(self) -> None:
-        _check_queries(self.name, "queries", self.queries, self.grid)
-        _check_queries(self.name, "keys", self.keys, self.grid)
-        if self.queries.shape != self.keys.shape:
-            raise TraceError(
-                f"layer {self.name}: queries of shape {tuple(self.queries.shape)} and "
-                f"keys of shape {tuple(self.keys.shape)} differ"
-            )
+_FINE = 4  # as coarse as a UNet's grids go in its up blocks, against its finest
 
 
 @dataclass(frozen=True, eq=False)
@@ -137,6 +55,9 @@ class Trace:
         empty, the calls are numbered as they come.
     self_layers
         Self-attention layers, if they were recorded.
+    stream
+        Where the keys of a text come from in models whose text changes with every
+        layer; None where the layers' fixed weights make them.
 
     Raises
     ------
@@ -150,6 +71,7 @@ class Trace:
     branch: Branch
     calls: tuple[int, ...] = ()
     self_layers: tuple[SelfTrace, ...] = ()
+    stream: TextStream | None = None
 
     def __post_init__(self) -> None:
         if not self.layers:
@@ -162,13 +84,17 @@ class Trace:
         names = [layer.name for layer in self.all_layers]
         if twice := {name for name in names if names.count(name) > 1}:
             raise TraceError(f"a trace holds {sorted(twice)[0]} more than once")
-        if len(dims := {layer.key_weight.shape[1] for layer in self.layers}) > 1:
+        weights = {la.name: la.key_weight for la in self.layers}
+        if self.stream is None and None in weights.values():
+            raise TraceError(f"the keys of {names[0]} have neither weight nor stream")
+        dims = {weight.shape[1] for weight in weights.values() if weight is not None}
+        if len(dims) > 1:
             raise TraceError(f"the layers read texts of different sizes {sorted(dims)}")
         if not self.calls:
-            count = self.layers[0].queries.shape[0]
+            count = self.layers[0].shape[0]
             object.__setattr__(self, "calls", tuple(range(count)))
         for layer in self.all_layers:
-            if (count := layer.queries.shape[0]) != len(self.calls):
+            if (count := layer.shape[0]) != len(self.calls):
                 raise TraceError(
                     f"layer {layer.name} holds {count} denoising calls and calls "
                     f"numbers {len(self.calls)}: {self.calls}"
@@ -182,7 +108,16 @@ class Trace:
     @property
     def text_dim(self) -> int:
         """Size of the text embeddings that the layers read."""
-        return self.layers[0].key_weight.shape[1]
+        if self.stream is not None:
+            return self.stream.text_dim
+        return int(getattr(self.layers[0].key_weight, "shape", (0, 0))[1])
+
+    @property
+    def device(self) -> torch.device:
+        """Where its tensors are."""
+        if self.stream is not None:
+            return self.stream.device
+        return self.layers[0].queries.device
 
     @property
     def grid(self) -> tuple[int, int]:
@@ -192,7 +127,37 @@ class Trace:
     @property
     def maps_per_pixel(self) -> int:
         """Sum of calls times heads over the layers: what the maps add up to."""
-        return sum(q.shape[0] * q.shape[1] for q in (la.queries for la in self.layers))
+        return sum(layer.shape[0] * layer.shape[1] for layer in self.layers)
+
+    def keys(
+        self, texts: Sequence[Tensor]
+    ) -> Iterator[tuple[LayerTrace, list[Tensor]]]:
+        """Yield each layer, with its queries at hand, and the keys of texts.
+
+        The one place where keys come from: of the layers' weights, or of the stream.
+
+        Parameters
+        ----------
+        texts
+            Groups of texts of as many rows, (texts, n, text_dim), on the trace's
+            device. May be empty, for the queries alone.
+
+        Yields
+        ------
+        LayerTrace, list of Tensor
+            For each group (calls or 1, heads, texts * n, head_dim), times the layer's
+            scale. Gradients flow back to the texts.
+
+        Raises
+        ------
+        ModelMismatchError
+            If the model that has to be asked is not at hand, or has changed.
+        """
+        if self.stream is not None:
+            yield from self.stream.keys(texts)
+            return
+        for layer in self.layers:
+            yield layer, [layer.keys(group.flatten(0, 1)) for group in texts]
 
     def select(
         self,
@@ -234,10 +199,14 @@ class Trace:
             places = sorted({self._place_of(operator.index(call)) for call in calls})
             if not places:
                 raise ValueError("calls is empty: name at least one, or give None")
+        if self.stream is not None:
+            stream = self.stream.select({layer.name for layer in chosen}, places)
+            kept = tuple(self.calls[place] for place in places)
+            return replace(found, layers=stream.layers, stream=stream, calls=kept)
         if len(places) == len(self.calls):
             return found
 
-        def pick(layer: _Layer) -> _Layer:
+        def pick(layer: AnyLayer) -> AnyLayer:
             at = _as_slice(places)
             parts: dict[str, Any] = {n: getattr(layer, n)[at] for n in recorded(layer)}
             return replace(layer, **parts)
@@ -249,8 +218,27 @@ class Trace:
             calls=tuple(self.calls[place] for place in places),
         )
 
+    def with_meeting(self, meeting: Meeting) -> Trace:
+        """Return the trace with another kind of maps, of models with joint attention.
+
+        "keys": queries of the image meet keys of the text; "outputs": what attention
+        gives to the one meets what it gives to the other. Other traces have the former
+        only.
+
+        Raises
+        ------
+        TraceError
+            If the trace does not have that kind.
+        """
+        if self.stream is None:
+            if meeting != "keys":
+                raise TraceError(f"this trace has no maps of {meeting!r}, only 'keys'")
+            return self
+        stream = replace(self.stream, meeting=meeting)
+        return replace(self, layers=stream.layers, stream=stream)
+
     def fine(self) -> Trace:
-        """Return the up blocks' layers of 16 cells or more along a side.
+        """Return the up blocks' layers, but those coarser than a quarter of the finest.
 
         Their maps make better masks than those of all layers (docs/quality.md,
         measured on the embedded model). The whole trace where there are none.
@@ -263,13 +251,16 @@ class Trace:
     ) -> Trace:
         """Return the trace on a device (None: where it is) and in a dtype."""
 
-        def move(layer: _Layer) -> _Layer:
+        def move(layer: AnyLayer) -> AnyLayer:
             moved: dict[str, Any] = {
                 name: tensor.to(device=device, dtype=dtype)
                 for name, tensor in tensors_of(layer).items()
             }
             return replace(layer, **moved)
 
+        if self.stream is not None:
+            stream = self.stream.to(device, dtype)
+            return replace(self, layers=stream.layers, stream=stream)
         return replace(
             self,
             layers=tuple(map(move, self.layers)),
@@ -284,30 +275,13 @@ class Trace:
         raise ValueError(f"call {call} is not in the trace, which holds {self.calls}")
 
 
-_Layer = TypeVar("_Layer", LayerTrace, SelfTrace)
-
-
-def recorded(layer: LayerTrace | SelfTrace) -> tuple[str, ...]:
-    """Return the names of the tensors that hold a value a call."""
-    return ("queries", "keys") if isinstance(layer, SelfTrace) else ("queries",)
-
-
-def tensors_of(layer: LayerTrace | SelfTrace) -> dict[str, Tensor]:
-    """Return all tensors of a layer by their names."""
-    names = recorded(layer)
-    if isinstance(layer, LayerTrace):
-        names = (*names, "key_weight", *["key_bias"] * (layer.key_bias is not None))
-    return {name: getattr(layer, name) for name in names}
-
-
-def block_of(layer: str) -> str:
-    """Return the path of the transformer block that an attention layer is in."""
-    return layer.rpartition(".")[0]
-
-
 def fine_layers(grids: dict[str, tuple[int, int]]) -> set[str]:
-    """Return the up blocks' layers of 16 cells or more along a side, or else all."""
-    names = {n for n, g in grids.items() if "up_blocks" in n and max(g) >= _FINE}
+    """Return the up blocks' layers, or else all; none coarser than a quarter.
+
+    Of the finest grid, as far as Stable Diffusion 1.5's go (64, 32 and 16 cells).
+    """
+    least = max(max(grid) for grid in grids.values()) / _FINE
+    names = {n for n, g in grids.items() if "up_blocks" in n and max(g) >= least}
     return names or set(grids)
 
 
@@ -351,16 +325,3 @@ def check_branch(branch: object) -> None:
     """Raise TraceError unless a branch is one of the two."""
     if branch not in get_args(Branch):
         raise TraceError(f"branch is {branch!r}: give 'uncond' or 'cond'")
-
-
-def _check_queries(name: str, what: str, tensor: Tensor, grid: object) -> None:
-    if not (isinstance(grid, tuple) and len(grid) == 2 and min(grid) >= 1):
-        raise TraceError(f"layer {name}: grid is {grid!r}, (rows, columns) is wanted")
-    shape = tuple(tensor.shape)
-    if len(shape) != 4 or shape[2] != grid[0] * grid[1] or 0 in shape:
-        raise TraceError(
-            f"layer {name}: {what} has shape {shape} where (calls, heads, "
-            f"{grid[0]}*{grid[1]}, head_dim) is wanted"
-        )
-    if not tensor.is_floating_point():
-        raise TraceError(f"layer {name}: {what} are {tensor.dtype}, floats are wanted")

@@ -10,8 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from napari_ovam.attention.trace import tensors_of
-from napari_ovam.attention.trace_files import TraceFileError, load_trace, save_trace
+from napari_ovam.attention.trace_files import (
+    TraceFileError,
+    load_trace,
+    save_trace,
+    trace_tensors,
+)
 from napari_ovam.base.atomic import replacing
 from napari_ovam.base.user_folders import cache_folder
 
@@ -159,8 +163,7 @@ class TraceCache:
 
 def trace_bytes(trace: Trace) -> int:
     """Return the bytes of a trace's tensors, in memory or on the disk."""
-    tensors = (tensors_of(layer).values() for layer in trace.all_layers)
-    return sum(tensor.nbytes for each in tensors for tensor in each)
+    return sum(tensor.nbytes for tensor in trace_tensors(trace).values())
 
 
 def _delete(path: Path) -> bool:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
+from napari_ovam.attention.streams import TextStream
 from napari_ovam.attention.trace import (
     LayerTrace,
     SelfTrace,
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     import torch
 
 _FORMAT = "napari-ovam trace 1"
+_NORM = ("key_norm", "norm_eps")  # only where keys are normalised
+_STREAM_FORMAT = "napari-ovam trace 2"  # of models that make keys again
 _BROKEN = (
     *(SafetensorError, ValueError, LookupError, TypeError, AttributeError),
     RecursionError,
@@ -52,27 +55,26 @@ def save_trace(trace: Trace, path: str | Path) -> Path:
     path = Path(path)
     tensors: dict[str, torch.Tensor] = {}
     storages = set[int]()
-    for layer in trace.all_layers:
-        for part, tensor in tensors_of(layer).items():
-            tensor = tensor.detach().cpu().contiguous()
-            # safetensors refuses tensors that share memory
-            if (place := tensor.untyped_storage().data_ptr()) in storages:
-                tensor = tensor.clone()
-            storages.add(place)
-            tensors[f"{layer.name}.{part}"] = tensor
+    for name, tensor in trace_tensors(trace).items():
+        tensor = tensor.detach().cpu().contiguous()
+        # safetensors refuses tensors that share memory
+        if (place := tensor.untyped_storage().data_ptr()) in storages:
+            tensor = tensor.clone()
+        storages.add(place)
+        tensors[name] = tensor
     about = {
         "image_size": trace.image_size,
         "model": trace.model,
         "branch": trace.branch,
         "calls": trace.calls,
         "layers": [_about_layer(layer) for layer in trace.layers],
+        "stream": None if trace.stream is None else trace.stream.about,
         "self_layers": [_about_layer(layer) for layer in trace.self_layers],
     }
+    kind = _FORMAT if trace.stream is None else _STREAM_FORMAT
     with replacing(path) as temporary:
         try:
-            save_file(
-                tensors, temporary, {"format": _FORMAT, "trace": json.dumps(about)}
-            )
+            save_file(tensors, temporary, {"format": kind, "trace": json.dumps(about)})
         except SafetensorError as error:  # how it reports a full disk
             raise OSError(f"{path} could not be written: {error}") from error
     return path
@@ -106,7 +108,7 @@ def load_trace(path: str | Path, *, layers: Iterable[str | int] | None = None) -
         raise FileNotFoundError(f"there is no trace file {path}")
     with _opened(path) as file:
         metadata = file.metadata() or {}
-        if metadata.get("format") != _FORMAT:
+        if metadata.get("format") not in (_FORMAT, _STREAM_FORMAT):
             raise TraceFileError(
                 f"{path} is no trace of this version: its format is "
                 f"{metadata.get('format')!r}, {_FORMAT!r} is wanted"
@@ -153,16 +155,24 @@ def _read(file: Any, about: dict[str, Any], blocks: set[str]) -> Trace:
     def wanted(kind: str) -> list[dict[str, Any]]:
         return [entry for entry in about[kind] if block_of(entry["name"]) in blocks]
 
-    keys = set(file.keys())
+    stored = set(file.keys())
+    more = ("key_bias", "norm_weight", "norm_bias")
+    stream = None
+    if about.get("stream"):
+        parts_of = {k.removeprefix("stream."): file.get_tensor(k) for k in stored}
+        stream = TextStream.from_file(parts_of, about["stream"], blocks)
     return Trace(
-        layers=tuple(
+        layers=stream.layers
+        if stream
+        else tuple(
             LayerTrace(
                 **parts(
                     entry,
                     "queries",
                     "key_weight",
-                    *["key_bias"] * (f"{entry['name']}.key_bias" in keys),
-                )
+                    *[part for part in more if f"{entry['name']}.{part}" in stored],
+                ),
+                **{k: entry[k] for k in _NORM if k in entry},
             )
             for entry in wanted("layers")
         ),
@@ -174,11 +184,28 @@ def _read(file: Any, about: dict[str, Any], blocks: set[str]) -> Trace:
         model=about["model"],
         branch=about["branch"],
         calls=tuple(about["calls"]),
+        stream=stream,
     )
 
 
+def trace_tensors(trace: Trace) -> dict[str, torch.Tensor]:
+    """Return all tensors that are kept of a trace, by their names."""
+    tensors = {
+        f"{layer.name}.{part}": tensor
+        for layer in trace.all_layers
+        for part, tensor in tensors_of(layer).items()
+    }
+    if trace.stream is not None:
+        kept = trace.stream.tensors.items()
+        tensors |= {f"stream.{name}": tensor for name, tensor in kept}
+    return tensors
+
+
 def _about_layer(layer: LayerTrace | SelfTrace) -> dict[str, Any]:
-    return {"name": layer.name, "grid": layer.grid, "scale": layer.scale}
+    about = {"name": layer.name, "grid": layer.grid, "scale": layer.scale}
+    if getattr(layer, "key_norm", None):
+        about |= {name: getattr(layer, name) for name in _NORM}
+    return about
 
 
 def _broken(path: Path, error: Exception) -> str:

@@ -7,6 +7,7 @@ from typing import get_args
 
 import torch
 
+from napari_ovam.attention.shown_calls import Meeting
 from napari_ovam.attention.trace import Branch, Calls, Layers, check_branch
 
 
@@ -33,6 +34,7 @@ class TraceSettings:
     dtype: torch.dtype | None = torch.float16
     middle: bool = False
     self_attention: bool = False
+    meeting: Meeting | None = None
 
     def __post_init__(self) -> None:
         check_branch(self.branch)
@@ -42,6 +44,11 @@ class TraceSettings:
                 raise ValueError(
                     f"{name} is {value!r}: give {word!r}, a list, or None for all"
                 )
+        if self.meeting not in (None, *get_args(Meeting)):
+            raise ValueError(
+                f"meeting is {self.meeting!r}: give one of {list(get_args(Meeting))}, "
+                "or None for what suits the model"
+            )
         if isinstance(self.dtype, str):
             raise ValueError(
                 f"dtype is {self.dtype!r}: give torch.{self.dtype}, or None for the "

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from napari_ovam.base.prompt_syntax import plain_prompt
@@ -120,18 +121,14 @@ def is_named(phrase: str, text: str) -> bool:
         return False
     if is_unspaced(phrase):
         return _bare(phrase) in _bare(text)
-    joined = _forms("".join(wanted))
-    return any(
-        _forms("".join(there[i : i + count])) & joined
-        or (
-            count == len(wanted)
-            and all(
-                _forms(one) & _forms(other)
-                for one, other in zip(wanted, there[i : i + count], strict=True)
-            )
+    if _forms("".join(wanted)) & _side_by_side(text, len(wanted) + 1):
+        return True
+    return len(wanted) > 1 and any(
+        all(
+            _forms(one) & _forms(other) for one, other in zip(wanted, some, strict=True)
         )
-        for i in range(len(there))
-        for count in range(1, min(len(wanted) + 2, len(there) - i) + 1)
+        for some in (there[i : i + len(wanted)] for i in range(len(there)))
+        if len(some) == len(wanted)
     )
 
 
@@ -145,9 +142,18 @@ def is_unspaced(text: str) -> bool:
     return _UNSPACED.search(text) is not None
 
 
-def _words(text: str) -> list[str]:
+@lru_cache(1024)  # a prompt is asked for each class, a class for each prompt
+def _words(text: str) -> tuple[str, ...]:
     """Return the words of a text, in small letters without accents."""
-    return [re.sub(r"['’]s?$", "", word) for word in _split(_bare(text))]
+    return tuple(re.sub(r"['’]s?$", "", word) for word in _split(_bare(text)))
+
+
+@lru_cache(1024)
+def _side_by_side(text: str, most: int) -> frozenset[str]:
+    """Return what words side by side, up to so many, are when they are joined."""
+    there = _words(text)
+    places = ((i, i + n) for i in range(len(there)) for n in range(1, most + 1))
+    return frozenset().union(*(_forms("".join(there[i:j])) for i, j in places))
 
 
 def _split(text: str) -> Iterator[str]:
@@ -160,7 +166,8 @@ def _bare(text: str) -> str:
     return "".join(c for c in apart if not unicodedata.combining(c)).casefold()
 
 
-def _forms(word: str) -> set[str]:
+@lru_cache(1 << 16)
+def _forms(word: str) -> frozenset[str]:
     """Return a word with the singulars that it may be the plural of."""
     found = {word}
     for plural, singular in _IRREGULAR.items():
@@ -172,4 +179,4 @@ def _forms(word: str) -> set[str]:
         if stem != word and len(stem) >= _SHORTEST - len(ending) // 2:
             found |= {stem + singular for singular in singulars}
     found |= {re.sub(r"our(?=s?$|ful|ed$|ing$)", "or", each) for each in found}
-    return found | {_SPELLINGS[each] for each in found & set(_SPELLINGS)}
+    return frozenset(found | {_SPELLINGS[e] for e in found & _SPELLINGS.keys()})

@@ -9,7 +9,15 @@ from typing import Annotated
 import typer
 
 # Nothing heavy is imported here: --help and mistakes are answered at once.
-from napari_ovam.cli import clicks, dataset, history, models, project, proposals
+from napari_ovam.cli import (
+    clicks,
+    dataset,
+    exchange,
+    history,
+    models,
+    project,
+    proposals,
+)
 from napari_ovam.cli.common import protect_streams, reported, say, show_progress
 
 app = typer.Typer(
@@ -78,11 +86,12 @@ def demo(
 
 
 project.register(app)
-dataset.register(app)
+exchange.register(app)
 proposals.register(app)
 app.command()(clicks.click)
 app.command()(history.history)
 app.add_typer(models.app)
+app.add_typer(dataset.app)
 
 
 def main() -> None:

@@ -61,11 +61,11 @@ def click(
         work.sample(image)  # named before a model is loaded
         import numpy as np
 
-        from napari_ovam import load_pipeline
         from napari_ovam.cli.maps import choose_classes
         from napari_ovam.images.png import write_png
+        from napari_ovam.workflows.sample_trace import load_for_traces
 
-        pipe = load_pipeline(model, device=device, dtype=dtype)
+        pipe = load_for_traces(work, [image], model, device=device, dtype=dtype)
         (number,) = choose_classes(work, [name], tokens=None)
         labels = work.load_labels(image)
         if labels is None:

@@ -41,6 +41,10 @@ def list_(
     forget: Annotated[
         list[Path] | None, typer.Option(help="Look in this folder no more.")
     ] = None,
+    memory: Annotated[
+        bool, typer.Option("--memory", help="Say the memory that each takes, too.")
+    ] = False,
+    device: Annotated[str, typer.Option(help="For --memory: auto, cpu ...")] = "auto",
 ) -> None:
     """List the models on this machine: embedded, downloaded, in your folders."""
     with reported(_KEPT):
@@ -58,6 +62,10 @@ def list_(
             say(f"{model.name}  {human_size(model.size)}  {what}")
             if model.problem:
                 say(f"    cannot be loaded: {model.problem}")
+            elif memory:
+                from napari_ovam.diffusion.memory import estimate_memory
+
+                say(f"    {estimate_memory(str(model.path), device=device)}")
 
 
 @app.command()

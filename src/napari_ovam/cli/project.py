@@ -70,11 +70,14 @@ def generate(
     ] = None,
     height: Annotated[int | None, typer.Option(help="Pixels.")] = None,
     width: Annotated[int | None, typer.Option(help="Pixels.")] = None,
+    frames: Annotated[
+        int | None, typer.Option(help="Of a video, where the model makes videos.")
+    ] = None,
     model: Model = "tiny",
     device: Device = "auto",
     dtype: Dtype = "auto",
 ) -> None:
-    """Generate images and record their traces.
+    """Generate images, or videos frame by frame, and record their traces.
 
     Adds images/NAME.png and traces/NAME.safetensors to a project. What is left out is
     the model's own default. What the project holds already is not made again.
@@ -84,7 +87,8 @@ def generate(
 
         from napari_ovam.base.prompt_syntax import plain_prompt
         from napari_ovam.diffusion.generation import resolve_settings
-        from napari_ovam.workflows.filling import generate_sample
+        from napari_ovam.diffusion.pipelines import pipeline_architecture
+        from napari_ovam.workflows.filling import generate_frames, generate_sample
 
         if taken := plain_prompt(prompt)[1]:
             say(f"The model reads as words: {', '.join(taken)}", err=True)
@@ -93,12 +97,24 @@ def generate(
             prompt, negative_prompt, seed, steps, guidance_scale, height, width
         )
         resolved = resolve_settings(pipe, asked)  # checked before a folder is made
+        is_video = bool(pipeline_architecture(pipe).length)
+        if frames is not None and not is_video:
+            raise ValueError(f"--frames is {frames}, and {model} makes no videos")
         with working_in(out, create=True) as project:
             for number in range(count):
                 each = replace(resolved, seed=seed + number)
                 part = part_of(progress, number, count)
-                name, new = generate_sample(project, pipe, model, each, progress=part)
-                _say_added(project, name, new=new)
+                if is_video:
+                    names, new = generate_frames(
+                        project, pipe, model, each, frames=frames, progress=part
+                    )
+                else:
+                    name, new = generate_sample(
+                        project, pipe, model, each, progress=part
+                    )
+                    names = [name]
+                for name in names:
+                    _say_added(project, name, new=new)
 
 
 def trace(
@@ -205,6 +221,7 @@ def maps(
         with working_in(folder) as project:
             names = _names(project, image)
             from napari_ovam.cli.maps import choose_classes, propose_classes
+            from napari_ovam.workflows.sample_trace import load_for_traces
 
             ids = choose_classes(project, phrases, tokens=tokens)
             for number in ids if threshold is not None else ():
@@ -214,7 +231,7 @@ def maps(
             project.save()
             report = propose_classes(
                 project,
-                napari_ovam.load_pipeline(model, device=device, dtype=dtype),
+                load_for_traces(project, names, model, device=device, dtype=dtype),
                 names,
                 ids,
                 layers=layers,
@@ -259,6 +276,7 @@ def optimize(
         working_in(folder) as project,
     ):
         from napari_ovam.cli.maps import annotated, optimized
+        from napari_ovam.workflows.sample_trace import load_for_traces
 
         entry = find_class(project, plain_phrase(phrase))
         if entry.token is not None and not overwrite:
@@ -270,7 +288,7 @@ def optimize(
             project,
             entry,
             names,
-            pipe=napari_ovam.load_pipeline(model, device=device, dtype=dtype),
+            pipe=load_for_traces(project, names, model, device=device, dtype=dtype),
             recipe=recipe,
             iterations=iterations,
             progress=progress,

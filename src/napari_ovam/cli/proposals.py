@@ -25,6 +25,8 @@ from napari_ovam.cli.common import (
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from napari_ovam.project import Project
+
 # Nothing heavy is imported here: --help and mistakes are answered at once; what is
 # public comes from the package, which loads it then.
 tokens = typer.Typer(
@@ -98,12 +100,16 @@ def propose(
         working_in(project) as opened,
     ):
         progress(0, 1)  # before torch is imported, which takes a while
+        from napari_ovam.workflows.sample_trace import load_for_traces
+
         settings = napari_ovam.ProposalSettings(
             redo=redo, keep_traces=keep_traces, by_prompt=not all_classes
         )
         chosen = [find_class(opened, text).id for text in classes or ()]
         call = _propose_call(like, carry, chosen)
-        pipe = napari_ovam.load_pipeline(model, device=device, dtype=dtype)
+        pipe = load_for_traces(
+            opened, image or _all(opened), model, device=device, dtype=dtype
+        )
         report = call(opened, pipe, names=image, settings=settings, progress=progress)
     for note in report.notes():
         say(f"{note} --all-classes looks for it there, too.")
@@ -112,6 +118,10 @@ def propose(
         f"{len(report.failed)} failed"
     )
     say_failed(report.failed)
+
+
+def _all(project: Project) -> list[str]:
+    return [sample.name for sample in project.samples]
 
 
 def _propose_call(
@@ -165,6 +175,7 @@ def improve(
     ):
         progress(0, 1)
         from napari_ovam.workflows.improving import ImproveSettings
+        from napari_ovam.workflows.sample_trace import load_for_traces
 
         settings = ImproveSettings(
             leave_out=leave_out,
@@ -176,7 +187,7 @@ def improve(
         chosen = [find_class(opened, text).id for text in classes or ()]
         report = napari_ovam.improve_tokens(
             opened,
-            napari_ovam.load_pipeline(model, device=device, dtype=dtype),
+            load_for_traces(opened, _all(opened), model, device=device, dtype=dtype),
             chosen or None,
             settings=settings,
             library=napari_ovam.TokenLibrary(library),
@@ -239,10 +250,11 @@ def import_tokens(
         import warnings
 
         from napari_ovam.diffusion.phrases import text_space
+        from napari_ovam.diffusion.pipelines import load_text_encoder
 
         target = None
         if model is not None:
-            target = text_space(napari_ovam.load_pipeline(model, device="cpu"))
+            target = text_space(load_text_encoder(model, device="cpu"))
         with warnings.catch_warnings(record=True) as notes:
             warnings.simplefilter("always")
             entries = napari_ovam.TokenLibrary(library).import_file(file, target=target)

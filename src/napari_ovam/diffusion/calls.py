@@ -158,6 +158,7 @@ class Texts:
     def __init__(self, architecture: Architecture, pipe: Any) -> None:
         self.architecture, self.pipe = architecture, pipe
         self.encodings = 0
+        self._before = 0  # those before the last call of the model
         self._prompts: Tensor | None = None
         self._negatives: Tensor | None = None  # known, they tell which text is whose
         self._empty: list[Tensor] = []
@@ -173,7 +174,13 @@ class Texts:
             encoded = encode(*args, **kwargs)
             self.encodings += 1
             sides = self.architecture.encoded_sides(encoded)
-            self._prompts, self._negatives = sides
+            if sides is None:
+                return encoded
+            prompts, negatives = sides
+            is_second = self.encodings - self._before == 2
+            if self.architecture.encodes_apart and is_second:
+                prompts, negatives = self._prompts, prompts
+            self._prompts, self._negatives = prompts, negatives
             return encoded
 
         held = vars(self.pipe)
@@ -187,6 +194,10 @@ class Texts:
                 held["encode_prompt"] = before
 
         stack.callback(restore)
+
+    def note_call(self) -> None:
+        """Note a call of the model: what is encoded from now on is of another run."""
+        self._before = self.encodings
 
     def assign(self, call: Call) -> None:
         """Find the rows of a batch that see the negative text, and the prompt.
@@ -283,9 +294,10 @@ def expected_totals(pipe: Any, step: Step) -> tuple[int, ...]:
     (`denoising_end`), how many it makes; in a loop of one's own that is an old number.
     """
     remaining = step.remaining
-    if remaining is None:
-        return ()
     counted = getattr(pipe, "_num_timesteps", None)
+    if remaining is None:  # the model is given other numbers than the schedule's
+        whole = len(getattr(pipe.scheduler, "timesteps", ()))
+        return (whole,) if whole and whole == counted else ()
     if isinstance(counted, int) and 0 < counted < remaining:
         return counted, remaining
     return (remaining,)

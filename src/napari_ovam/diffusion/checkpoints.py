@@ -27,8 +27,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-def load_checkpoint(path: Path, dtype: torch.dtype) -> Any:
+def load_checkpoint(path: Path, dtype: torch.dtype, *, text_only: bool = False) -> Any:
     """Load a `.safetensors` checkpoint, with the configuration beside it or its kind's.
+
+    With `text_only`, neither its UNet nor its autoencoder.
 
     It raises `ModelError` if it is none, lacks tensors, or its configuration cannot be
     had.
@@ -46,19 +48,22 @@ def load_checkpoint(path: Path, dtype: torch.dtype) -> Any:
     beside = [p for p in (path.with_suffix(""), path.parent) if (p / INDEX).is_file()]
     folder = beside[0] if beside else _get_configuration(path, kind.config)
     read_index(folder)
+    left_out = ["image_encoder", *(("unet", "vae") if text_only else ())]
     with explain_loading(path):
         pipe = getattr(diffusers, kind.pipeline).from_single_file(
             str(path),
             config=str(folder),
             dtype=dtype,
             local_files_only=True,
-            **drop_unknown(kind.pipeline, image_encoder=None),
+            **drop_unknown(kind.pipeline, **dict.fromkeys(left_out)),
             **_load_old_text_encoder(path, kind, folder, dtype),
         )
         for name, part in pipe.components.items():
             if isinstance(part, torch.nn.Module):
                 tensors = part.state_dict()
                 check_missing(path, name, [k for k, t in tensors.items() if t.is_meta])
+        if text_only:
+            return pipe
         prediction = kind.prediction
         if prediction is None and not beside and kind.is_ambiguous:
             prediction = "epsilon" if _predicts_noise(pipe) else "v_prediction"

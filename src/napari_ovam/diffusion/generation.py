@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from numbers import Real
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -21,6 +21,8 @@ from napari_ovam.diffusion.pipelines import model_defaults, pipeline_architectur
 from napari_ovam.diffusion.recording import record
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
     from napari_ovam.attention.trace import Trace
@@ -111,8 +113,85 @@ def generate(
     TruncatedPromptWarning
         If a prompt is longer than what the model reads of it.
     """
+    if pipeline_architecture(pipe).length:
+        raise ValueError(f"{type(pipe).__name__} makes videos: use generate_video")
     settings = resolve_settings(pipe, settings)
+    return _run(pipe, [settings], trace, progress, preview)[0]
+
+
+def generate_batch(
+    pipe: Any,
+    several: Sequence[GenerationSettings],
+    *,
+    trace: TraceSettings = _TRACE_SETTINGS,
+    progress: Progress | None = None,
+) -> list[Generation]:
+    """Generate several images at once, as `generate` does one.
+
+    Rounding differs with their number, so that an image of a batch is not, bit for bit,
+    what it is alone. It raises `ValueError` if they differ in more than prompts and
+    seeds.
+    """
+    several = [resolve_settings(pipe, settings) for settings in several]
+    own = ("prompt", "negative_prompt", "seed")
+    for each in several:
+        if replace(several[0], **{name: getattr(each, name) for name in own}) != each:
+            raise ValueError(f"{each} is not of the size and steps of {several[0]}")
+    return _run(pipe, several, trace, progress, None)
+
+
+def generate_video(
+    pipe: Any,
+    settings: GenerationSettings,
+    *,
+    frames: int | None = None,
+    trace: TraceSettings = _TRACE_SETTINGS,
+    progress: Progress | None = None,
+) -> list[Generation]:
+    """Generate a video and record its trace: one image with its trace a frame.
+
+    Frames that the model sees as one (four of Wan, eight of LTX-Video, all but the
+    first) have one trace, the same object.
+
+    Parameters
+    ----------
+    pipe
+        A text-to-video pipeline, as from `load_pipeline`.
+    settings, trace, progress
+        As in `generate`, with its errors and warnings.
+    frames
+        How many; None is the model's own default. The first one is a frame of its own,
+        and so a number of 1 makes a video of one frame.
+    """
     architecture = pipeline_architecture(pipe)
+    if not architecture.length:
+        raise ValueError(f"{type(pipe).__name__} makes images: use generate")
+    frames = architecture.length if frames is None else frames
+    check_range("frames", frames, 1, 2**16)
+    step = architecture.frames(pipe)
+    if rest := (frames - 1) % step:
+        raise ValueError(
+            f"frames is {frames}: this model makes 1 and a multiple of {step}, such as "
+            f"{frames - rest} or {frames - rest + step}"
+        )
+    settings = resolve_settings(pipe, settings)
+    return _run(
+        pipe, [settings], trace, progress, None, **{architecture.frames_option: frames}
+    )
+
+
+def _run(
+    pipe: Any,
+    several: Sequence[GenerationSettings],
+    trace: TraceSettings,
+    progress: Progress | None,
+    preview: Preview | None,
+    **more: Any,
+) -> list[Generation]:
+    """Run a pipeline on resolved settings, recorded: images, or all frames of one."""
+    settings = several[0]
+    architecture = pipeline_architecture(pipe)
+    size = cast("int", settings.height), cast("int", settings.width)
     done = 0
 
     def check() -> None:
@@ -124,34 +203,56 @@ def generate(
         done = step + 1
         check()
         last = done == architecture.total_steps(pipe)
-        if preview is not None and (last or done % _STEPS_A_PREVIEW == 0):
+        decodes = getattr(pipe, "vae", None) is not None
+        if preview is not None and decodes and (last or done % _STEPS_A_PREVIEW == 0):
+            latents = architecture.unpacked(pipe, latents, size)
             preview(done, _preview_image(pipe, latents))
 
     advice = (
         f"Try a smaller size than {settings.width}x{settings.height}, keep fewer calls "
         "or layers in the trace, or load the model in float16."
     )
+    options = architecture.call_options(settings.negative_prompt, after_step)
+    options["prompt"] = settings.prompt
+    options["generator"] = torch.Generator().manual_seed(settings.seed)
+    if len(several) > 1:
+        options |= _batched(several)
     try:
         with (
             memory_guard(advice),
             record(pipe, **vars(trace), check=check) as recorder,
         ):
             output = pipe(
-                settings.prompt,
                 num_inference_steps=settings.steps,
-                guidance_scale=settings.guidance_scale,
                 height=settings.height,
                 width=settings.width,
-                generator=torch.Generator().manual_seed(settings.seed),
                 output_type="np",
-                **architecture.call_options(settings.negative_prompt, after_step),
+                **architecture.guidance_options(float(settings.guidance_scale or 0)),
+                **architecture.step_options(int(settings.steps or 0)),
+                **options,
+                **more,
             )
     finally:
         pipe.maybe_free_model_hooks()
-    pixels = output.images[0]
+    is_video = bool(architecture.length)
+    pixels = output.frames[0] if is_video else output.images
+    several = [settings] * len(pixels) if is_video else several
     check_finite(pipe, bool(np.isfinite(pixels).all()))
-    image = (pixels * 255).round().astype(np.uint8)
-    return Generation(image, recorder.traces[0], settings)
+    return [
+        Generation((each * 255).round().astype(np.uint8), seen, of)
+        for each, seen, of in zip(pixels, recorder.traces, several, strict=True)
+    ]
+
+
+def _batched(several: Sequence[GenerationSettings]) -> dict[str, Any]:
+    """Return the options in which the images of a batch differ."""
+    options: dict[str, Any] = {
+        "prompt": [each.prompt for each in several],
+        "generator": [torch.Generator().manual_seed(each.seed) for each in several],
+    }
+    if any(each.negative_prompt for each in several):
+        options["negative_prompt"] = [each.negative_prompt for each in several]
+    return options
 
 
 def resolve_settings(pipe: Any, settings: GenerationSettings) -> GenerationSettings:
@@ -167,8 +268,7 @@ def resolve_settings(pipe: Any, settings: GenerationSettings) -> GenerationSetti
             f"{type(pipe).__name__} does not make images from text alone: use record() "
             f"around your own call of it, or pass {wanted}.from_pipe(pipe)"
         )
-    channels = architecture.denoiser(pipe).config.in_channels
-    if channels != pipe.vae.config.latent_channels:
+    if architecture.image_channels(pipe) != architecture.latent_channels(pipe):
         raise ValueError("an inpainting model does not make images from text alone")
     if not isinstance(settings.prompt, str) or not settings.prompt.strip():
         raise ValueError(f"the prompt is empty ({settings.prompt!r}): say what to draw")
@@ -256,32 +356,22 @@ def encode_image(pipe: Any, pixels: torch.Tensor) -> torch.Tensor:
         if upcast:
             vae.to(torch.float32)
         pixels = pixels.to(pipe._execution_device, vae.dtype)
-        mode = vae.encode(pixels).latent_dist.mode()
+        mode = architecture.encode_pixels(pipe, pixels)
     finally:
         if upcast:
             vae.to(dtype)
-    mean, scale = _latent_statistics(vae, mode)
-    latents: torch.Tensor = (mode - mean) * scale
+    latents = architecture.normalized(pipe, mode)
     return latents.to(architecture.denoiser(pipe).dtype)
-
-
-def _latent_statistics(vae: Any, like: torch.Tensor) -> tuple[Any, Any]:
-    """Return what latents are moved and multiplied by, for some models by channel."""
-    mean, std = (vae.config.get(f"latents_{name}") for name in ("mean", "std"))
-    if mean is None or std is None:
-        return 0.0, vae.config.scaling_factor
-    mean, std = (torch.tensor(v).view(1, -1, 1, 1).to(like) for v in (mean, std))
-    return mean, vae.config.scaling_factor / std
 
 
 @torch.no_grad()
 def _preview_image(pipe: Any, latents: torch.Tensor) -> NDArray[np.uint8]:
     """Return a cheap picture (h, w, 3) of the first latents in a batch."""
-    vae = pipe.vae
+    vae, architecture = pipe.vae, pipeline_architecture(pipe)
     if sum(p.numel() for p in vae.parameters()) <= _SMALL_VAE_PARAMETERS:
         first = latents[:1].to(vae.dtype)
-        mean, scale = _latent_statistics(vae, first)
-        rgb = vae.decode(first / scale + mean).sample[0].permute(1, 2, 0)
+        first = architecture.denormalized(pipe, first)
+        rgb = architecture.decode_latents(pipe, first)[0].permute(1, 2, 0)
     else:
         if vae not in _latent_colours:
             _latent_colours[vae] = _fit_colours(pipe)

@@ -52,8 +52,9 @@ def trace_image(
 ) -> Generation:
     """Record the trace of an image that exists already.
 
-    The image is encoded, noised as in training (Ho et al., 2020, eq. 4) and shown to
-    the UNet once for each of `noise_seeds` draws of noise: each draw is one call of
+    The image is encoded, noised as in training (Ho et al., 2020, eq. 4; or by flow
+    matching, (1 - s) times the image plus s times the noise) and shown to the model
+    once for each of `noise_seeds` draws of noise: each draw is one call of
     the trace. There is no guidance, so the branch is "cond".
 
     The image is scaled to about the model's size for that. One that is more than 1.5
@@ -61,7 +62,7 @@ def trace_image(
     (`napari_ovam.diffusion.tiling`), and made smaller first where that would take more
     than `max_tiles`: each draw then is one call for the whole, and one for all tiles,
     at the grid of the tiles. The trace's `image_size` is the image's in each case, and
-    so is the size of its maps.
+    so is the size of its maps. Models with joint attention are never shown tiles.
 
     Parameters
     ----------
@@ -80,7 +81,8 @@ def trace_image(
         Called with (UNet calls done, all), one a draw for the whole and one a draw for
         each tile; may raise `Cancelled`.
     noise_level
-        Time step of the noise, from 0 to the scheduler's last (999).
+        Time step of the noise, from 0 to the scheduler's last (999); by flow matching
+        the noise's share in thousandths.
     noise_seeds
         Draws of noise, at least 1.
     flip
@@ -111,7 +113,8 @@ def trace_image(
     check_range("max_tiles", max_tiles, 1, 1024)
     architecture = pipeline_architecture(pipe)
     size = image.shape[0], image.shape[1]
-    whole, tiles = (_plan(pipe, size, most) for most in (1, max_tiles))
+    most_tiles = max_tiles if architecture.can_tile else 1
+    whole, tiles = (_plan(pipe, size, most) for most in (1, most_tiles))
     looks = [whole, tiles] if len(tiles) > 1 else [whole]
     calls = noise_seeds * (2 if flip else 1)
     done, total = 0, calls * sum(len(look) for look in looks)
@@ -169,6 +172,9 @@ def _encoded(
 def _noised(
     pipe: Any, latents: torch.Tensor, noise: torch.Tensor, level: int
 ) -> torch.Tensor:
+    if pipeline_architecture(pipe).is_flow:
+        share: float = level / pipe.scheduler.config.num_train_timesteps
+        return (1 - share) * latents + share * noise.to(latents)
     remaining = float(pipe.scheduler.alphas_cumprod[level])
     kept = math.sqrt(remaining) * latents
     return kept + math.sqrt(1 - remaining) * noise.to(latents)
@@ -188,7 +194,7 @@ def _noise(pipe: Any, tiles: Tiles, seed: int) -> torch.Tensor:
     """Return noise for the whole picture: where tiles overlap they see the same."""
     height, width = (side // pipe.vae_scale_factor for side in tiles.size)
     generator = torch.Generator().manual_seed(seed % 2**63)
-    shape = 1, pipe.vae.config.latent_channels, height, width
+    shape = 1, pipeline_architecture(pipe).image_channels(pipe), height, width
     return torch.randn(shape, generator=generator)
 
 
@@ -209,15 +215,23 @@ def _pixels(image: NDArray[np.uint8], size: tuple[int, int]) -> torch.Tensor:
 
 def _check_model(pipe: Any) -> None:
     """Refuse models that take more than an image, or other noise."""
-    channels = pipeline_architecture(pipe).denoiser(pipe).config.in_channels
-    if channels != pipe.vae.config.latent_channels:
+    architecture = pipeline_architecture(pipe)
+    if getattr(pipe, "vae", None) is None or architecture.length:
+        raise ValueError(
+            f"images cannot be traced with {type(pipe).__name__}: it makes videos, or "
+            "has no autoencoder of the usual kind. Load another model"
+        )
+    channels = architecture.image_channels(pipe)
+    if channels != architecture.latent_channels(pipe):
         raise ValueError(
             f"the model takes {channels} channels and not an image's "
-            f"{pipe.vae.config.latent_channels}: an inpainting model cannot trace an "
-            "image, load a text-to-image model"
+            f"{architecture.latent_channels(pipe)}: an inpainting model cannot trace "
+            "an image, load a text-to-image model"
         )
     scheduler = pipe.scheduler
     config = scheduler.config
+    if architecture.is_flow:
+        return
     if (
         not hasattr(scheduler, "alphas_cumprod")
         or config.get("use_flow_sigmas")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from itertools import repeat
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -28,6 +29,8 @@ from napari_ovam.diffusion.calls import Run, choose_quarters, planned_calls
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from napari_ovam.attention.shown_calls import Meeting
+
 
 @dataclass(frozen=True)
 class Wanted:
@@ -37,18 +40,24 @@ class Wanted:
     layers: tuple[str | int, ...] | Layers | None
     calls: tuple[int, ...] | Calls | None
     found: tuple[AttentionLayer, ...]
+    meeting: Meeting | None = None
 
     def __post_init__(self) -> None:
         for what in ("calls", "layers"):
             if getattr(self, what) == ():
                 raise ValueError(f"{what} is empty: name at least one, or give None")
-        names = [la.name for la in self.found if not la.is_self]
+        names = self.names
         for name in () if self.layers == "fine" else self.layers or ():
             if isinstance(name, str) and name not in names:
                 raise ValueError(
                     f"there is no layer {name!r} to record: give names of {names}, or "
                     "middle=True for the middle block"
                 )
+
+    @property
+    def names(self) -> list[str]:
+        """Names of all cross-attention layers that were found."""
+        return [la.name for la in self.found if not la.is_self]
 
     @property
     def held(self) -> int:
@@ -75,7 +84,8 @@ class Kept:
     """What is kept of one run.
 
     `stored[layer, part]` maps the number of a denoising call to a tensor (images,
-    heads, cells, head_dim); `keys` has weight and bias by layer.
+    heads, cells, head_dim); `keys` has, by layer, the arguments of `LayerTrace` that
+    say how it makes keys of a text.
     """
 
     run: Run
@@ -84,7 +94,9 @@ class Kept:
     calls: list[int] = field(default_factory=list)
     layers: list[AttentionLayer] = field(default_factory=list)  # after the first call
     grids: dict[str, tuple[int, int]] = field(default_factory=dict)
-    keys: dict[str, tuple[Tensor, Tensor | None]] = field(default_factory=dict)
+    keys: dict[str, dict[str, Any]] = field(default_factory=dict)
+    scales: dict[str, float] = field(default_factory=dict)  # of tapped layers
+    shape: tuple[int, int, int] = (1, 1, 1)  # of the latents: frames, h, w
     stored: dict[tuple[str, str], dict[int, Tensor]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -114,8 +126,31 @@ class Kept:
         self._forget()
         return rows or None
 
-    def store(self, layer: AttentionLayer, part: str, tensor: Tensor) -> None:
-        """Keep queries or keys (images, heads, cells, head_dim) of the present call."""
+    def store(
+        self,
+        layer: AttentionLayer,
+        part: str,
+        by_head: Tensor,
+        rows: list[int],
+        dtype: torch.dtype | None,
+    ) -> None:
+        """Keep rows of queries or keys (batch, heads, cells, head_dim) of this call."""
+        frames, (height, width) = self.shape[0], self.grids[layer.name]
+        batch, cells = len(self.run.last.sample), frames * height * width
+        if (by_head.shape[0], by_head.shape[2]) != (batch, cells):
+            raise ValueError(
+                f"{layer.name}.{part} works on {by_head.shape[0]}, {by_head.shape[2]} "
+                f"(batch, cells) where ({batch}, {cells}) are wanted (tokens that are "
+                "merged, a batch in pieces?): switch that off while recording"
+            )
+        # A copy of these rows only: a view would keep the whole batch in memory.
+        first, last = rows[0], rows[-1]
+        at = slice(first, last + 1) if last - first < len(rows) else rows
+        tensor = by_head.detach()[at].to(
+            dtype or by_head.dtype,
+            copy=True,
+            memory_format=torch.contiguous_format,
+        )
         found = self.stored.setdefault((layer.name, part), {})
         if self.run.count - 1 in found:
             raise ValueError(
@@ -166,39 +201,51 @@ class Kept:
                     "cannot be recorded"
                 )
 
-    def make_traces(self, model: str, factor: int) -> Iterator[Trace]:
-        """Make a trace an image; what was stored is given up layer by layer."""
+    def make_traces(self, model: str, frames: int, pixels: int) -> Iterator[Trace]:
+        """Make a trace an image; what was stored is given up layer by layer.
+
+        Of a video one a frame: of `frames` that are one to the model, the first one
+        alone, the same.
+
+        Parameters
+        ----------
+        model
+            The text encoder's hash.
+        frames, pixels
+            What a latent cell stands for.
+        """
         calls = self._choose_calls()
-        images = self.run.images
-        layers: list[list[LayerTrace]] = [[] for _ in range(images)]
-        self_layers: list[list[SelfTrace]] = [[] for _ in range(images)]
+        images, (count, height, width) = self.run.images, self.shape
+        layers: list[list[LayerTrace]] = [[] for _ in range(images * count)]
+        self_layers: list[list[SelfTrace]] = [[] for _ in range(images * count)]
         for layer in self.layers:
             stored = [self.stored.pop((layer.name, part)) for part in layer.parts]
             name, grid = layer.name, self.grids[layer.name]
-            scale = float(layer.attention.scale)
+            scale = self.scales.get(name) or float(layer.attention.scale)
             for image in range(images):
                 parts = [torch.stack([s[c][image] for c in calls]) for s in stored]
                 for part in parts:
                     check_range(name, part)
                 if layer.is_self:
-                    self_layers[image].append(
+                    self_layers[image * count].append(
                         SelfTrace(name, grid, parts[0], parts[1], scale)
                     )
-                else:
-                    weight, bias = self.keys[name]
-                    layers[image].append(
-                        LayerTrace(name, grid, parts[0], weight, scale, bias)
+                    continue
+                for frame, queries in enumerate(parts[0].chunk(count, 2)):
+                    keys = self.keys[name]
+                    layers[image * count + frame].append(
+                        LayerTrace(name, grid, queries, scale=scale, **keys)
                     )
-        height, width = self.run.last.size
-        for image in range(images):
-            yield Trace(
-                layers=tuple(layers[image]),
-                image_size=(height * factor, width * factor),
+        for place in range(images * count):
+            trace = Trace(
+                layers=tuple(layers[place]),
+                image_size=(height * pixels, width * pixels),
                 model=model,
                 branch=self.wanted.branch if self.run.guided else "cond",
                 calls=tuple(calls),
-                self_layers=tuple(self_layers[image]),
+                self_layers=tuple(self_layers[place]),
             )
+            yield from repeat(trace, frames if place % count else 1)
 
     def _choose_calls(self) -> list[int]:
         asked, count = self.wanted.calls, self.run.count

@@ -7,8 +7,9 @@ counted on Stable Diffusion 1.x, XL and their decoders with tensors that have sh
 only: for the UNet 26 (1.x) and 16 (XL) times its first feature map with both halves of
 the guidance, of which 26 is used, for the decoder 3 times the widest map at full size.
 A fifth is added for what libraries need beside it. A transformer's tokens count as
-such a map, which was not counted on a real one. Attention scores count on MPS only:
-CUDA and CPU never make them.
+such a map, those of all frames of a video at its usual length, which was not counted
+on a real one; a video is decoded a few frames at a time, which count as one.
+Attention scores count on MPS only: CUDA and CPU never make them.
 """
 
 from __future__ import annotations
@@ -91,10 +92,8 @@ class MemoryPlan:
             pipe.enable_attention_slicing()
         elif any("Sliced" in type(p).__name__ for p in _processors(pipe)):
             pipe.disable_attention_slicing()
-        if self.vae_tiling:
-            pipe.vae.enable_tiling()
-        else:
-            pipe.vae.disable_tiling()
+        if getattr(pipe, "vae", None) is not None:
+            (pipe.vae.enable_tiling if self.vae_tiling else pipe.vae.disable_tiling)()
         if self.offload:
             pipe.enable_model_cpu_offload(device=target)
         elif getattr(pipe, "_all_hooks", None):
@@ -190,7 +189,8 @@ def estimate_memory(
         for size, own in zip((height, width), found.size, strict=True)
     )
     batch, item = 2, dtype.itemsize  # both halves of the guidance
-    unet = _UNET_MAPS * batch * rows * columns * found.unet_channels * item
+    cells = rows * columns * found.frames
+    unet = _UNET_MAPS * batch * cells * found.unet_channels * item
     if target.type == "mps" and not plan.attention_slicing:
         unet += found.scores(rows, columns) * batch * item
     pixels = rows * columns * found.factor**2

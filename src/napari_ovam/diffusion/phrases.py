@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 import unicodedata
 import warnings
 from typing import TYPE_CHECKING, Any
-from weakref import WeakKeyDictionary
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -17,13 +14,13 @@ from napari_ovam.attention.tokens import TextSpace, Token, TokenError
 from napari_ovam.base.words import TOY, is_text, is_unspaced, plain_phrase
 from napari_ovam.diffusion.architectures import pipeline_architecture
 from napari_ovam.diffusion.devices import explain_nans
+from napari_ovam.diffusion.replay import offer_replay
+from napari_ovam.diffusion.weights_hash import text_encoder_hash
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from napari_ovam.diffusion.architectures.base import Architecture
-
-_hashes: WeakKeyDictionary[torch.nn.Module, tuple[Any, str]] = WeakKeyDictionary()
 
 
 def encode_phrase(pipe: Any, phrase: str, *, context: str | None = None) -> Token:
@@ -63,6 +60,7 @@ def encode_phrase(pipe: Any, phrase: str, *, context: str | None = None) -> Toke
             f"{type(pipe).__name__} has no tokenizer or no text encoder: load the "
             "model with both"
         )
+    offer_replay(pipe)  # its phrases are mapped on traces that may ask it
     phrase = _plain(phrase, architecture.tokenizer(pipe).get_added_vocab())
     words = _as_read(architecture, pipe, phrase)
     text, place = words, (0, len(words))
@@ -138,47 +136,6 @@ def text_space(pipe: Any) -> TextSpace:
 
     architecture = pipeline_architecture(pipe)
     return TextSpace(architecture.text_dim(pipe), text_encoder_hash(pipe), start)
-
-
-def text_encoder_hash(pipe: Any) -> str:
-    """Return a fingerprint of a pipeline's text encoder, "" if it has none at hand.
-
-    Of several encoders (Stable Diffusion XL) all count, and of PixArt the projection
-    behind its encoder. It is taken of the signs of all weights, which neither half
-    precision, bfloat16 nor the device changes, while any training flips many. It is
-    kept per module and taken anew when weights were replaced or changed in place.
-    """
-    modules = pipeline_architecture(pipe).text_modules(pipe)
-    if any(p.is_meta for module in modules for p in module.parameters()):
-        return ""
-    hashes = [_weights_hash(module) for module in modules]
-    if len(hashes) < 2:
-        return "".join(hashes)
-    return hashlib.blake2b("".join(hashes).encode(), digest_size=16).hexdigest()
-
-
-def _weights_hash(module: torch.nn.Module) -> str:
-    state = tuple((p.data_ptr(), p._version) for p in module.parameters())
-    known = _hashes.get(module)
-    if known is None or known[0] != state:
-        # Sorted, as libraries rename and reorder the parts of a model.
-        digests = sorted(_signs(p.detach()) for p in module.parameters())
-        known = state, hashlib.blake2b(b"".join(digests), digest_size=16).hexdigest()
-        _hashes[module] = known
-    return known[1]
-
-
-def _signs(weight: Tensor) -> bytes:
-    if type(weight) is not Tensor:  # quantised, by a class of its own
-        weight = weight.dequantize()
-    if not weight.is_floating_point():  # packed numbers, whose signs say nothing
-        bits = weight.contiguous().cpu().view(torch.uint8).numpy()
-    else:
-        if weight.dtype.itemsize == 1:  # of which torch knows no signs
-            weight = weight.to(torch.float16)
-        bits = np.packbits(torch.signbit(weight).cpu().numpy())
-    shape = repr(tuple(weight.shape)).encode()
-    return hashlib.blake2b(shape + bits.tobytes(), digest_size=16).digest()
 
 
 def _as_read(architecture: Architecture, pipe: Any, text: str) -> str:

@@ -15,13 +15,18 @@ from typing import Any
 import diffusers
 import torch
 import transformers
+from safetensors import safe_open
 
+from napari_ovam.diffusion.architectures import (
+    find_architecture,
+)
 from napari_ovam.diffusion.architectures import (
     pipeline_architecture as pipeline_architecture,
 )
 from napari_ovam.diffusion.checkpoints import drop_unknown, load_checkpoint
 from napari_ovam.diffusion.devices import find_device, find_dtype, memory_guard
 from napari_ovam.diffusion.libraries import check_missing, explain_loading, quiet
+from napari_ovam.diffusion.replay import offer_replay
 from napari_ovam.hub.download import get_model
 from napari_ovam.hub.families import ModelError
 from napari_ovam.hub.files import (
@@ -38,6 +43,7 @@ from napari_ovam.hub.files import (
 )
 
 DEFAULTS_FILE = "ovam_defaults.json"
+_TEXT = ("tokenizer", "text_encoder", "scheduler")  # all that encoding a text takes
 
 
 @dataclass(frozen=True)
@@ -102,8 +108,49 @@ def load_pipeline(
     OutOfMemory
         If the model does not fit the device.
     """
-    chosen_device = find_device(device)
-    chosen_dtype = find_dtype(dtype, chosen_device)
+    target = find_device(device)
+    return _placed(_load(model, find_dtype(dtype, target)), target)
+
+
+def load_text_encoder(
+    model: str | Path = "tiny",
+    *,
+    device: str = "auto",
+    dtype: str | torch.dtype = "auto",
+) -> Any:
+    """Load what encodes a text alone, a small part of a model.
+
+    Phrases and tokens on traces that exist need no more. Parameters and errors are
+    those of `load_pipeline`.
+
+    Returns
+    -------
+    DiffusionPipeline
+        Of the model's class, with its tokenizers and text encoders; of its denoiser
+        with the parts that a text passes through, if any, and no autoencoder. Of a
+        model with joint attention, whose traces ask it again, the whole.
+    """
+    target = find_device(device)
+    pipe = _load(model, find_dtype(dtype, target), text_only=True)
+    architecture = pipeline_architecture(pipe)
+    if not architecture.text_alone:
+        return _placed(pipe, target)
+    with memory_guard(f"Load it with device='cpu', or free {target} first."):
+        for module in architecture.text_modules(pipe):
+            module.to(target)
+    return pipe
+
+
+def _placed(pipe: Any, target: torch.device) -> Any:
+    """Return a whole pipeline on a device, at hand for traces that ask it again."""
+    with memory_guard(f"Load it with device='cpu', or free {target} first."), quiet():
+        pipe.to(target)
+    pipe.set_progress_bar_config(disable=True)
+    offer_replay(pipe)
+    return pipe
+
+
+def _load(model: str | Path, dtype: torch.dtype, *, text_only: bool = False) -> Any:
     path = Path(model).expanduser()
     if str(model) == "tiny":
         path = Path(str(files("napari_ovam"))) / "tiny"
@@ -112,30 +159,32 @@ def load_pipeline(
                 "the embedded model 'tiny' is missing from this installation: install "
                 "napari-ovam again, or name another model"
             )
-        pipe = _load_folder(path, chosen_dtype)
-    elif path.is_dir() and str(model):
-        pipe = _load_folder(path, chosen_dtype)
     elif path.is_file():
-        pipe = load_checkpoint(path, chosen_dtype)
+        return load_checkpoint(path, dtype, text_only=text_only)
     elif path.suffix in (".safetensors", *PICKLES):
         raise ModelError(f"there is no file {str(model)!r}")
-    elif is_hub_id(str(model)):
-        pipe = _load_folder(get_model(str(model)), chosen_dtype)
-    else:
+    elif not path.is_dir() and is_hub_id(str(model)):
+        path = get_model(str(model))
+    elif not (path.is_dir() and str(model)):
         raise ModelError(
             f"{str(model)!r} is no model: give 'tiny', a hub id ('owner/name'), a "
             "diffusers folder or a .safetensors file"
         )
-    advice = f"Load it with device='cpu', or free {chosen_device} first."
-    with memory_guard(advice), quiet():
-        pipe.to(chosen_device)
-    pipe.set_progress_bar_config(disable=True)
-    return pipe
+    return _load_folder(path, dtype, text_only=text_only)
 
 
-def _load_folder(folder: Path, dtype: torch.dtype) -> Any:
+def _load_folder(folder: Path, dtype: torch.dtype, *, text_only: bool) -> Any:
     """Load a diffusers folder, after everything that can be checked cheaply."""
     index = read_index(folder)
+    unneeded: list[str] = []
+    text_only = text_only and find_architecture(index["_class_name"]).text_alone
+    if text_only:
+        unneeded = [
+            name
+            for name, part in index.items()
+            if isinstance(part, list) and not name.startswith(_TEXT)
+        ]
+        index = {name: part for name, part in index.items() if name not in unneeded}
     variant = check_weights(folder, index)
     check_tokenizers(folder, index)
     with explain_loading(folder):
@@ -151,9 +200,12 @@ def _load_folder(folder: Path, dtype: torch.dtype) -> Any:
             use_safetensors=True,
             local_files_only=True,
             variant=variant,
-            **drop_unknown(index["_class_name"]),
+            **{**drop_unknown(index["_class_name"]), **dict.fromkeys(unneeded)},
             **texts,
         )
+        if text_only:
+            _add_projections(pipe, folder, dtype)
+            return pipe
     for name, part in pipe.components.items():
         if isinstance(part, torch.nn.Module) and name not in texts:
             _check_whole(folder / name, part)
@@ -172,6 +224,29 @@ def _load_text_encoder(folder: Path, kind: str, dtype: torch.dtype) -> Any:
     )
     check_missing(folder.parent, folder.name, info["missing_keys"])
     return part
+
+
+def _add_projections(pipe: Any, folder: Path, dtype: torch.dtype) -> None:
+    """Add of the denoiser what a text passes through; the rest has no weights."""
+    architecture = pipeline_architecture(pipe)
+    prefixes = tuple(f"{name}." for name in architecture.text_parts)
+    if not prefixes:
+        return
+    folder /= architecture.part
+    kind = getattr(diffusers, read_json(folder / "config.json")["_class_name"])
+    with torch.device("meta"):
+        part = kind.from_config(kind.load_config(folder)).to(dtype).eval()
+    stored: dict[str, torch.Tensor] = {}
+    for path in weights_of(folder):
+        with safe_open(path, framework="pt") as file:
+            names = [name for name in file.keys() if name.startswith(prefixes)]  # noqa: SIM118
+            stored |= {name: file.get_tensor(name).to(dtype) for name in names}
+    part.load_state_dict(stored, strict=False, assign=True)
+    missing = [k for k, t in part.state_dict().items() if t.is_meta]
+    check_missing(
+        folder.parent, folder.name, [k for k in missing if k.startswith(prefixes)]
+    )
+    pipe.register_modules(**{architecture.part: part})
 
 
 def _check_whole(folder: Path, part: torch.nn.Module) -> None:

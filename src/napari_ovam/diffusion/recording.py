@@ -17,10 +17,17 @@ from napari_ovam.attention.trace_settings import TraceSettings
 from napari_ovam.diffusion.architectures import pipeline_architecture
 from napari_ovam.diffusion.architectures.attention_layers import (
     AttentionLayer,
+    check_keys,
     check_plain,
-    copy_key_weight,
+    copy_keys,
     find_layers,
 )
+from napari_ovam.diffusion.architectures.base import argument
+from napari_ovam.diffusion.architectures.joint import (
+    JointArchitecture,
+    find_joint_layers,
+)
+from napari_ovam.diffusion.attention_tap import tap_attention
 from napari_ovam.diffusion.calls import (
     Call,
     GuidanceError,
@@ -30,9 +37,12 @@ from napari_ovam.diffusion.calls import (
     expected_totals,
 )
 from napari_ovam.diffusion.kept import Kept, Wanted
-from napari_ovam.diffusion.phrases import text_encoder_hash
+from napari_ovam.diffusion.kept_inputs import KeptInputs
+from napari_ovam.diffusion.replay import is_replaying, offer_replay
+from napari_ovam.diffusion.weights_hash import text_encoder_hash
 
 if TYPE_CHECKING:
+    from napari_ovam.attention.shown_calls import Meeting
     from napari_ovam.diffusion.architectures.base import Architecture
 
 Check = Callable[[], None]
@@ -62,6 +72,7 @@ def record(
     dtype: torch.dtype | None = None,
     middle: bool = False,
     self_attention: bool = False,
+    meeting: Meeting | None = None,
     check: Check | None = None,
 ) -> Iterator[Recorder]:
     """Record what the cross-attention asks in every call of `pipe` inside the block.
@@ -100,6 +111,11 @@ def record(
         Record the middle block as well, where there is one.
     self_attention
         Record self-attention as well, in the transformer blocks of the kept layers.
+    meeting
+        What of an image meets what of a text, in models with joint attention: see
+        `Trace.with_meeting`, which changes it afterwards. None takes what was published
+        as the better one for the model, "keys" where nothing was. Other models have
+        "keys" only.
     check
         Called several times in every call of the model; may raise to end it.
 
@@ -127,18 +143,31 @@ def record(
     if not (calls is None or isinstance(calls, str)):
         calls = tuple(operator.index(call) for call in calls)
     # It refuses other words than these.
-    kept = TraceSettings(branch, cast("Layers", layers), cast("Calls", calls))
+    kept = TraceSettings(
+        branch, cast("Layers", layers), cast("Calls", calls), meeting=meeting
+    )
     architecture = pipeline_architecture(pipe)
-    found = find_layers(architecture, pipe, middle, self_attention)
-    wanted = Wanted(branch, kept.layers, kept.calls, tuple(found))
+    if isinstance(architecture, JointArchitecture):
+        found = find_joint_layers(architecture, pipe, self_attention)
+        offer_replay(pipe)
+    else:
+        found = find_layers(architecture, pipe, middle, self_attention)
+        if meeting == "outputs":
+            raise ValueError(
+                f"{type(pipe).__name__} has no joint attention, whose outputs could "
+                "meet: give meeting='keys' or None"
+            )
+    wanted = Wanted(branch, kept.layers, kept.calls, tuple(found), meeting)
     hooks = _Hooks(pipe, architecture, wanted, dtype, check or (lambda: None))
     recorder = Recorder()
     with ExitStack() as stack:
         hooks.register(stack)
         yield recorder
     model = text_encoder_hash(pipe)
-    factor = getattr(pipe, "vae_scale_factor", 8)
-    recorder.traces = [t for run in hooks.runs for t in run.make_traces(model, factor)]
+    factors = architecture.frames(pipe), architecture.pixels(pipe)
+    recorder.traces = [
+        trace for run in hooks.runs for trace in run.make_traces(model, *factors)
+    ]
 
 
 @dataclass
@@ -153,6 +182,8 @@ class _Hooks:
     runs: list[Kept] = field(default_factory=list)
     rows: list[int] | None = None  # of the batch, to be kept from the present call
     is_asking: bool = False  # a layer, on our own account
+    # What `to_k` of tapped layers read, until the keys that were met are compared.
+    texts_read: dict[str, Tensor] = field(default_factory=dict)
 
     def register(self, stack: ExitStack) -> None:
         """Register all hooks; the stack takes them away again."""
@@ -167,7 +198,12 @@ class _Hooks:
         model = self.architecture.denoiser(self.pipe)
         add(model.register_forward_pre_hook(self._before_model, with_kwargs=True))
         add(model.register_forward_hook(self._after_model))
-        for outer in {la.outer for la in self.wanted.found}:
+        if isinstance(self.architecture, JointArchitecture):
+            for layer in self.wanted.found:
+                after = partial(self._after_block, layer)
+                add(layer.outer.register_forward_hook(after))
+            return
+        for outer in {la.outer for la in self.wanted.found} - {model}:
             here = [la.name for la in self.wanted.found if la.outer is outer]
             before = partial(self._before_outer, here)
             add(outer.register_forward_pre_hook(before, with_kwargs=True))
@@ -176,27 +212,35 @@ class _Hooks:
 
     def _listen(self, layer: AttentionLayer, add: Callable[[Any], None]) -> None:
         attention = layer.attention
-        for part in layer.parts:
-            keep = partial(self._keep, layer, part)
-            add(getattr(attention, part).register_forward_hook(keep))
+        if layer.is_tapped:
+            for handle in tap_attention(attention, partial(self._see, layer)):
+                add(handle)
+        else:
+            for part in layer.parts:
+                keep = partial(self._keep, layer, part)
+                add(getattr(attention, part).register_forward_hook(keep))
         if not layer.is_self:
             keys = getattr(attention, layer.text_keys)
             add(keys.register_forward_hook(partial(self._keep_keys, layer)))
-        if not layer.is_plain:
+        if not (layer.is_tapped or layer.is_plain):
             check = partial(self._check_plain, layer)
             add(attention.register_forward_hook(check, with_kwargs=True))
 
     def _before_model(self, _module: Any, args: Any, kwargs: Any) -> None:
+        if is_replaying():
+            return
         self.check()
         sample, step, text = (
-            _argument(args, kwargs, *place)
+            argument(args, kwargs, *place)
             for place in (
                 self.architecture.latents_place,
                 self.architecture.step_place,
                 self.architecture.text_place,
             )
         )
+        sample, step, text = self.architecture.shown(sample, step, text)
         call = Call(sample, text, Step(step), self.texts.encodings)
+        self.texts.note_call()
         kept = self.runs[-1] if self.runs else None
         again = kept is not None and call.repeats(kept.run.last)
         if kept is not None and again:
@@ -204,6 +248,16 @@ class _Hooks:
         else:
             kept = self._take_next(kept, call)
         self.rows = kept.begin_call(again=again)
+        if isinstance(kept, KeptInputs):
+            if self.rows is not None:
+                kept.keep_inputs(args, kwargs, self.rows)
+        else:
+            kept.shape = self.architecture.latent_shape(args, kwargs)
+            patch = self.architecture.patch(self.pipe)
+            grid = kept.shape[1] // patch, kept.shape[2] // patch
+            model = self.architecture.denoiser(self.pipe)
+            seen = [la.name for la in self.wanted.found if la.outer is model]
+            kept.note_grid(seen, grid)
 
     def _take_next(self, kept: Kept | None, call: Call) -> Kept:
         """Take a call as the next of its run, or as the first of another one."""
@@ -216,14 +270,25 @@ class _Hooks:
             run = kept.run
             run.last, run.count, run.passes = call, run.count + 1, 1
         else:
-            run = Run(call, expected_totals(self.pipe, call.step))
-            kept = Kept(run, self.wanted)
+            kept = self._begin_run(Run(call, expected_totals(self.pipe, call.step)))
+            run = kept.run
             self.runs.append(kept)
         if call.uncond:
             run.guided = True
         else:
             run.alone.add(run.count - 1)
         return kept
+
+    def _begin_run(self, run: Run) -> Kept:
+        if not isinstance(self.architecture, JointArchitecture):
+            return Kept(run, self.wanted)
+        return KeptInputs(
+            run,
+            self.wanted,
+            architecture=self.architecture,
+            pipe=self.pipe,
+            dtype=self.dtype,
+        )
 
     def _take_again(self, run: Run, call: Call) -> None:
         """Take a call that shows the latents of the last one with another text."""
@@ -236,7 +301,19 @@ class _Hooks:
         run.last, run.passes, run.guided = call, 2, True
         run.alone.discard(run.count - 1)
 
+    def _after_block(
+        self, layer: AttentionLayer, _module: Any, _args: Any, output: Any
+    ) -> None:
+        if is_replaying():
+            return
+        self.check()
+        kept = self.runs[-1]
+        if self.rows is not None and layer == kept.layers[-1]:
+            cast("KeptInputs", kept).keep_probe(output, self.rows)
+
     def _after_model(self, *_: Any) -> None:
+        if is_replaying():
+            return
         self.check()
         self.runs[-1].end_call()
         self.rows = None
@@ -245,40 +322,41 @@ class _Hooks:
         self, names: list[str], _module: Any, args: Any, kwargs: Any
     ) -> None:
         self.check()
-        hidden_states = _argument(args, kwargs, 0, "hidden_states")
+        hidden_states = argument(args, kwargs, 0, "hidden_states")
         if hidden_states.ndim != 4:
             raise ValueError(
                 f"{names[0]} works on a tensor of shape {tuple(hidden_states.shape)}, "
                 "not on a grid: this model cannot be recorded"
             )
-        patch = self.architecture.patch(self.pipe)
-        grid = (hidden_states.shape[2] // patch, hidden_states.shape[3] // patch)
-        self.runs[-1].note_grid(names, grid)
+        self.runs[-1].note_grid(names, tuple(hidden_states.shape[2:]))
 
     def _keep(
         self, layer: AttentionLayer, part: str, _module: Any, _args: Any, output: Tensor
     ) -> None:
         self.check()
-        kept = self.runs[-1]
-        if self.rows is None or not self._is_wanted(layer):
+        if self._is_wanted(layer):
+            by_head = output.unflatten(-1, (layer.attention.heads, -1)).transpose(1, 2)
+            self.runs[-1].store(layer, part, by_head, self.rows or [], self.dtype)
+
+    def _see(
+        self, layer: AttentionLayer, queries: Tensor, keys: Tensor, scale: float
+    ) -> None:
+        self.check()
+        if not self._is_wanted(layer):
             return
-        grid, batch = kept.grids[layer.name], len(kept.run.last.sample)
-        if output.shape[:-1] != (batch, grid[0] * grid[1]):
-            raise ValueError(
-                f"{layer.name}.{part} works on {tuple(output.shape[:-1])} (batch, "
-                f"cells) where ({batch}, {grid[0]}*{grid[1]}) are wanted (tokens that "
-                "are merged, a batch in pieces?): switch that off while recording"
-            )
-        # A copy of these rows only: a view would keep the whole batch in memory.
-        first, last = self.rows[0], self.rows[-1]
-        rows = slice(first, last + 1) if last - first < len(self.rows) else self.rows
-        tensor = output.detach()[rows].unflatten(-1, (layer.attention.heads, -1))
-        tensor = tensor.transpose(1, 2).to(
-            self.dtype or tensor.dtype,
-            copy=True,
-            memory_format=torch.contiguous_format,
-        )
-        kept.store(layer, part, tensor)
+        kept = self.runs[-1]
+        if (rows := self.texts_read.pop(layer.name, None)) is not None:
+            check_keys(layer, kept.keys[layer.name], rows, keys)
+            self._fold_text_scale(layer)
+        kept.scales[layer.name] = scale
+        for part, tensor in zip(layer.parts, (queries, keys), strict=False):
+            kept.store(layer, part, tensor, self.rows or [], self.dtype)
+
+    def _fold_text_scale(self, layer: AttentionLayer) -> None:
+        scale = self.architecture.text_scale(self.pipe, layer.name)
+        if scale is not None:
+            keys = self.runs[-1].keys[layer.name]
+            keys["key_weight"] = keys["key_weight"] * scale.detach()
 
     def _keep_keys(
         self, layer: AttentionLayer, _module: Any, args: Any, keys: Tensor
@@ -287,10 +365,14 @@ class _Hooks:
         if layer.name in kept.keys or not self._is_wanted(layer):
             return
         with self._asking():
-            tensors = copy_key_weight(layer, args[0])
+            found = copy_keys(layer, args[0])
         to = keys.device, self.dtype or keys.dtype
-        weight, bias = (None if t is None else t.to(*to) for t in tensors)
-        kept.keys[layer.name] = cast("Tensor", weight), bias
+        kept.keys[layer.name] = {
+            name: value.to(*to) if isinstance(value, Tensor) else value
+            for name, value in found.items()
+        }
+        if layer.is_tapped:
+            self.texts_read[layer.name] = args[0][:1].detach()
 
     def _check_plain(
         self,
@@ -322,9 +404,5 @@ class _Hooks:
             return layer.name in kept.names
         if layers is None or layers == "fine":
             return True  # until the grids of all are known
-        name = f"{block_of(layer.name)}.attn2"
+        name = f"{block_of(layer.name)}.attn2" if layer.is_self else layer.name
         return name in layers or max(kept.grids[layer.name]) in layers
-
-
-def _argument(args: Any, kwargs: Any, place: int, name: str) -> Any:
-    return args[place] if len(args) > place else kwargs[name]

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
+    from napari_ovam.diffusion.architectures.base import Architecture
+
     Shape = tuple[int, ...]
 
 # Where a single-file checkpoint keeps the components; the rest is not loaded.
@@ -39,7 +41,6 @@ _BLOCKS = {
     "middle_block": "mid_block",
     "output_blocks": "up_blocks",
 }
-_ATTENTION = re.compile(r"((?:.*\.)?transformer_blocks\.\d+\.attn[12])\.to_q\.weight")
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,7 @@ class ModelSizes:
     upcast: bool
     size: tuple[int, int]  # (H, W) in pixels of images when nothing is said
     steps: int  # denoising steps when nothing is said
+    frames: int = 1  # that the denoiser sees at a time, of a video
     heads: int = 8  # of the finest attention layer, at most
 
     @classmethod
@@ -77,11 +79,12 @@ class ModelSizes:
         }
         architecture = find_architecture(index["_class_name"])
         unet = read_json(folder / architecture.part / "config.json")
-        vae = read_json(folder / "vae" / "config.json")
-        channels = vae.get("block_out_channels") or [128, 256]
-        factor = 2 ** (len(channels) - 1)
+        vae = read_json(folder / architecture.autoencoder / "config.json")
+        channels = _vae_channels(vae)
+        factor, together = _compression(vae, len(channels))
         side = unet.get("sample_size") or 64
-        size = [s * factor for s in ([side, side] if isinstance(side, int) else side)]
+        sides = [side, side] if isinstance(side, int) else side
+        size = architecture.default_size or [s * factor for s in sides]
         own = folder / "ovam_defaults.json"
         chosen = read_json(own) if own.is_file() else {}
         return cls(
@@ -89,9 +92,9 @@ class ModelSizes:
             attention={
                 name: sizes
                 for name, sizes in _attention(
-                    shapes[architecture.part], _level_of_block(unet)
+                    architecture, shapes[architecture.part], _level_of_block(unet)
                 )
-                if name.endswith("attn2") or not _reads_text_only(unet, name)
+                if _is_cross(name) or not _reads_text_only(unet, name)
             },
             unet_channels=_channels(unet),
             vae_channels=channels[min(1, len(channels) - 1)],
@@ -100,6 +103,7 @@ class ModelSizes:
             upcast=architecture.upcasts_vae and bool(vae.get("force_upcast", True)),
             size=(chosen.get("height", size[0]), chosen.get("width", size[1])),
             steps=chosen.get("steps", architecture.steps),
+            frames=1 + max(0, architecture.length - 1) // together,
         )
 
     @classmethod
@@ -119,7 +123,11 @@ class ModelSizes:
         return cls(
             parameters={name: _count(shapes) for name, shapes in parts.items()},
             attention=dict(
-                _attention(renamed, lambda _, inner: (inner // first).bit_length() - 1)
+                _attention(
+                    architecture,
+                    renamed,
+                    lambda _, inner: (inner // first).bit_length() - 1,
+                )
             ),
             unet_channels=first,
             vae_channels=2 * parts["vae"]["decoder.conv_out.weight"][1],
@@ -158,7 +166,7 @@ class ModelSizes:
         grids = {
             name: self._cells(rows, columns, level)
             for name, (level, _, _) in kinds.items()
-            if name.endswith("attn2")
+            if _is_cross(name)
         }
         if trace.layers == "fine":
             names = fine_layers(grids)
@@ -171,8 +179,8 @@ class ModelSizes:
                 continue
             h, w = self._cells(rows, columns, level)
             if name in names:
-                values += calls * h * w * inner + keys
-            elif trace.self_attention and name.endswith("attn1"):
+                values += self.frames * calls * h * w * inner + keys
+            elif trace.self_attention and not _is_cross(name):
                 values += 2 * calls * h * w * inner
         return values * item
 
@@ -189,21 +197,54 @@ def _count(shapes: Mapping[str, Shape]) -> int:
     return sum(math.prod(shape) for shape in shapes.values())
 
 
+def _is_cross(name: str) -> bool:
+    return not name.endswith("attn1")
+
+
 def _attention(
-    shapes: Mapping[str, Shape], level_of: Callable[[str, int], int]
+    architecture: Architecture,
+    shapes: Mapping[str, Shape],
+    level_of: Callable[[str, int], int],
 ) -> Iterator[tuple[str, tuple[int, int, int]]]:
-    for name, shape in shapes.items():
-        if found := _ATTENTION.fullmatch(name):
-            bias = shapes.get(f"{found[1]}.to_k.bias", (0,))
-            keys = math.prod(shapes[f"{found[1]}.to_k.weight"]) + bias[0]
-            yield found[1], (level_of(name, shape[0]), shape[0], keys)
+    for path, shape in shapes.items():
+        name = path.removesuffix(".to_q.weight")
+        if name == path or not architecture.attention_names.fullmatch(name):
+            continue
+        parts = ("to_k.weight", "to_k.bias", "norm_k.weight", "norm_k.bias")
+        made = [shapes[f"{name}.{p}"] for p in parts if f"{name}.{p}" in shapes]
+        shared = shape[0] // made[0][0]  # heads that have their keys in common
+        keys = sum(
+            math.prod(each) * (shared if each[0] == made[0][0] else 1) for each in made
+        )
+        yield name, (level_of(name, shape[0]), shape[0], keys)
 
 
 def _channels(unet: Mapping[str, Any]) -> int:
     if "block_out_channels" in unet:
         return int(unet["block_out_channels"][0])
     inner = unet.get("num_attention_heads", 16) * unet.get("attention_head_dim", 72)
-    return int(inner // (unet.get("patch_size") or 1) ** 2)
+    return int(unet.get("hidden_size", inner) // _patch(unet) ** 2)
+
+
+def _patch(unet: Mapping[str, Any]) -> int:
+    patch = unet.get("patch_size") or 1
+    return int(patch if isinstance(patch, int) else patch[-1])
+
+
+def _vae_channels(vae: Mapping[str, Any]) -> list[int]:
+    if "dim_mult" in vae:  # Wan's
+        return [vae["base_dim"] * times for times in vae["dim_mult"]]
+    names = ("block_out_channels", "encoder_block_out_channels")
+    return next((vae[name] for name in names if vae.get(name)), [128, 256])
+
+
+def _compression(vae: Mapping[str, Any], levels: int) -> tuple[int, int]:
+    """Return the pixels along a latent cell, and the frames that it stands for."""
+    if scaling := vae.get("spatio_temporal_scaling"):  # LTX's
+        times = 2 ** sum(scaling)
+        return vae["patch_size"] * times, vae["patch_size_t"] * times
+    spatial = vae.get("scale_factor_spatial") or 2 ** (levels - 1)
+    return spatial, vae.get("scale_factor_temporal") or 1
 
 
 def _level_of_block(unet: Mapping[str, Any]) -> Callable[[str, int], int]:
@@ -211,8 +252,8 @@ def _level_of_block(unet: Mapping[str, Any]) -> Callable[[str, int], int]:
 
     def level(name: str, _inner: int) -> int:
         block, number = name.split(".")[:2]
-        if block == "transformer_blocks":
-            return int(math.log2(unet.get("patch_size") or 1))
+        if "block_out_channels" not in unet:  # a transformer
+            return int(math.log2(_patch(unet)))
         if block == "down_blocks":
             return int(number)
         return levels - 1 - int(number) if block == "up_blocks" else levels - 1

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from napari_ovam.attention.streams import TextStream, join_streams
 from napari_ovam.attention.trace import LayerTrace, SelfTrace, Trace, recorded
 
 if TYPE_CHECKING:
@@ -140,6 +141,7 @@ class Mosaic:
         self._calls = calls
         self._first: Trace | None = None
         self._whole: dict[tuple[str, str], Tensor] = {}
+        self._streams: list[TextStream] = []  # in the order of calls: one tile only
 
     def add(
         self,
@@ -155,6 +157,8 @@ class Mosaic:
         `mirrored` says that the model saw the tile with left and right exchanged.
         """
         self._first = self._first or trace
+        if trace.stream is not None:
+            self._streams.append(replace(trace.stream, mirrored=(mirrored,)))
         for layer in trace.all_layers:
             rows, columns = self._place(layer.grid, top, left)
             weight = torch.outer(
@@ -177,6 +181,10 @@ class Mosaic:
         first = self._first
         if first is None:
             raise ValueError("no tile was added")
+        if self._streams:
+            stream = join_streams(self._streams)
+            calls = tuple(range(self._calls))
+            first = replace(first, layers=stream.layers, stream=stream, calls=calls)
         return replace(
             first,
             image_size=image_size,
@@ -190,6 +198,8 @@ class Mosaic:
             part: self._whole.pop((layer.name, part)).flatten(2, 3)
             for part in recorded(layer)
         }
+        if not parts:
+            return layer
         return replace(layer, grid=self._grid(layer.grid), **parts)
 
     def _grid(self, tile: tuple[int, int]) -> tuple[int, int]:

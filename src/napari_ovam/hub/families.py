@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from napari_ovam.hub.refused import why_refused
+
 
 class ModelError(ValueError):
     """A model that cannot be used; the message says what it is and what to do."""
@@ -56,32 +58,64 @@ PIXART_SIGMA = Family(
     "PixArt-Sigma",
     ("PixArtSigmaPipeline",),
 )
+SANA = Family("Sana", ("SanaPipeline",))
+SANA_SPRINT = Family("Sana-Sprint", ("SanaSprintPipeline",))
+HUNYUAN_DIT = Family("HunyuanDiT", ("HunyuanDiTPipeline",))
+LUMINA_NEXT = Family("Lumina-Next", ("LuminaPipeline",))
+KANDINSKY_3 = Family("Kandinsky 3", ("Kandinsky3Pipeline",))
+SANA_VIDEO = Family("Sana-Video", ("SanaVideoPipeline",))
+WAN = Family("Wan", ("WanPipeline",))
+SKYREELS = Family("SkyReels-V2", ("SkyReelsV2Pipeline",))
+LTX_VIDEO = Family("LTX-Video", ("LTXPipeline",))
+STABLE_DIFFUSION_3 = Family(
+    "Stable Diffusion 3 and 3.5",
+    (
+        "StableDiffusion3Pipeline",
+        "StableDiffusion3Img2ImgPipeline",
+        "StableDiffusion3InpaintPipeline",
+    ),
+)
+FLUX = Family(
+    "Flux.1",
+    ("FluxPipeline", "FluxImg2ImgPipeline", "FluxInpaintPipeline"),
+)
+FLUX_2_KLEIN = Family(
+    "Flux.2 Klein",
+    ("Flux2KleinPipeline",),
+)
+QWEN_IMAGE = Family(
+    "Qwen-Image",
+    (
+        "QwenImagePipeline",
+        "QwenImageImg2ImgPipeline",
+        "QwenImageInpaintPipeline",
+    ),
+)
+Z_IMAGE = Family(
+    "Z-Image",
+    ("ZImagePipeline", "ZImageImg2ImgPipeline", "ZImageInpaintPipeline"),
+)
 FAMILIES = (
     STABLE_DIFFUSION,
     STABLE_DIFFUSION_XL,
     LATENT_CONSISTENCY,
     PIXART_ALPHA,
     PIXART_SIGMA,
+    SANA,
+    SANA_SPRINT,
+    HUNYUAN_DIT,
+    LUMINA_NEXT,
+    KANDINSKY_3,
+    SANA_VIDEO,
+    WAN,
+    SKYREELS,
+    LTX_VIDEO,
+    STABLE_DIFFUSION_3,
+    FLUX,
+    FLUX_2_KLEIN,
+    QWEN_IMAGE,
+    Z_IMAGE,
 )
-
-JOINT = (
-    "in its layers the text is changed together with the image, so that the keys of "
-    "another text cannot be had from a stored trace"
-)
-# Why not, by the beginning of a pipeline's name.
-_REFUSED = {
-    "StableDiffusion3": f"Stable Diffusion 3: {JOINT}",
-    "Flux": f"Flux: {JOINT}",
-    "Chroma": f"Chroma: {JOINT}",
-    "AuraFlow": f"AuraFlow: {JOINT}",
-    "QwenImage": f"Qwen-Image: {JOINT}",
-    **dict.fromkeys(
-        ("StableDiffusionPAG", "StableDiffusionXLPAG"),
-        "perturbed guidance shows the UNet each image three times",
-    ),
-    "StableDiffusionInstructPix2Pix": "its guidance shows the UNet three images at a "
-    "time, one of them twice without text",
-}
 
 
 def find_family(class_name: object) -> Family:
@@ -94,9 +128,8 @@ def find_family(class_name: object) -> Family:
         if class_name in family.pipelines:
             return family
     known = "; ".join(f"{name} ({pipelines[0]})" for name, pipelines in FAMILIES)
-    for start, reason in _REFUSED.items():
-        if str(class_name).startswith(start):
-            raise ModelError(
-                f"{class_name} is not supported ({reason}). Supported are: {known}."
-            )
+    if reason := why_refused(str(class_name)):
+        raise ModelError(
+            f"{class_name} is not supported ({reason}). Supported are: {known}."
+        )
     raise ModelError(f"{class_name} is not supported yet. Supported are: {known}.")

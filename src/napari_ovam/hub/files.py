@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError, safe_open
 
-from napari_ovam.hub.families import JOINT, ModelError, find_family
+from napari_ovam.hub.families import ModelError, find_family
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -183,9 +183,9 @@ _FOREIGN = (
     (r"\.quant_state\.|\.absmax$", "quantised weights (bitsandbytes), which cannot be "
      "loaded from a single file. Get it in half precision"),
     (r"joint_blocks", "a Stable Diffusion 3 checkpoint (StableDiffusion3Pipeline), "
-     f"which is not supported: {JOINT}"),
-    (r"double_blocks", "a Flux checkpoint (FluxPipeline), which is not supported: "
-     f"{JOINT}"),
+     "which is not read from a single file. Give the diffusers folder or hub id"),
+    (r"double_blocks", "a Flux checkpoint (FluxPipeline), which is not read from a "
+     "single file. Give the diffusers folder or hub id"),
     (r"^y_embedder\.|^caption_projection\.", "the transformer of PixArt alone. Give "
      f"the diffusers folder of the model, which holds {INDEX}"),
     (r"^control_model|controlnet|input_hint_block", "a ControlNet, which is no model "

@@ -12,6 +12,7 @@ Every file is written beside its place and moved there when it is on the disk.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -288,14 +289,23 @@ class Project(ProjectClasses):
         self._seen.remember(self.files.token(name))
         return load_token(self.files.token(name))
 
-    def save_trace(self, name: str, trace: Trace) -> Path:
-        """Write the trace of a sample; return its file."""
+    def save_trace(self, name: str, trace: Trace, *, as_of: str | None = None) -> Path:
+        """Write the trace of a sample; return its file.
+
+        Where the trace is that of the sample `as_of` too, one file has both names, on
+        file systems that can do that.
+        """
         from napari_ovam.attention.trace_files import save_trace
 
         self.sample(name)
         self._check_there()
         self.files.make_folders(anew=self._base is None)
-        return save_trace(trace, self.trace_path(name))
+        path = self.trace_path(name)
+        if as_of is not None and not path.exists():
+            with suppress(OSError, NotImplementedError):
+                path.hardlink_to(self.trace_path(as_of))
+                return path
+        return save_trace(trace, path)
 
     def trace_path(self, name: str) -> Path:
         """Return the path of a sample's trace, which need not exist."""

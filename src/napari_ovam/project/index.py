@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -60,6 +61,11 @@ class Sample:
     provenance: Mapping[str, Any] = field(default_factory=dict)
     sha256: str = ""
 
+    @cached_property
+    def text(self) -> str:
+        """It as lines of the index: made once, as most stay between two writes."""
+        return "  " + _text(asdict(self)).replace("\n", "\n  ")
+
 
 @dataclass(frozen=True)
 class Index:
@@ -81,9 +87,12 @@ def write_index(folder: Path, index: Index) -> str:
         "program": index.program,
         **index.classes.to_json(),
         "pending": index.pending,
-        "samples": [asdict(sample) for sample in index.samples.values()],
+        "samples": [],
     }
-    text = json.dumps(content, indent=1, ensure_ascii=False) + "\n"
+    samples = ",\n".join(sample.text for sample in index.samples.values())
+    # The samples come last, in the place of the empty list.
+    text = _text(content)[: -len("[]\n}")]
+    text += f"[\n{samples}\n ]\n}}\n" if samples else "[]\n}\n"
     # What is no text, as in names of files from other systems, is escaped, as in JSON.
     data = text.encode(errors="backslashreplace")
     # The copy first: where only that can be written, another try begins from the same.
@@ -91,6 +100,10 @@ def write_index(folder: Path, index: Index) -> str:
         with replacing(folder / name) as temporary:
             temporary.write_bytes(data)
     return sha256(data).hexdigest()
+
+
+def _text(content: Mapping[str, Any]) -> str:
+    return json.dumps(content, indent=1, ensure_ascii=False)
 
 
 def mark_of(folder: Path) -> str:

@@ -84,6 +84,26 @@ class ProjectStore:
             raise ProjectError(f"{self.path} has no image {name!r}")
         return found
 
+    def has_sample(self, name: str) -> bool:
+        """Whether there is a sample of that name."""
+        with self._memory:
+            return name in self._samples or name in self._coming
+
+    def add_samples(self, samples: Iterable[Sample]) -> None:
+        """Add many samples at once, whose files are put into their places after this.
+
+        In this order, as a file that no sample has would be taken in as a person's.
+
+        It raises `ConflictError` if one is there already.
+        """
+        with self.writing():
+            for sample in samples:
+                if self.has_sample(sample.name):
+                    raise ConflictError(f"{self.path} has an image {sample.name!r}")
+                with self._memory:
+                    self._samples[sample.name] = sample
+            self.save()
+
     def announce(
         self, wanted: str, provenance: Mapping[str, Any] | None = None
     ) -> Sample:

@@ -174,6 +174,28 @@ def label_settings(
     return LabelSettings(**{**(options or {}), "threshold": limits})
 
 
+def labels_and_doubt(
+    maker: LabelMaker,
+    thresholds: Mapping[int, float | None],
+    options: Mapping[str, Any] | None = None,
+) -> tuple[NDArray[Any], float]:
+    """Return labels as `class_labels`, and how unsure they are: `doubtful_share`.
+
+    Parameters
+    ----------
+    maker
+        From `label_maker`.
+    thresholds, options
+        As for `class_labels`; a threshold for each class of the maker.
+    """
+    from napari_ovam.segmentation.uncertainty import doubtful_share, uncertainty
+
+    settings = label_settings(thresholds, maker.ids, options)
+    labels = maker.labels(settings)
+    levels = np.broadcast_to(settings.threshold, len(maker.ids)).tolist()
+    return labels, doubtful_share(uncertainty(maker.maps, levels), labels)
+
+
 def class_iou(
     trace: Trace,
     tokens: Sequence[Token],

@@ -26,7 +26,7 @@ from napari_ovam.diffusion.generation import generate
 from napari_ovam.diffusion.image_traces import trace_image
 from napari_ovam.diffusion.phrases import encode_phrase
 from napari_ovam.diffusion.pipelines import load_pipeline
-from napari_ovam.images.overlay import heat, overlay, sheet
+from napari_ovam.images.overlay import overlay, sheet
 from napari_ovam.scenes import Scene, load_scenes
 from napari_ovam.segmentation.class_maps import class_labels, class_map, class_maps
 
@@ -148,16 +148,16 @@ class _Run:
         }
         found = class_maps(made.trace, sources)
         labels = _labels(found, made.image)
-        maps = [found[i] for i in ids]
         name = "generated-cat-hat"
         self._keep(name, made.image, labels)
-        for phrase, values in zip(_PHRASES, maps, strict=True):
-            self._save_map(f"{name}.{phrase}", values)
+        for i, phrase in zip(ids, _PHRASES, strict=True):
+            self._save_map(f"{name}.{phrase}", found[i])
         panels = [(f'"{_PROMPT}"', made.image)]
-        panels += [
-            (f'map of "{p}"', heat(m)) for p, m in zip(_PHRASES, maps, strict=True)
-        ]
         colours = {c.id: c.color for c in classes if c.color}
+        panels += [
+            (f'map of "{p}"', overlay(made.image, labels, colours, maps={i: found[i]}))
+            for i, p in zip(ids, _PHRASES, strict=True)
+        ]
         panels.append(("labels", overlay(made.image, labels, colours)))
         self.rows.append(("A prompt, an image, two phrases", panels))
 
@@ -215,20 +215,18 @@ class _Run:
             self.scores.append(score)
             self._keep(picture.name, picture.image, after.astype(np.uint8) * chosen.id)
             self._save_map(f"{picture.name}.{name}", class_map(picture.trace, both))
+
         # the last picture is shown, all of them are in the scores
-        shown = overlay(picture.image, picture.mask * chosen.id, colours)
+        def shown(mask: NDArray[Any], *tokens: Token) -> NDArray[np.uint8]:
+            maps = {chosen.id: class_map(picture.trace, tokens)} if tokens else None
+            return overlay(picture.image, mask * chosen.id, colours, maps=maps)
+
         panels += [
-            (f"another image\nits mask ({masks_by})", shown),
-            (f'map of "{name}"', heat(class_map(picture.trace, phrase))),
-            (
-                f"before: the word\nIoU {score.phrase:.2f}",
-                overlay(picture.image, before * chosen.id, colours),
-            ),
-            ("map of the token\nwith its word", heat(class_map(picture.trace, both))),
-            (
-                f"after: the token\nIoU {score.token:.2f}",
-                overlay(picture.image, after * chosen.id, colours),
-            ),
+            (f"another image\nits mask ({masks_by})", shown(picture.mask)),
+            (f'map of "{name}"', shown(before, phrase)),
+            (f"before: the word\nIoU {score.phrase:.2f}", shown(before)),
+            ("map of the token\nwith its word", shown(after, *both)),
+            (f"after: the token\nIoU {score.token:.2f}", shown(after)),
         ]
         kind = "A generated" if masks_by == "colour" else "A composed"
         self.rows.append((f"{kind} image of {_a(name)} is annotated", panels))

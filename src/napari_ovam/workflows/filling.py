@@ -9,7 +9,8 @@ import numpy as np
 
 from napari_ovam.base.progress import Progress, no_progress
 from napari_ovam.base.prompt_syntax import plain_prompt
-from napari_ovam.diffusion.generation import generate
+from napari_ovam.diffusion.architectures import pipeline_architecture
+from napari_ovam.diffusion.generation import generate, generate_video
 from napari_ovam.diffusion.image_traces import trace_image
 from napari_ovam.images.files import page_count, read
 from napari_ovam.images.metadata import ImageMetadata, read_metadata
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from napari_ovam.base.generation_settings import GenerationSettings
+    from napari_ovam.diffusion.generation import Generation
     from napari_ovam.project import Project
 
 
@@ -47,24 +49,81 @@ def generate_sample(
         As in `generate`; may raise `Cancelled`.
     """
     made_of = {"model": model, **asdict(settings)}
-    for sample in project.samples:
-        if sample.provenance.get("title") == settings.prompt:
-            stored = project.settings(sample.name)
-            if stored is not None and made_of.items() <= stored.items():
-                return sample.name, False
+    if known := _made_of(project, settings.prompt, made_of):
+        return known[0], False
     made = generate(pipe, settings, progress=progress)
+    return _add_made(project, made, made_of), True
+
+
+def generate_frames(
+    project: Project,
+    pipe: Any,
+    model: str,
+    settings: GenerationSettings,
+    *,
+    frames: int | None = None,
+    progress: Progress = no_progress,
+) -> tuple[list[str], bool]:
+    """Generate a video with its traces, a sample a frame: see `generate_sample`.
+
+    It returns the names of its samples in the order of the frames, and whether they
+    are new.
+
+    Parameters
+    ----------
+    project, pipe, model, settings, progress
+        As in `generate_sample`.
+    frames
+        How many; None is the model's own default.
+    """
+    count = frames or pipeline_architecture(pipe).length
+    video = {"model": model, **asdict(settings), "frames": count}
+    known = {
+        (project.settings(name) or {}).get("frame"): name
+        for name in _made_of(project, settings.prompt, video)
+    }
+    if len(known) < count:
+        made = generate_video(pipe, settings, frames=count, progress=progress)
+        first: dict[int, str] = {}  # the frame that has each trace
+        for number, each in enumerate(made):
+            if number not in known:  # of a run that was stopped
+                about, ending = {**video, "frame": number}, f"-{number:03}"
+                same = first.get(id(each.trace))
+                known[number] = _add_made(project, each, about, ending, same)
+            first.setdefault(id(each.trace), known[number])
+        return [known[number] for number in range(count)], True
+    return [known[number] for number in range(count)], False
+
+
+def _made_of(project: Project, prompt: str, made_of: dict[str, Any]) -> list[str]:
+    """Return the samples that were made from settings."""
+    return [
+        sample.name
+        for sample in project.samples
+        if sample.provenance.get("title") == prompt
+        and made_of.items() <= (project.settings(sample.name) or {}).items()
+    ]
+
+
+def _add_made(
+    project: Project,
+    made: Generation,
+    made_of: dict[str, Any],
+    ending: str = "",
+    as_of: str | None = None,
+) -> str:
+    settings = made.settings
+    name = f"{settings.prompt.lower()}-{settings.seed}{ending}"
+    about = {
+        "title": settings.prompt,
+        "model": made_of["model"],
+        "text_encoder": made.trace.model,
+    }
     sample = project.add_sample(
-        made.image,
-        {"model": model, **asdict(made.settings)},
-        project.reserve(f"{settings.prompt.lower()}-{settings.seed}"),
-        provenance={
-            "title": settings.prompt,
-            "model": model,
-            "text_encoder": made.trace.model,
-        },
+        made.image, made_of, project.reserve(name), provenance=about
     )
-    project.save_trace(sample.name, made.trace)
-    return sample.name, True
+    project.save_trace(sample.name, made.trace, as_of=as_of)
+    return sample.name
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,8 @@ from napari_ovam.attention.targets import iou
 from napari_ovam.attention.token_files import TokenFileError, load_token, save_token
 from napari_ovam.base.ids import IGNORE
 from napari_ovam.base.progress import Progress, no_progress
-from napari_ovam.diffusion.phrases import encode_phrase, text_encoder_hash
+from napari_ovam.diffusion.phrases import encode_phrase
+from napari_ovam.diffusion.weights_hash import text_encoder_hash
 from napari_ovam.segmentation.click_evidence import Click
 from napari_ovam.segmentation.clicks import ClickSegmenter
 from napari_ovam.workflows.accepted import Examples, draw_names, usable_images

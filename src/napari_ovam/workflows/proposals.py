@@ -21,9 +21,8 @@ from napari_ovam.diffusion.phrases import encode_phrase, text_space
 from napari_ovam.segmentation.class_maps import (
     class_maps,
     label_maker,
-    label_settings,
+    labels_and_doubt,
 )
-from napari_ovam.segmentation.uncertainty import doubtful_share, uncertainty
 from napari_ovam.workflows.review_order import UNSURE
 from napari_ovam.workflows.sample_trace import sample_trace
 
@@ -245,7 +244,7 @@ def named_in(prompt: str, classes: Iterable[ProjectClass]) -> set[int]:
     return {
         entry.id
         for entry in classes
-        if is_named(entry.name, prompt) or is_named(entry.phrase, prompt)
+        if any(is_named(words, prompt) for words in {entry.name, entry.phrase})
     }
 
 
@@ -333,7 +332,7 @@ def _propose_one(
     made_by = {
         "model": trace.model,
         "thresholds": {str(i): thresholds[i] for i in sorted(thresholds)},
-        "sources": {str(i): _described(tokens[i]) for i in sorted(thresholds)},
+        "sources": {str(i): describe_source(tokens[i]) for i in sorted(thresholds)},
         "layers": settings.layers,
         UNSURE: round(unsure, 4),
         **({"given": sorted(given)} if given else {}),
@@ -361,15 +360,11 @@ def _labelled(
     image: NDArray[np.uint8],
     options: Mapping[str, Any],
 ) -> tuple[NDArray[Any], float]:
-    """Return labels as `class_labels`, and how unsure they are: `doubtful_share`."""
+    """Return labels, and how unsure they are, as `labels_and_doubt`."""
     maps = {number: maps[number] for number in thresholds}
     if not maps:
         return np.zeros(image.shape[:2], np.uint8), 0.0
-    maker = label_maker(maps, image)
-    settings = label_settings(thresholds, maker.ids, options)
-    labels = maker.labels(settings)
-    levels = np.broadcast_to(settings.threshold, len(maker.ids)).tolist()
-    return labels, doubtful_share(uncertainty(maker.maps, levels), labels)
+    return labels_and_doubt(label_maker(maps, image), thresholds, options)
 
 
 def _is_outdated(
@@ -383,12 +378,15 @@ def _is_outdated(
     return isinstance(then, dict) and any(
         then.get(str(number), now) != now
         for number, tokens in sources.items()
-        for now in (_described(tokens),)
+        for now in (describe_source(tokens),)
     )
 
 
-def _described(tokens: Sequence[Token]) -> dict[str, str]:
-    """Return the phrase of a class, and a hash of its token if it has one."""
+def describe_source(tokens: Sequence[Token]) -> dict[str, str]:
+    """Return the phrase of a class, and a hash of its token if it has one.
+
+    `tokens` is as from `class_sources`.
+    """
     *optimized, phrase = tokens
     found = {"phrase": phrase.name}
     return found | ({"token": optimized[0].digest} if optimized else {})

@@ -19,13 +19,14 @@ from napari_ovam.attention.trace_files import TraceFileError, load_trace
 from napari_ovam.attention.trace_settings import TraceSettings
 from napari_ovam.base.generation_settings import GenerationSettings
 from napari_ovam.base.progress import Progress, no_progress
+from napari_ovam.diffusion import pipelines
 from napari_ovam.diffusion.architectures import pipeline_architecture
 from napari_ovam.diffusion.generation import GenerationError, generate
 from napari_ovam.diffusion.image_traces import trace_image
-from napari_ovam.diffusion.phrases import text_encoder_hash
+from napari_ovam.diffusion.weights_hash import text_encoder_hash
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from numpy.typing import NDArray
 
@@ -89,6 +90,35 @@ def sample_trace(
     found = cache.get(key) or make()
     project.save_trace(name, found)
     return found
+
+
+def load_for_traces(
+    project: Project,
+    names: Iterable[str],
+    model: str,
+    *,
+    device: str = "auto",
+    dtype: str = "auto",
+) -> Any:
+    """Load what words on the traces of samples take.
+
+    The text encoder alone, a tenth of a model or less, where the traces of all are
+    saved and fit; else the whole model, to make those that are not.
+
+    Parameters
+    ----------
+    project, names
+        The samples.
+    model, device, dtype
+        As in `load_pipeline`, with its errors.
+    """
+    pipe = pipelines.load_text_encoder(model, device=device, dtype=dtype)
+    if not pipeline_architecture(pipe).text_alone:
+        return pipe  # it is whole
+    key = text_encoder_hash(pipe)
+    if all(saved_trace(project, name, key) is not None for name in names):
+        return pipe
+    return pipelines.load_pipeline(model, device=device, dtype=dtype)
 
 
 def saved_trace(project: Project, name: str, model: str = "") -> Trace | None:

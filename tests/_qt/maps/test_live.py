@@ -12,6 +12,7 @@ TIMEOUT = 60_000
 
 @pytest.fixture
 def mapped(panel: Any) -> Any:
+    panel.session.at_once = False  # hat is no class before it is typed
     panel.press("generate_button")
     panel.find("phrases").setText("cat")
     panel.press("map_button")

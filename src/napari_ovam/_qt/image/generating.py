@@ -64,8 +64,13 @@ class Images:
         """
         if self.session.refused():
             return
-        maker = self.maker(self.session.choice)
+        prompt = str(settings["prompt"])
+        undo = self._look_for(prompt)
+        if undo is None:
+            return
+        maker = self.maker(self.session.choice, prompt)
         size: list[tuple[int, int]] = []
+        made: list[LiveSample] = []
 
         def run(job: Job) -> None:
             from napari_ovam import GenerationSettings, TraceSettings
@@ -83,8 +88,8 @@ class Images:
                 self._layers.show_preview(value.picture, size[0])
             else:
                 self._layers.remove_preview()
-                made = self.add_made(value, value.generation.settings.prompt)
-                made.exact = _is_exact(trace)
+                made.append(self.add_made(value, value.generation.settings.prompt))
+                made[-1].exact = _is_exact(trace)
 
         self.session.start(
             "Generating",
@@ -92,8 +97,18 @@ class Images:
             returned=lambda _: self.after_images(),
             previewed=arrived,
             ended=self._layers.remove_preview,
+            undo=lambda: None if made else undo(),
             kept="Nothing was changed: correct the values and generate again.",
         )
+        self.session.classes_changed.emit()
+
+    def _look_for(self, prompt: str) -> Callable[[], None] | None:
+        """Use the phrases for a new image; return what undoes it, None if refused."""
+        session = self.session
+        phrases = session.phrases.look_for(prompt) if session.at_once else []
+        if not phrases:
+            return lambda: None
+        return session.class_changes.use_phrases(phrases)
 
     def load(
         self,
@@ -191,10 +206,10 @@ class Images:
             kept="The trace and maps are as they were.",
         )
 
-    def maker(self, choice: ModelChoice) -> tasks.Maker:
+    def maker(self, choice: ModelChoice, prompt: str | None = None) -> tasks.Maker:
         """Return what makes images, with maps and labels as they are wanted now."""
         session = self.session
-        wanted, labels = session.map_requests(), session.automatic_labels()
+        wanted, labels = session.map_requests(prompt), session.automatic_labels()
         return tasks.Maker(session.models, choice, wanted, labels)
 
     def add_made(
@@ -220,23 +235,25 @@ class Images:
             seconds=made.seconds,
             maps=dict(maps),
             edits=None if made.labels is None else Edits(made.labels, about=about_maps),
+            found=made.labels,
+            probabilities=made.probabilities,
         )
         if made.maps is not None:
             self.session.take_maps(sample, made.maps)
         sample.extra["notes"] = made.notes
         return sample
 
-    def after_images(self, told: str = "") -> None:
-        """Say what can be done next, after what there is to say of the images."""
+    def after_images(self, told: str = "", *, look: bool = False) -> None:
+        """Look for the phrases, or say what is next, after what there is to say."""
         notes = (
             self.session.current.extra.pop("notes", ()) if self.session.current else ()
         )
-        self.session.hint()
-        text, _ = self.session.message
-        if notes:
-            self.session.say(" ".join([*notes, told]).strip(), "warning")
-        elif told:
-            self.session.say(f"{told} {text}")
+        news = " ".join([*notes, told]).strip()
+        self.session.tell_next(news, "warning" if notes else "info")
+        if look:
+            self.session.do("look")
+        else:
+            self.session.hint()
 
     def _free_name(self, name: str) -> str:
         projects = self.session.projects
@@ -263,7 +280,10 @@ class _Load:
     pages: SeveralPages | None = None
 
     def __post_init__(self) -> None:
-        self._maker = self.images.maker(self.images.session.choice)
+        session = self.images.session
+        self._maker = self.images.maker(session.choice)
+        if session.at_once:  # once the prompt is known that the file may name
+            self._maker = replace(self._maker, wanted=())
 
     def run(self, job: Job) -> bool:
         """Read and trace it; False where other pixels came out, or pages were found."""
@@ -315,7 +335,7 @@ class _Load:
         if same:
             if found.again and found.model:
                 images.reproduced.emit(found.model)
-            images.after_images(found.note)
+            images.after_images(found.note, look=self._looks())
             if self.reproduce is None and found.can_be_offered:
                 images.reproducible.emit(found.model, self._again_with(reproduce=True))
             return
@@ -328,6 +348,10 @@ class _Load:
         )
         if asks:
             images.differs.emit(self._again_with(reproduce=False))
+
+    def _looks(self) -> bool:
+        session = self.images.session
+        return session.at_once and bool(session.phrases.text.strip())
 
     def _again_with(self, **values: bool) -> Callable[[], None]:
         known: dict[str, Any] = {

@@ -22,7 +22,7 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from napari_ovam._qt.layers.layers import role_of
+from napari_ovam._qt.layers.marked import role_of
 from napari_ovam._qt.layers.placement import placement_of
 from napari_ovam._qt.session.settings import preferences
 from napari_ovam._qt.session.state import ModelChoice
@@ -30,7 +30,9 @@ from napari_ovam._qt.widgets.row import Row
 from napari_ovam._qt.widgets.section import (
     Section,
     button,
+    check_box,
     chooser,
+    debounced,
     form,
     listen,
     menu_button,
@@ -99,9 +101,11 @@ class ImageSection(Section):
         self.prompt.setMaxLength(100_000)  # Qt's own would cut what a file says
         self.prompt.setToolTip("What the image shall show, or shows")
         self.prompt.returnPressed.connect(self.generate)
+        self.prompt.textChanged.connect(debounced(self, self._follow))
+        self._follow()
         first = QFormLayout()
         first.setSpacing(4)
-        first.addRow("Model", Row(self.model, browse, self.device))
+        first.addRow("Model", Row(self.model, browse))
         first.addRow("Prompt", self.prompt)
         self.box.addLayout(first)
         self.box.addWidget(more(self._form(), "more settings"))
@@ -182,6 +186,16 @@ class ImageSection(Section):
         layout: Any = fields.layout()
         layout.insertRow(9, loaded)
         layout.insertRow(2, note)
+        self.at_once = check_box(
+            "Maps and labels at once",
+            "at_once",
+            "A new image is searched for the nouns of its prompt, and labels are "
+            "proposed. Without: press Map, then Labels from maps",
+            self._set_at_once,
+            checked=self.session.at_once,
+        )
+        layout.insertRow(0, "Device", self.device)
+        layout.insertRow(0, self.at_once)
         return fields
 
     def _roll(self) -> None:
@@ -191,6 +205,12 @@ class ImageSection(Section):
         self.session.choice = ModelChoice(
             self.model.currentText().strip(), self.device.currentText()
         )
+
+    def _follow(self) -> None:
+        self.session.phrases.follow(self.prompt.text())
+
+    def _set_at_once(self, on: bool) -> None:
+        self.session.at_once = on
 
     def generate(self) -> None:
         """Generate with the values of the form."""
@@ -297,6 +317,7 @@ class ImageSection(Section):
         """Show the settings that an image was made with."""
         self.prompt.setText(settings.prompt)
         self.prompt.setCursorPosition(0)
+        self._follow()
         self.negative.value = settings.negative_prompt
         self.seed.value = settings.seed
         for field, value in (

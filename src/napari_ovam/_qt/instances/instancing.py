@@ -18,7 +18,8 @@ from napari_ovam._qt.layers.instance_tools import (
     object_at,
     place_of,
 )
-from napari_ovam._qt.layers.layers import SampleLayers, role_of
+from napari_ovam._qt.layers.layers import SampleLayers
+from napari_ovam._qt.layers.marked import role_of
 from napari_ovam._qt.session.background import Background
 from napari_ovam.project.files import now
 

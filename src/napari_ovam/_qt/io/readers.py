@@ -14,7 +14,7 @@ from uuid import uuid4
 import napari
 import numpy as np
 
-from napari_ovam._qt.layers.layers import KEY
+from napari_ovam._qt.layers.marked import KEY
 from napari_ovam._qt.session.project_reading import is_project
 
 from .opening import Opening, model_of_image

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from qtpy.QtCore import QTimer
 
-from napari_ovam._qt.layers.layers import SampleLayers, role_of
+from napari_ovam._qt.layers.layers import SampleLayers
+from napari_ovam._qt.layers.marked import role_of
 from napari_ovam._qt.session import tasks
 from napari_ovam._qt.session.background import Background
 from napari_ovam._qt.session.edits import Edits, as_labels
@@ -39,9 +40,10 @@ class Labelling:
         self._layers = session.feature(SampleLayers)
         self._layers.listener = self
         self._labeller = tasks.Labeller()
+        self._wanted: set[str] = set()  # samples for which somebody pressed the button
         self._background = Background(session, "Labels")
         session.edits_wanted.connect(self.take_edits)
-        session.maps_changed.connect(self._maps_changed)
+        session.maps_changed.connect(self.propose)
         session.rules_changed.connect(self._propose_shown)
         session.actions["labels"] = self.labels_from_maps
 
@@ -71,6 +73,7 @@ class Labelling:
             )
             return
         self.session.label_rules.automatic = True
+        self._wanted.add(sample.key)
         self.propose(sample)
 
     def _bring_back(self, sample: LiveSample) -> bool:
@@ -87,21 +90,18 @@ class Labelling:
         """Compute the labels of a sample anew, in the background.
 
         A sample that was never mapped, such as one that came back from the disk,
-        keeps the labels that it has, and so does one that was accepted or rejected.
+        keeps the labels that it has, and so does one that was accepted or rejected. One
+        without labels gets none unasked: its maps show what they would be.
         """
         self._background.ask(sample, partial(self._prepare, sample))
 
-    def _maps_changed(self, sample: LiveSample) -> None:
-        if sample.edits is not None and sample.status != "new":
-            self.propose(sample)
-
     def _propose_shown(self) -> None:
-        sample = self.session.current
-        if sample is not None and sample.edits is not None:
-            self.propose(sample)
+        if self.session.current is not None:
+            self.propose(self.session.current)
 
     def _prepare(self, sample: LiveSample) -> Work | None:
-        if not sample.maps or sample.status in DECIDED:
+        decided = sample.status in DECIDED and not self._layers.seen_maps(sample.key)
+        if not sample.maps or decided:
             return None
         request = self.session.label_request(sample)
         active = {entry.id for entry in self.session.classes.active}
@@ -113,7 +113,16 @@ class Labelling:
             )
             return labels
 
-        return make, partial(self._proposed, sample)
+        return make, partial(self._found, sample)
+
+    def _found(self, sample: LiveSample, labels: NDArray[Any]) -> None:
+        sample.found = labels
+        if sample is self.session.current:
+            self.session.maps_seen.emit()
+        if sample.key in self._wanted or (
+            sample.edits is not None and sample.status != "new"
+        ):
+            self._proposed(sample, labels)
 
     def _proposed(
         self, sample: LiveSample, labels: NDArray[Any], patience: int = _PATIENCE
@@ -131,19 +140,21 @@ class Labelling:
         first = sample.status == "new"
         model = sample.trace.model if sample.trace is not None else ""
         about = self.session.describe_maps(model)
+        asked = sample.key in self._wanted
+        self._wanted.discard(sample.key)
         if sample.edits is None:
             sample.edits = Edits(labels, about=about)
         else:
             self.take_edits(sample)
             sample.edits.propose(labels, about)
         shown = self.session.show_labels(sample)
-        if first and shown is not None and sample is self.session.current:
+        if asked and shown is not None and sample is self.session.current:
             self.session.viewer.layers.selection.active = shown
             # The labels are what is looked at and painted on from here on.
             for entry in self.session.classes.active:
                 self.session.show_map(entry.id, False)
             self.session.classes_changed.emit()
-        if first and not self.session.busy:
+        if (first or asked) and not self.session.busy:
             self.session.hint()
         self.session.labels_changed.emit()
 

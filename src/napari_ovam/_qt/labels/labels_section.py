@@ -58,9 +58,13 @@ class LabelsSection(Section):
             self._labels.labels_from_maps,
             "Propose labels; what you painted stays",
         )
-        tip = "Change the labels while a threshold is moved"
-        self.live = check_box("live preview", "live_preview", tip, checked=True)
-        self.row(self.labels_button, self.live)
+        self.uncertain_button = button(
+            "Next uncertain place",
+            "uncertain_button",
+            self._uncertain.next,
+            "Go to where the labels are least sure; what is painted counts as settled",
+        )
+        self.row(self.labels_button, self.uncertain_button, stretch=None)
         self.edits = ElidedLabel("edits_text")
         self.discard_button = button(
             "Discard my edits",
@@ -69,16 +73,6 @@ class LabelsSection(Section):
             "Give every painted pixel of this image back to the maps",
         )
         self.row(self.edits, self.discard_button)
-        tip = "A layer that is bright where the labels may be wrong"
-        self.uncertain = check_box("show uncertainty", "uncertainty", tip)
-        self.uncertain.toggled.connect(self._uncertain.show)
-        self.uncertain_button = button(
-            "Next uncertain place",
-            "uncertain_button",
-            self._uncertain.next,
-            "Go to where the labels are least sure; what is painted counts as settled",
-        )
-        self.row(self.uncertain_button, self.uncertain)
         self.create_button = button("", "create_class_button", self._create)
         self.create_button.hide()
         self.box.addWidget(self.create_button)
@@ -106,7 +100,16 @@ class LabelsSection(Section):
         )
         self.holes = CheckBox(text="Fill holes", name="holes", value=False)
         changing = (self.smoothing, self.smallest, self.holes, self.unsure)
+        tip = "Change the labels while a threshold is moved"
+        self.live = check_box(
+            "Labels follow the slider", "live_preview", tip, checked=True
+        )
+        tip = "A layer that is red where the labels may be wrong"
+        self.uncertain = check_box("Show uncertainty", "uncertainty", tip)
+        self.uncertain.toggled.connect(self._uncertain.show)
         fields: Any = form(*changing)
+        fields.layout().addRow(self.live)
+        fields.layout().addRow(self.uncertain)
         for field in changing:
             field.changed.connect(self._options_changed)
         keys = QLabel("\n".join(["Keys on the layers:", described("\n")]))

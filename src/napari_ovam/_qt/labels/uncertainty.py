@@ -27,6 +27,8 @@ _GLOWING = 0.1
 """How much of an image glows in the layer, about: three of four errors are there
 (docs/quality.md)."""
 
+_RED = (255, 0, 40)
+
 _CLOSE = 2.5
 """How much closer than the whole image a place is shown."""
 
@@ -134,7 +136,7 @@ class UncertainPlaces:
     ) -> None:
         if self.shown:
             self._layers.show_extra(
-                sample, "uncertainty", {"uncertainty": unsure}, "red", (dark, 1.0)
+                sample, "uncertainty", {"uncertainty": unsure}, _RED, (dark, 1.0)
             )
         if self._going:
             self._go(sample, places)

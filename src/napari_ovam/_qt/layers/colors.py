@@ -7,28 +7,19 @@ from typing import TYPE_CHECKING, Any
 from napari.utils.colormaps import Colormap, DirectLabelColormap
 
 from napari_ovam._qt.session.state import UNSURE
+from napari_ovam.images.overlay import map_ramp
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
+    from napari_ovam.datasets.class_colors import Colour
     from napari_ovam.datasets.classes import ClassTable
-    from napari_ovam.datasets.project_class import ProjectClass
 
 _UNSURE_COLOUR = (0.62, 0.62, 0.62, 1.0)
 _UNKNOWN_COLOUR = (1.0, 0.0, 1.0, 1.0)
 
 
-def map_limits(values: NDArray[np.float32]) -> tuple[float, float]:
-    """Return what is shown black and bright; a map is seldom near 0 anywhere."""
-    low = float(values.min())
-    return (low, 1.0) if low < 1 else (0.0, 1.0)
-
-
-def map_colormap(entry: ProjectClass) -> Colormap:
-    """Return black to the class's colour."""
-    colour = [c / 255 for c in entry.color]
-    return Colormap([[0, 0, 0, 1], [*colour, 1]], name=f"ovam {entry.id}")
+def map_colormap(color: Colour) -> Colormap:
+    """Return nothing to a colour, as `overlay` lays maps over a picture."""
+    return Colormap(map_ramp(color), name="ovam {:02x}{:02x}{:02x}".format(*color))
 
 
 def label_colormap(classes: ClassTable) -> DirectLabelColormap:

@@ -20,7 +20,8 @@ from qtpy.QtCore import QTimer
 from napari_ovam._qt.session.state import UNSURE
 from napari_ovam.images.png import read_ids
 
-from .layers import SampleLayers, role_of
+from .layers import SampleLayers
+from .marked import role_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

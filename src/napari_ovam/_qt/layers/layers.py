@@ -6,15 +6,16 @@ Only for the GUI thread.
 from __future__ import annotations
 
 from contextlib import nullcontext
-from functools import partial
 from typing import TYPE_CHECKING, Any
-from weakref import WeakKeyDictionary
 
 import numpy as np
 from napari.layers import Image, Labels, Layer
 
-from .colors import label_colormap, label_features, map_colormap, map_limits
-from .keys import add_actions, bind_keys
+from napari_ovam.images.overlay import MAP_COLOR, map_range
+
+from .colors import label_colormap, label_features, map_colormap
+from .keys import add_actions
+from .marked import COVER, INSTANCES, KEY, MAPS, Mark, MarkedLayers, role_of
 from .placement import placed
 from .strokes import LabelsWatch
 
@@ -25,29 +26,13 @@ if TYPE_CHECKING:
 
     from napari_ovam._qt.session.session import Session
     from napari_ovam._qt.session.state import LiveSample
+    from napari_ovam.datasets.class_colors import Colour
     from napari_ovam.datasets.classes import ClassTable
 
     from .strokes import Listener
 
-KEY = "napari_ovam"
-"""Under it the metadata of a layer from a reader name the sample that it is for."""
-# Roles of maps of no class: of the special tokens, of what is typed, and uncertainty.
-_EXTRA = ("special", "typed", "uncertainty")
-_INSTANCES = "instances"
-_ORDER: tuple[str, ...] = ("image", "special", "map", "typed", "labels", _INSTANCES)
-_ORDER += ("uncertainty", "preview")
 
-_Mark = tuple[str, str, int]  # sample key, role, class id
-# Of each layer object: what napari copies into another layer would make it ours too.
-_marks: WeakKeyDictionary[Layer, _Mark] = WeakKeyDictionary()
-
-
-def role_of(layer: Layer) -> _Mark:
-    """Return (sample key, role, class id) of a layer; empty and 0 where not ours."""
-    return _marks.get(layer, ("", "", 0))
-
-
-class SampleLayers:
+class SampleLayers(MarkedLayers):
     """The layers that show samples in one viewer.
 
     Parameters
@@ -59,67 +44,34 @@ class SampleLayers:
     ----------
     listener
         Told of what happens to Labels layers.
-    watches
-        What watches each Labels layer of a sample.
     """
 
     listener: Listener
 
     def __init__(self, session: Session) -> None:
-        self.session = session
-        self.viewer = viewer = session.viewer
+        super().__init__(session)
         session.layers = self
         add_actions(session)
-        self._bind = partial(bind_keys, session)
-        self.watches: dict[Layer, LabelsWatch] = {}
         self._hidden: dict[str, dict[Layer, bool]] = {}
         self._history: dict[str, tuple[Any, Any]] = {}  # labels, what can be undone
         self._expected: set[str] = set()
-        self._colors: dict[Layer, Any] = {}  # that labels are shown in
-        self.removing = False  # and no person does
-        viewer.layers.events.removing.connect(self._use_canvas_context)
-        viewer.layers.events.inserted.connect(self._inserted)
+        self.viewer.layers.events.inserted.connect(self._inserted)
 
     def close(self) -> None:
         """Watch no layer any more."""
         for watch in self.watches.values():
             watch.close()
 
-    # -- finding ---------------------------------------------------------------
-
-    def find(self, sample: str, role: str, number: int = 0) -> Layer | None:
-        """Return the layer of a sample with a role and a class id, if it is there."""
-        for layer in self.viewer.layers:
-            if role_of(layer) == (sample, role, number):
-                return layer
-        return None
-
-    def labels(self, sample: str) -> Labels | None:
-        """Return the Labels layer of a sample, if it is there."""
-        found = self.find(sample, "labels")
-        return found if isinstance(found, Labels) else None
-
-    def of_sample(self, sample: str) -> list[Layer]:
-        """Return all layers of a sample."""
-        return [la for la in self.viewer.layers if role_of(la)[0] == sample]
-
     def expect(self, sample: str) -> None:
         """Take the layer that a reader makes for a sample for its image."""
         self._expected.add(sample)
-
-    def release(self, layer: Layer) -> None:
-        """Leave a layer to the person: it is none of ours any more."""
-        _marks.pop(layer, None)
-        self._colors.pop(layer, None)
-        if watch := self.watches.pop(layer, None):
-            watch.close()
 
     def _inserted(self, event: Any) -> None:
         layer, mark = event.value, role_of(event.value)
         key = layer.metadata.pop(KEY, {}).get("sample") if not mark[0] else None
         if key in self._expected:
             self._expected.remove(key)
-            _marks[layer] = (key, "image", 0)
+            self.mark(layer, (key, "image", 0))
         elif mark[0] and any(
             role_of(other) == mark for other in self.viewer.layers if other is not layer
         ):  # it was removed, and another took its place
@@ -129,13 +81,17 @@ class SampleLayers:
 
     def switch(self, old: str, new: str) -> None:
         """Hide one sample's layers and show another's as they were."""
+        self._switching = True
         if old and old != new:
             layers = self.of_sample(old)
             self._hidden[old] = {layer: layer.visible for layer in layers}
             for layer in layers:
                 layer.visible = False
         for layer, visible in self._hidden.pop(new, {}).items():
-            layer.visible = visible
+            _, role, number = role_of(layer)
+            is_map = role == "map"
+            layer.visible = self.session.view(number).shown if is_map else visible
+        self._switching = False
 
     def hand_over(self, old: LiveSample, new: LiveSample) -> None:
         """Show another sample in the layers of one: brush and view stay.
@@ -147,7 +103,7 @@ class SampleLayers:
         moved = placed(new) if placed(new) != placed(old) else {}
         for layer in self.of_sample(old.key):
             role, watch = role_of(layer)[1], self.watches.get(layer)
-            _marks[layer] = (new.key, role, 0)
+            self.mark(layer, (new.key, role, 0))
             if role == "image":
                 layer.data = new.image
                 layer.name = new.name
@@ -177,14 +133,6 @@ class SampleLayers:
         for layer in self.of_sample(sample):
             self._remove(layer)
 
-    def _remove(self, layer: Layer) -> None:
-        self.removing = True
-        try:
-            self.viewer.layers.remove(layer)
-        finally:
-            self.removing = False
-            self.release(layer)
-
     def show_image(self, sample: LiveSample) -> Layer:
         """Make the image layer of a sample, or return it."""
         layer = self.find(sample.key, "image")
@@ -203,8 +151,8 @@ class SampleLayers:
             (sample.key, "map", entry.id),
             values,
             entry.phrase,
-            map_limits(values),
-            colormap=map_colormap(entry),
+            map_range(values),
+            colormap=map_colormap(entry.color),
             opacity=self.session.map_opacity,
             visible=self.session.view(number).shown,
         )
@@ -214,25 +162,24 @@ class SampleLayers:
         sample: LiveSample,
         role: str,
         maps: dict[str, NDArray[np.float32]],
-        colormap: str = "gray",
+        color: Colour = MAP_COLOR,
         limits: tuple[float, float] | None = None,
     ) -> None:
-        """Make or update maps of no class, by name, of one role in `_EXTRA`.
+        """Make or update maps of no class, by name, of one role in `EXTRA`.
 
-        `limits` is what is shown black and bright; None is each map's own range.
+        `limits` is what is shown least and most; None is each map's own range.
         """
         for number, (name, values) in enumerate(maps.items(), start=1):
-            shown = limits or map_limits(values)
+            shown = limits or map_range(values)
             mark = sample.key, role, number
-            layer = self._show_values(
-                sample, mark, values, name, shown, colormap=colormap
-            )
+            looks = {"colormap": map_colormap(color)}
+            layer = self._show_values(sample, mark, values, name, shown, **looks)
             layer.name = name
 
     def _show_values(
         self,
         sample: LiveSample,
-        mark: _Mark,
+        mark: Mark,
         values: NDArray[np.float32],
         name: str,
         limits: tuple[float, float],
@@ -244,16 +191,34 @@ class SampleLayers:
             layer = Image(
                 values,
                 name=name,
-                blending="additive",
                 contrast_limits=limits,
                 **looks,
                 **placed(sample),
             )
+            layer.events.visible.connect(self._seen)
             self._insert(layer, mark)
         else:
             layer.data = values
             layer.contrast_limits = limits
+        if mark[1] in MAPS:
+            self.session.maps_seen.emit()
         return layer
+
+    def show_cover(
+        self, sample: LiveSample, cover: NDArray[np.uint8] | None, step: int = 1
+    ) -> None:
+        """Show what `map_cover` made of each `step`-th pixel; None hides it."""
+        layer: Any = self.find(sample.key, COVER)
+        if cover is None:
+            if layer is not None:
+                layer.visible = False
+        elif layer is None:
+            layer = Image(cover, rgb=True, name="outlines", **placed(sample))
+            layer.scale = np.multiply(layer.scale, step)
+            self._insert(layer, (sample.key, COVER, 0))
+        else:
+            layer.data = cover
+            layer.visible = True
 
     def remove_extra(self, sample: str, role: str) -> None:
         """Remove the layers of a role that is in a sample."""
@@ -306,7 +271,7 @@ class SampleLayers:
 
         `names` are its features; `on_drag` handles the mouse on it.
         """
-        layer: Any = self.find(sample.key, _INSTANCES)
+        layer: Any = self.find(sample.key, INSTANCES)
         if layer is None:
             layer = Labels(
                 ids,
@@ -318,7 +283,7 @@ class SampleLayers:
             layer.editable = False
             layer.contour = 1 if min(ids.shape) < 256 else 2
             layer.mouse_drag_callbacks.append(on_drag)
-            self._insert(layer, (sample.key, _INSTANCES, 0))
+            self._insert(layer, (sample.key, INSTANCES, 0))
         else:
             layer.data = ids
             layer.features = names
@@ -338,7 +303,8 @@ class SampleLayers:
                         self._colors[layer] = colors
                     layer.features = label_features(classes)
             elif role == "map" and number in classes:
-                layer.colormap = map_colormap(classes[number])
+                layer.colormap = map_colormap(classes[number].color)
+        self.session.maps_seen.emit()
 
     # -- preview ---------------------------------------------------------------
 
@@ -356,7 +322,7 @@ class SampleLayers:
         layer.translate = translate
         selection = set(self.viewer.layers.selection)
         active = self.viewer.layers.selection.active
-        _marks[layer] = ("preview", "preview", 0)
+        self.mark(layer, ("preview", "preview", 0))
         self.viewer.add_layer(layer)
         self.viewer.layers.selection = selection
         self.viewer.layers.selection.active = active
@@ -364,36 +330,3 @@ class SampleLayers:
     def remove_preview(self) -> None:
         """Take the preview away."""
         self.remove_extra("preview", "preview")
-
-    # -- inside ----------------------------------------------------------------
-
-    def _use_canvas_context(self, _: Any = None) -> None:
-        """Have a layer's OpenGL objects deleted in the context that they belong to.
-
-        napari 0.9 deletes them as soon as a layer is removed, in whichever context is
-        current then. After a mouse event that is another one, and Mesa's software
-        renderer ended the process in the next draw (see also napari issue 8471).
-        """
-        canvas = getattr(self.viewer.window._qt_viewer, "canvas", None)
-        make_current = getattr(getattr(canvas, "native", None), "makeCurrent", None)
-        if make_current is not None:
-            make_current()
-
-    def _insert(self, layer: Layer, mark: _Mark) -> None:
-        """Add a layer in the order image, maps, labels; keep what is selected."""
-        sample, role, _ = _marks[layer] = mark
-        rank = _ORDER.index(role)
-        later = [
-            i
-            for i, other in enumerate(self.viewer.layers)
-            if role_of(other)[0] == sample and _ORDER.index(role_of(other)[1]) > rank
-        ]
-        had = self.viewer.layers.selection.active
-        self.viewer.add_layer(layer)
-        if later:
-            self.viewer.layers.move(self.viewer.layers.index(layer), later[0])
-        # Only labels shall take the brush away from labels.
-        if role not in ("image", "labels") and had is not None:
-            self.viewer.layers.selection.active = had
-        if role not in _EXTRA:
-            self._bind(layer)

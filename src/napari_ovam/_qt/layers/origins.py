@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from napari.layers import Labels
 
-from .layers import role_of
+from .marked import role_of
 
 if TYPE_CHECKING:
     from napari_ovam._qt.session.session import Session

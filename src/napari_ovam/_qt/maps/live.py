@@ -106,7 +106,7 @@ class LiveMaps:
         else:
             name = f"typing: {phrase}"
             self._shown = sample.key
-            self._layers.show_extra(sample, "typed", {name: values}, "inferno")
+            self._layers.show_extra(sample, "typed", {name: values})
 
     def _remove(self) -> None:
         if self._shown:
@@ -118,6 +118,8 @@ class LiveMaps:
         if not self.on:
             return ""
         for phrase in reversed(split_phrases(self._text)):
+            if self.session.phrases.is_filled(phrase):
+                continue  # nobody typed it
             entry = self.session.classes.find(phrase)
             if entry is None or not entry.active:
                 return phrase

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from napari_ovam._qt.layers.layers import SampleLayers, role_of
+from napari_ovam._qt.layers.layers import SampleLayers
+from napari_ovam._qt.layers.marked import role_of
 from napari_ovam._qt.session import tasks
 from napari_ovam._qt.session.state import split_phrases
 from napari_ovam.base.words import read_phrases
@@ -21,9 +22,14 @@ class Maps:
     def __init__(self, session: Session) -> None:
         self.session = session
         session.actions["toggle_maps"] = self.toggle
+        session.actions["look"] = self.look
 
-    def map_phrases(self, text: str) -> None:
-        """Map the typed phrases on the sample that is shown."""
+    def look(self) -> None:
+        """Map the phrases on the sample that is shown, and label what they find."""
+        self.map_phrases(self.session.phrases.text, labels=True)
+
+    def map_phrases(self, text: str, *, labels: bool = False) -> None:
+        """Map the typed phrases on the sample that is shown, and perhaps label it."""
         phrases, said = read_phrases(text)
         sample = self.session.current
         if not phrases:
@@ -50,13 +56,18 @@ class Maps:
 
         def done(maps: tasks.Maps) -> None:
             self.session.take_maps(sample, maps)
+            if not labels:
+                for entry in self.session.classes.active:
+                    self.session.show_map(entry.id, True)
             if sample is self.session.current:
                 self.session.show(sample)
             self.session.layers.show_classes(self.session.classes)
             self.session.classes_changed.emit()
             self.session.maps_changed.emit(sample)
             if said:
-                self.session.say(" ".join(said))
+                self.session.tell_next(" ".join(said))
+            if labels and sample is self.session.current:
+                self.session.do("labels")
             else:
                 self.session.hint()
 

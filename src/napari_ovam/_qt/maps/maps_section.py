@@ -6,7 +6,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from magicgui.widgets import CheckBox, ComboBox, FloatSlider
-from qtpy.QtCore import Qt, Signal  # type: ignore[attr-defined]
+from qtpy.QtCore import QSignalBlocker, Qt, Signal  # type: ignore[attr-defined]
 from qtpy.QtWidgets import QComboBox, QLabel, QPlainTextEdit, QWidget
 
 from napari_ovam._qt.session.state import split_phrases
@@ -29,8 +29,6 @@ from .mapping import Maps
 if TYPE_CHECKING:
     from napari_ovam._qt.session.session import Session
     from napari_ovam.datasets.project_class import ProjectClass
-
-PHRASES = "cat, hat"
 
 
 class PhraseEdit(QPlainTextEdit):
@@ -74,22 +72,21 @@ class MapsSection(Section):
     def build(self) -> None:
         """Make the widgets."""
         maps = self.session.feature(Maps)
-        self.phrases = PhraseEdit(PHRASES)
+        self.phrases = PhraseEdit(self.session.phrases.text)
         self.phrases.setObjectName("phrases")
         self.phrases.setToolTip(
-            "What to look for, separated by commas or lines; Enter maps"
+            "What to look for, separated by commas or lines; Enter maps. The nouns of "
+            "the prompt are put here, what you type stays"
         )
         self.phrases.returnPressed.connect(self.map)
-        self.phrases.textChanged.connect(
-            lambda: self.session.feature(LiveMaps).typed(self.phrases.text())
-        )
+        self.phrases.textChanged.connect(self._typed)
         self.map_button = button(
             "Map", "map_button", self.map, "Show where the model sees each phrase"
         )
         self.row(QLabel("Phrases"), self.phrases, self.map_button, stretch=1)
         self._rows = self.grid(2, 1)
         self.opacity = FloatSlider(
-            label="Opacity", name="opacity", min=0, max=1, value=0.6
+            label="Opacity", name="opacity", min=0, max=1, value=1
         )
         self.opacity.value = self.session.map_opacity
         self.opacity.changed.connect(maps.set_opacity)
@@ -97,7 +94,7 @@ class MapsSection(Section):
             label="Layers", name="layers", choices=list(LAYERS), value=LAYERS[0]
         )
         self.layers.tooltip = (
-            "fine: the up blocks with 16 cells a side or more, which are what is "
+            "fine: the up blocks (to a quarter of the finest grid), which are what is "
             "recorded by default; all: whatever was recorded"
         )
         self.layers.changed.connect(maps.set_layers)
@@ -120,7 +117,8 @@ class MapsSection(Section):
         self._show_exact()
         self.box.addWidget(more(content))
         listen(self, self.session.classes_changed, self._fill)
-        listen(self, self.session.phrases_restored, self.phrases.setText)
+        listen(self, self.session.maps_seen, self._show_seen)
+        listen(self, self.session.phrases.changed, self._show_phrases)
         self.at_key("map", self.map)
         self._fill()
 
@@ -140,6 +138,16 @@ class MapsSection(Section):
         able = sample is not None and sample.trace is not None and not sample.exact
         self.exact_button.setEnabled(able)
 
+    def _typed(self) -> None:
+        text = self.phrases.text()
+        self.session.phrases.type(text)
+        self.session.feature(LiveMaps).typed(text)
+
+    def _show_phrases(self, text: str) -> None:
+        with QSignalBlocker(self.phrases):
+            self.phrases.setText(text)
+        self.session.feature(LiveMaps).typed(text)
+
     def map(self) -> None:
         """Map the typed phrases."""
         self.session.feature(Maps).map_phrases(self.phrases.text())
@@ -153,6 +161,13 @@ class MapsSection(Section):
                 self._rows.addWidget(widget, index, column)
             if not self._pieces(entry):  # the phrase has the room of both
                 self._rows.addWidget(shown, index, 0, 1, 2)
+
+    def _show_seen(self) -> None:
+        for entry in self.session.classes.active:
+            box: Any = self.findChild(QWidget, f"show_map_{entry.id}")
+            if box is not None:
+                with QSignalBlocker(box):
+                    box.setChecked(self.session.view(entry.id).shown)
 
     def _row(self, entry: ProjectClass) -> list[QWidget]:
         view = self.session.view(entry.id)
@@ -169,7 +184,8 @@ class MapsSection(Section):
         source.addItems(["phrase", "token"])
         source.setCurrentText(entry.source)
         source.setToolTip("Map the phrase, or the token that was optimized for it")
-        source.setEnabled(view.token is not None)
+        if view.token is None:
+            source.hide()
         source.textActivated.connect(partial(self._use, entry.id))
         remove = small_button(
             "×", f"remove_map_{entry.id}", partial(self._remove, entry), "Remove"

@@ -91,7 +91,7 @@ class ClassChanges:
             session.view(number).pieces = ()
         self._changed()
         if "phrase" in values and made.active:
-            session.restore_phrases()
+            session.phrases.restore()
             session.say("Press Map to look for the new phrase.")
         return True
 
@@ -126,7 +126,7 @@ class ClassChanges:
         if current is not None:
             self.session.show(current)
         self._changed()
-        self.session.restore_phrases()
+        self.session.phrases.restore()
 
     def use_phrases(self, phrases: Sequence[str]) -> Callable[[], None] | None:
         """Look for exactly these phrases from now on; new ones become classes.
@@ -268,7 +268,7 @@ class ClassChanges:
             if done:
                 self._removed(done, removal.into)
                 if was_active:
-                    session.restore_phrases()
+                    session.phrases.restore()
                 if session.opened.chosen:
                     every = [sample.name for sample in project.samples]
                     self.projects.refresh(changed if whole else every)

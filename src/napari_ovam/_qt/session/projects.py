@@ -17,7 +17,7 @@ from napari_ovam.project.scratch import copy_project, mark_done
 from .edits import Edits
 from .loading import Loader
 from .project_reading import MARK, new_scratch, open_project, read_sample
-from .state import ClassView, LiveSample, title
+from .state import LiveSample, title
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -139,7 +139,9 @@ class Projects:
             self._clear()
             self.opened.close()
             session.opened = opened
-            session.views = {i: ClassView(t) for i, t in opened.tokens.items()}
+            session.views.clear()
+            for number, token in opened.tokens.items():
+                session.view(number).token = token
             self._show_title()
             if opened.chosen or opened.lock is not None:
                 self.saving.begin()
@@ -147,8 +149,7 @@ class Projects:
             session.samples_changed.emit()
             session.classes_changed.emit()
             session.labels_changed.emit()
-            if session.classes.active:
-                session.restore_phrases()
+            session.phrases.restore()
             if self.keys:
                 self._fetch(self.keys[0])
             else:

@@ -162,7 +162,9 @@ class Saving:
             return project.announce(title, about).name
         made = _made(settings, about["model"])
         name = self.autosave.add_sample(image, made, title, provenance=about)
-        if trace is not None and _size(trace) <= _LARGEST_TRACE:
+        from napari_ovam.attention.trace_cache import trace_bytes  # reads torch
+
+        if trace is not None and trace_bytes(trace) <= _LARGEST_TRACE:
             self.submit("trace", name, partial(project.save_trace, name, trace))
         self.save_index()
         return name
@@ -330,9 +332,3 @@ def _write_labels(
 def _made(settings: GenerationSettings | None, model: str) -> dict[str, Any] | None:
     """Return what the PNG of an image says of how it was generated."""
     return None if settings is None else {"model": model, **asdict(settings)}
-
-
-def _size(trace: Trace) -> int:
-    tensors = [layer.queries for layer in trace.layers]
-    tensors += [t for each in trace.self_layers for t in (each.queries, each.keys)]
-    return sum(t.numel() * t.element_size() for t in tensors)

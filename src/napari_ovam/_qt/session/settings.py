@@ -21,6 +21,8 @@ class Preferences:
         Of new images; 0 for the model's own.
     folder
         Where datasets are written; empty for one in the person's home.
+    at_once
+        Whether new images get maps and labels of their prompt's nouns by themselves.
     learn
         Whether tokens learn from accepted images by themselves.
     """
@@ -30,6 +32,7 @@ class Preferences:
     steps: int = 0
     guidance_scale: float = 0
     folder: str = ""
+    at_once: bool = True
     learn: bool = True
 
     @property
@@ -55,6 +58,7 @@ def preferences() -> Preferences:
         steps=values.steps,
         guidance_scale=values.guidance_scale,
         folder=values.folder.strip(),
+        at_once=values.at_once,
         learn=values.learn,
     )
 

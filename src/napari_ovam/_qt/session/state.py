@@ -119,6 +119,8 @@ class LiveSample:
         Whether everything was recorded in full precision.
     presence
         Scores of the phrases by class id: below `presence.ABSENT`, probably absent.
+    found
+        (H, W) ids that the thresholds make of the maps; None where they did not yet.
     probabilities
         Of the classes by id, (H, W) float32, as labels were made of them last.
     saved
@@ -141,6 +143,7 @@ class LiveSample:
     seconds: float = 0
     exact: bool = False
     presence: dict[int, float] = field(default_factory=dict)
+    found: NDArray[Any] | None = None
     probabilities: dict[int, NDArray[np.float32]] = field(default_factory=dict)
     saved: Snapshot | None = None
     on_disk: Snapshot | None = None

@@ -90,13 +90,14 @@ class Preview:
 class Made:
     """A finished image with its trace and, where phrases are in use, its maps.
 
-    `seconds` is how long the model ran for it.
+    `seconds` is how long the model ran for it, `probabilities` what labels come from.
     """
 
     generation: Generation
     choice: ModelChoice
     maps: Maps | None
     labels: NDArray[Any] | None
+    probabilities: dict[int, NDArray[np.float32]] = field(default_factory=dict)
     seconds: float = 0
     notes: tuple[str, ...] = ()
 
@@ -281,6 +282,7 @@ class Maker:
         seconds = time.monotonic() - start
         notes = [] if generation.image.any() else [black]
         maps = proposal = None
+        likely: dict[int, NDArray[np.float32]] = {}
         if self.wanted:
             try:
                 trace = generation.trace
@@ -290,8 +292,9 @@ class Maker:
                 notes.append(f"The image is there, its maps are not: {error}")
         if maps is not None and self.labels is not None:
             image = generation.image
-            proposal, _ = Labeller().labels(maps.maps, self.labels, image)
-        job.post(Made(generation, self.choice, maps, proposal, seconds, tuple(notes)))
+            proposal, likely = Labeller().labels(maps.maps, self.labels, image)
+        choice, said = self.choice, tuple(notes)
+        job.post(Made(generation, choice, maps, proposal, likely, seconds, said))
 
 
 def optimize(

@@ -15,8 +15,9 @@ from napari_ovam.segmentation.class_maps import LAYERS
 
 from .jobs import JobRunner, short
 from .models import Models
+from .phrases import Phrases
 from .project_reading import Opened, new_scratch
-from .settings import preferences
+from .settings import preferences, preferred_keys
 from .state import UNSURE, ClassView, LabelRules, LiveSample
 from .tasks import LabelRequest, MapRequest
 
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from napari_ovam.datasets.project_class import ProjectClass
     from napari_ovam.project import Project, Status
 
+    from .jobs import Kind
     from .tasks import Maps
 
 
@@ -90,6 +92,10 @@ class Workspace(JobRunner):
         What this window knows of classes, by their ids: see `view`.
     choice
         The model for new images.
+    at_once
+        Whether a new image gets maps and labels of its prompt's nouns by itself.
+    phrases
+        What is looked for.
     map_layers, map_opacity
         What maps are made of (one of `class_maps.LAYERS`), and how they are shown.
     label_rules
@@ -112,7 +118,7 @@ class Workspace(JobRunner):
     asked = Signal(str)  # a key was pressed for what a section's form starts
     more_wanted = Signal(int)  # a class: more like it is in the image that is shown
     settings_restored = Signal(object)  # GenerationSettings of a loaded PNG
-    phrases_restored = Signal(str)  # of the project's classes, separated by commas
+    maps_seen = Signal()  # other maps are seen, or what they and their lines show
 
     layers: Canvas
 
@@ -120,14 +126,17 @@ class Workspace(JobRunner):
         super().__init__()
         self._viewer = weakref.ref(viewer)
         self.models = Models()
-        self.choice = preferences().choice
+        chosen = preferences()
+        self.choice, self.at_once = chosen.choice, chosen.at_once
         self.opened: Opened = new_scratch()
         self.samples: list[LiveSample] = []
         self.current: LiveSample | None = None
         self.views: dict[int, ClassView] = {}
         self.map_layers: str = LAYERS[0]
-        self.map_opacity = 0.6
+        self.map_opacity = 1.0
         self.label_rules = LabelRules()
+        self.phrases = Phrases(self)
+        self._news: tuple[str, Kind] = ("", "info")
 
     @property
     def viewer(self) -> Viewer:
@@ -151,7 +160,7 @@ class Workspace(JobRunner):
 
     def view(self, number: int) -> ClassView:
         """Return what this window knows of a class."""
-        return self.views.setdefault(number, ClassView())
+        return self.views.setdefault(number, ClassView(shown=not self.labels_at_once))
 
     def figures(self, number: int) -> str:
         """Return what a class's token is worth: "cat: 0.86 → 0.89 from 4 pictures".
@@ -172,11 +181,12 @@ class Workspace(JobRunner):
         """Return the token of a class, if that is what makes its maps."""
         return self.view(entry.id).token if entry.source == "token" else None
 
-    def map_requests(self) -> list[MapRequest]:
-        """Return what is to be mapped on a sample."""
+    def map_requests(self, prompt: str | None = None) -> list[MapRequest]:
+        """Return what is to be mapped on a sample: all, or what its prompt is about."""
         return [
             MapRequest(e.id, e.phrase, self.token_in_use(e), self.map_layers)
             for e in self.classes.active
+            if prompt is None or self.phrases.concerns(e.phrase, prompt)
         ]
 
     def label_request(self, sample: LiveSample | None = None) -> LabelRequest:
@@ -205,14 +215,14 @@ class Workspace(JobRunner):
             },
         }
 
+    @property
+    def labels_at_once(self) -> bool:
+        """Whether a new sample gets labels by itself: always, or once asked for."""
+        return self.at_once or self.label_rules.automatic
+
     def automatic_labels(self) -> LabelRequest | None:
         """Return how labels of a new sample are made, if they are by themselves."""
-        return self.label_request() if self.label_rules.automatic else None
-
-    def restore_phrases(self) -> None:
-        """Have the phrases in use shown where they are typed."""
-        phrases = ", ".join(entry.phrase for entry in self.classes.active)
-        self.phrases_restored.emit(phrases)
+        return self.label_request() if self.labels_at_once else None
 
     # -- samples -------------------------------------------------------------------
 
@@ -256,9 +266,19 @@ class Workspace(JobRunner):
 
     # -- showing -------------------------------------------------------------------
 
+    def tell_next(self, news: str, kind: Kind = "info") -> None:
+        """Say something before what can be done next, once that is said."""
+        self._news = news, kind
+
+    def complain(self, error: Exception | str, kept: str = "") -> None:
+        """Show an error; what there was to say before what can be done next is over."""
+        self._news = ("", "info")
+        super().complain(error, kept)
+
     def hint(self) -> None:
         """Say what can be done next."""
-        self.say(self._next_step())
+        (news, kind), self._news = self._news, ("", "info")
+        self.say(f"{news} {self._next_step()}".strip(), kind)
 
     def _next_step(self) -> str:
         sample = self.current
@@ -268,13 +288,31 @@ class Workspace(JobRunner):
             return "Type what to look for, and press Map."
         if sample.edits is None:
             return "Press Labels from maps to turn the maps into labels."
+        found = self._found(sample)
         if self.opened.chosen:
-            return "Correct the labels with the brush, then accept or reject them."
+            return (
+                f"{found}Correct the labels with the brush, then accept or reject them."
+            )
         if sample.edits.are_proposal:
-            return "Correct the labels with the brush, then optimize a token from them."
+            return (
+                f"{found}Correct the labels with the brush, then optimize a token from "
+                "them."
+            )
         if not any(self.view(entry.id).token for entry in self.classes):
             return "Optimize a token from your labels, or keep painting."
         return "Generate the next image, or export the labels."
+
+    def _found(self, sample: LiveSample) -> str:
+        """Say which classes were found in a sample, where nobody corrected it yet."""
+        if not sample.maps or sample.edits is None or not sample.edits.are_proposal:
+            return ""
+        held = sample.edits.now.ids
+        names = [short(e.name, 24) for e in self.classes if e.id in held]
+        if not names:
+            return "None of the phrases was found: type others and press Map. "
+        more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+        key = preferred_keys().get("toggle_maps") or "H"
+        return f"Found: {', '.join(names[:5])}{more} ({key} shows the maps). "
 
     def show(self, sample: LiveSample) -> None:
         """Show a sample as it is now."""

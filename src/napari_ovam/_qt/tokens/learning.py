@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from napari_ovam.workflows.improving import Improvement
     from napari_ovam.workflows.refitting import Refitted
 
+_PAUSE = 500  # ms after the last accepted image: who goes on accepting is not held up
+
 
 class Learning:
     """Learns from accepted images while nothing else runs.
@@ -42,6 +44,10 @@ class Learning:
         self.session = session
         self.on = preferences().learn
         self._background = IdleBackground(session, "Learning", self._failed)
+        self._soon = QTimer()
+        self._soon.setSingleShot(True)
+        self._soon.setInterval(_PAUSE)
+        self._soon.timeout.connect(self._ask)
         self._accepted: set[str] = set()  # what was looked at, or was there before
         self._wanted: set[int] = set()  # ids of classes that something is new of
         self._learned = False  # anything, in this project
@@ -52,23 +58,24 @@ class Learning:
 
     def close(self) -> None:
         """Stop what runs."""
+        self._soon.stop()
         self._background.close()
 
     @property
     def busy(self) -> bool:
         """Whether something is learned, or waits for it."""
-        return self._background.busy
+        return self._soon.isActive() or self._background.busy
 
     def set_on(self, on: bool) -> None:
         """Learn from images that are accepted from now on, or do not."""
         self.on = on
         if not on:
             self._wanted.clear()
-            self._background.close()
+            self.close()
         self.changed.emit()
 
     def _begin(self) -> None:
-        self._background.close()
+        self.close()
         self._wanted.clear()
         self._learned = False
         samples = self.session.project.samples
@@ -82,8 +89,7 @@ class Learning:
             sample = self.session.sample(key)
             if self.on and sample is not None and sample.edits is not None:
                 self._wanted |= sample.edits.now.ids - {0, IGNORE}
-                # Once its labels are on their way to the disk.
-                QTimer.singleShot(0, self._ask)
+                self._soon.start()
 
     def _ask(self) -> None:
         self._background.ask("learn", self._prepare)

@@ -28,7 +28,7 @@ def read_entries(
     entries, pipe = TokenLibrary().entries(**wanted), models.loaded(choice)
     if pipe is None:
         return entries, "" if trace is None else trace.model
-    from napari_ovam.diffusion.phrases import text_encoder_hash
+    from napari_ovam.diffusion.weights_hash import text_encoder_hash
 
     return entries, text_encoder_hash(pipe)
 

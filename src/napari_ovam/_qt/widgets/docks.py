@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
     from napari_ovam._qt.session.session import Session
 
+_TALL = 1000  # pixels of a window in which two tables below the image leave it room
+
 NAMES = {
     "OVAM annotator": "ovam_annotator",
     "OVAM project": "ovam_project",
@@ -125,5 +127,16 @@ def place_below(widget: QWidget) -> None:
         (Qt.Corner.BottomLeftCorner, Qt.DockWidgetArea.LeftDockWidgetArea),
     ):
         window.setCorner(corner, area)
-    window.addDockWidget(Qt.DockWidgetArea.BottomDockWidgetArea, dock)
-    window.resizeDocks([dock], [window.height() // 3], Qt.Orientation.Vertical)
+    bottom = Qt.DockWidgetArea.BottomDockWidgetArea
+    there = [
+        other
+        for name in NAMES.values()
+        if (inner := window.findChild(BelowDock, name)) is not None
+        and (other := dock_of(inner)) not in (None, dock)
+        and window.dockWidgetArea(other) == bottom
+    ]
+    window.addDockWidget(bottom, dock)
+    if there and window.height() >= _TALL:
+        window.splitDockWidget(there[-1], dock, Qt.Orientation.Vertical)
+    else:
+        window.resizeDocks([dock], [window.height() // 3], Qt.Orientation.Vertical)

@@ -12,16 +12,29 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from napari_ovam.diffusion.architectures.base import (
-    Architecture,
-    is_distilled,
-    token_ids,
+from napari_ovam.diffusion.architectures.base import Architecture, token_ids
+from napari_ovam.diffusion.architectures.flux import Flux, Flux2Klein
+from napari_ovam.diffusion.architectures.qwen_image import QwenImage
+from napari_ovam.diffusion.architectures.stable_diffusion_3 import StableDiffusion3
+from napari_ovam.diffusion.architectures.transformers import (
+    HunyuanDiT,
+    LuminaNext,
+    PixArtAlpha,
+    PixArtSigma,
+    Sana,
+    SanaSprint,
 )
+from napari_ovam.diffusion.architectures.unets import Kandinsky3
+from napari_ovam.diffusion.architectures.videos import (
+    LTXVideo,
+    SanaVideo,
+    SkyReels,
+    Wan,
+)
+from napari_ovam.diffusion.architectures.z_image import ZImage
 from napari_ovam.hub import families
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from napari_ovam.diffusion.architectures.base import Step
 
 
@@ -104,133 +117,26 @@ class StableDiffusionXL(Architecture):
         return [(t, e) for t, e in pairs if t is not None and e is not None]
 
 
-class PixArtAlpha(Architecture):
-    """PixArt-alpha: a transformer that reads T5 through a projection of its own."""
-
-    family = families.PIXART_ALPHA
-    steps = 20
-    guidance_scale = 4.5
-    part = "transformer"
-    blocks = ("transformer_blocks",)
-    optional = ()
-    latents_place = (0, "hidden_states")
-    step_place = (2, "timestep")
-    text_place = (1, "encoder_hidden_states")
-    longest = 120
-
-    def patch(self, pipe: Any) -> int:
-        """Return the side of the patches that become tokens."""
-        return int(self.denoiser(pipe).config.patch_size)
-
-    def alignment(self, pipe: Any) -> int:
-        """Return the pixels that a patch covers."""
-        return self.multiple(pipe)
-
-    def text_modules(self, pipe: Any) -> tuple[Any, ...]:
-        """Return T5 and the projection after it: tokens live behind the latter."""
-        encoder = getattr(pipe, "text_encoder", None)
-        if encoder is None:
-            return ()
-        projection = self.denoiser(pipe).caption_projection
-        return (encoder,) if projection is None else (encoder, projection)
-
-    def text_dim(self, pipe: Any) -> int:
-        """Return the size of the projected rows."""
-        return int(self.denoiser(pipe).config.cross_attention_dim)
-
-    def most_tokens(self, pipe: Any) -> int:
-        """Return what the pipeline cuts texts at; T5 itself has no limit."""
-        del pipe
-        return self.longest
-
-    def tidy(self, text: str) -> str:
-        """Return the text in lower case, as the pipeline writes it."""
-        return text.lower()
-
-    def text_rows(self, pipe: Any, text: str) -> Tensor:
-        """Return [pieces..., end], projected: T5 has no start token."""
-        ids = token_ids(pipe, pipe.tokenizer, text)
-        rows: Tensor = pipe.text_encoder(ids, attention_mask=torch.ones_like(ids))[0]
-        projection = self.denoiser(pipe).caption_projection
-        if projection is not None:
-            rows = projection(rows.to(self.denoiser(pipe).dtype))
-        return rows[0]
-
-    def call_options(self, negative_prompt: str, after_step: Step) -> dict[str, Any]:
-        """Return the options: the size that is asked for, the text as it stands.
-
-        The pipeline would otherwise generate at one of its own sizes and resize, and
-        rewrite captions where certain libraries happen to be installed.
-        """
-        return {
-            "negative_prompt": negative_prompt,
-            "callback": lambda step, _timestep, latents: after_step(step, latents),
-            "clean_caption": False,
-            "use_resolution_binning": False,
-        }
-
-    def encoded_sides(self, encoded: Any) -> tuple[Tensor | None, Tensor | None]:
-        """Return prompts and negative texts, each of which comes before its mask."""
-        return encoded[0], encoded[2]
-
-    def fewest_steps(self, pipe: Any) -> int:
-        """Return two, unless the scheduler is one of a distilled model.
-
-        With one step the pipeline takes what only such a scheduler returns.
-        """
-        return 1 if is_distilled(pipe.scheduler) else 2
-
-    def total_steps(self, pipe: Any) -> int:
-        """Return the length of the schedule: these pipelines do not count."""
-        return len(pipe.scheduler.timesteps)
-
-    def conditions(self, pipe: Any, prompt: str, size: tuple[int, int]) -> Any:
-        """Return text, its mask, and the micro-conditions of the 1024 pixel models."""
-        text, mask, _, _ = pipe.encode_prompt(
-            prompt,
-            do_classifier_free_guidance=False,
-            device=pipe._execution_device,
-            max_sequence_length=self.longest,
-        )
-        added: dict[str, Tensor | None] = {"resolution": None, "aspect_ratio": None}
-        if self.denoiser(pipe).use_additional_conditions:
-            added["resolution"] = torch.tensor([size]).to(text)
-            added["aspect_ratio"] = torch.tensor([[size[0] / size[1]]]).to(text)
-        return {
-            "encoder_hidden_states": text,
-            "encoder_attention_mask": mask,
-            "added_cond_kwargs": added,
-        }
-
-    def predict(
-        self, pipe: Any, latents: Tensor, timestep: int, conditions: Mapping[str, Any]
-    ) -> Tensor:
-        """Show latents to the transformer once, and return its output."""
-        step = torch.tensor([timestep], device=latents.device).expand(len(latents))
-        predicted: Tensor = pipe.transformer(
-            latents, timestep=step, **conditions
-        ).sample
-        return predicted
-
-
-class PixArtSigma(PixArtAlpha):
-    """PixArt-Sigma: PixArt-alpha with longer texts."""
-
-    family = families.PIXART_SIGMA
-    longest = 300
-
-    def fewest_steps(self, pipe: Any) -> int:
-        """Return one."""
-        del pipe
-        return 1
-
-
 ARCHITECTURES: tuple[Architecture, ...] = (
     StableDiffusion(),
     StableDiffusionXL(),
     LatentConsistency(),
     PixArtAlpha(),
     PixArtSigma(),
+    Sana(),
+    SanaSprint(),
+    HunyuanDiT(),
+    LuminaNext(),
+    Kandinsky3(),
+    SanaVideo(),
+    Wan(),
+    SkyReels(),
+    LTXVideo(),
+    StableDiffusion3(),
+    Flux(),
+    Flux2Klein(),
+    QwenImage(),
+    ZImage(),
 )
 
 

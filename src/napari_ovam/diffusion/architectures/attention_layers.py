@@ -10,12 +10,13 @@ import torch
 from diffusers.models.attention_processor import AttnProcessor
 from torch import Tensor
 
+from napari_ovam.attention.trace import LayerTrace
+
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from napari_ovam.diffusion.architectures.base import Architecture
 
-_ATTENTION = re.compile(
-    r"(?:(?P<outer>.+)\.)?transformer_blocks\.\d+\.(?P<kind>attn[12])"
-)
 # Of diffusers: their queries and keys of the text are what the projections make.
 _PLAIN = re.compile(
     r"(IPAdapter)?(XFormers|Fused|Sliced|XLAFlash)?AttnProcessor(2_0|NPU)?"
@@ -31,6 +32,9 @@ class AttentionLayer:
     attention: Any
     outer: torch.nn.Module
     is_self: bool
+    # Whether its queries are recorded where they meet the keys, behind norms and
+    # rotations, and not as the projection makes them.
+    is_tapped: bool = False
 
     @property
     def parts(self) -> tuple[str, ...]:
@@ -63,6 +67,11 @@ def find_layers(
     It raises `ValueError` if a layer does what a trace cannot answer for, or there is
     none.
     """
+    if self_attention and architecture.no_self_maps:
+        raise ValueError(
+            f"self-attention of {architecture.family.name} cannot be recorded: "
+            f"{architecture.no_self_maps}. Record without it"
+        )
     # The module inside a wrapper comes after it, and takes its place.
     modules = {
         _WRAPPER.sub("", name).removesuffix("."): module
@@ -72,16 +81,18 @@ def find_layers(
     blocks = [block for block in architecture.blocks if block not in optional]
     found = []
     for name in (n for block in blocks for n in modules if n.startswith(f"{block}.")):
-        match = _ATTENTION.fullmatch(name)
+        match = architecture.attention_names.fullmatch(name)
         if match is None:
             continue
         module, outer = modules[name], modules[match["outer"] or ""]
-        # In blocks with cross-attention only, attn1 reads the text too.
         is_self = match["kind"] == "attn1"
-        if module.is_cross_attention == is_self or (is_self and not self_attention):
+        is_cross = getattr(module, "is_cross_attention", not is_self)
+        # In blocks with cross-attention only, attn1 reads the text too.
+        if is_cross == is_self or (is_self and not self_attention):
             continue
-        _refuse(name, module, is_self)
-        found.append(AttentionLayer(name, module, outer, is_self))
+        is_tapped = architecture.is_tapped
+        _refuse(name, module, is_self, is_tapped)
+        found.append(AttentionLayer(name, module, outer, is_self, is_tapped))
     if all(layer.is_self for layer in found):
         raise ValueError(
             f"{type(pipe).__name__}'s {architecture.part} has no cross-attention layer "
@@ -90,13 +101,13 @@ def find_layers(
     return found
 
 
-def _refuse(name: str, module: Any, is_self: bool) -> None:
-    if not is_self and module.norm_cross is not None:
+def _refuse(name: str, module: Any, is_self: bool, is_tapped: bool) -> None:
+    if not is_self and getattr(module, "norm_cross", None) is not None:
         raise ValueError(
             f"{name} normalises the text before it reads it (cross_attention_norm)"
             ": this model cannot be recorded"
         )
-    if getattr(module, "norm_q", None) is not None:
+    if getattr(module, "norm_q", None) is not None and not is_tapped:
         raise ValueError(
             f"{name} normalises its queries (qk_norm): this model cannot be recorded"
         )
@@ -109,6 +120,84 @@ def _refuse(name: str, module: Any, is_self: bool) -> None:
 
 def _is_fused(attention: Any) -> bool:
     return bool(getattr(attention, "fused_projections", False))
+
+
+@torch.no_grad()
+def copy_keys(layer: AttentionLayer, rows: Tensor) -> dict[str, Any]:
+    """Copy how a layer makes keys of a text just now: arguments of `LayerTrace`.
+
+    Keys that several heads share are there once for each.
+
+    Parameters
+    ----------
+    layer
+        A cross-attention layer.
+    rows
+        (batch, n, text_dim), what its `to_k` reads.
+    """
+    weight, bias = copy_key_weight(layer, rows)
+    found: dict[str, Any] = {"key_weight": weight, "key_bias": bias}
+    norm = getattr(layer.attention, "norm_k", None)
+    if norm is not None:
+        kind = _norm_kind(layer.name, norm)
+        own = norm.weight
+        if own is None:
+            own = torch.ones(norm.normalized_shape).to(weight)
+        found |= {"key_norm": kind, "norm_eps": norm.eps, "norm_weight": own}
+        found["norm_bias"] = getattr(norm, "bias", None)
+    inner, heads = layer.attention.to_q.out_features, layer.attention.heads
+    for name, tensor in found.items():
+        if isinstance(tensor, Tensor):
+            tensor = tensor.detach().clone()
+            if len(tensor) == len(weight) < inner:
+                by_head = tensor.unflatten(0, (-1, inner // heads))
+                tensor = by_head.repeat_interleave(inner // len(tensor), 0).flatten(
+                    0, 1
+                )
+            found[name] = tensor
+    return found
+
+
+def _norm_kind(name: str, norm: Any) -> str:
+    kind = type(norm).__name__
+    if kind.endswith("RMSNorm"):
+        return "rms"
+    if kind.endswith("LayerNorm"):
+        return "layer"
+    raise ValueError(
+        f"{name} normalises its keys by {kind}, which is not known: this model cannot "
+        "be recorded"
+    )
+
+
+@torch.no_grad()
+def check_keys(
+    layer: AttentionLayer, keys: Mapping[str, Any], rows: Tensor, met: Tensor
+) -> None:
+    """Compare the keys of a text as a trace makes them with those that were met.
+
+    It raises `ValueError` if they differ: its maps would not be what the model saw.
+
+    Parameters
+    ----------
+    keys
+        From `copy_keys`.
+    rows, met
+        What `to_k` read, (batch, n, text_dim), and what the queries met, (batch,
+        heads, n, head_dim).
+    """
+    heads, _, dim = met.shape[1:]
+    queries = rows.new_zeros(1, heads, 1, dim)
+    trace = LayerTrace(layer.name, (1, 1), queries, scale=1.0, **keys)
+    made = trace.keys(rows[0].float())[0]
+    limit = 0.02 * met[0].abs().max().nan_to_num()
+    same = made.shape == met[0].shape
+    if not same or not (made - met[0]).nan_to_num().abs().max() <= limit:
+        kind = type(layer.attention.processor).__name__
+        raise ValueError(
+            f"{layer.name} makes keys otherwise than by its to_k and norm_k (its "
+            f"processor is {kind}): this cannot be recorded"
+        )
 
 
 @torch.no_grad()

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from napari_ovam.hub.families import ModelError
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
@@ -32,14 +34,41 @@ class Architecture:
         Default of models that were distilled to need few, with guidance off.
     part
         The component that denoises.
+    attention_names
+        The names of its attention layers: `kind` is "attn1" where they read the image
+        and "attn2" where they read a text, `outer` the module around them that sees
+        the image as a grid.
+    is_tapped
+        Whether queries and keys are changed (norms, rotations) before they meet.
+    no_self_maps
+        Why self-attention has no maps; "" where it has.
     blocks
         Its parts whose cross-attention is recorded, in their order.
     optional
         Those of them that are recorded on request only.
     latents_place, step_place, text_place
         Where its `forward` takes latents, time step and text: (position, name).
+    text_parts
+        Its own parts that a text passes through before the attention reads it.
     upcasts_vae
         Whether the autoencoder overflows in float16.
+    length
+        Frames of a video when nothing is said; 0 of families that make images.
+    frames_option
+        The argument of a pipeline that says how many.
+    default_size
+        (H, W) in pixels when nothing is said, where the denoiser does not say it.
+    autoencoder
+        The component that makes latents of pixels.
+    is_flow
+        Whether it was trained by flow matching: time steps are noise's share, times
+        the length of the schedule.
+    can_tile
+        Whether traces of an image's tiles can be put together.
+    text_alone
+        Whether words on saved traces need no more than the text encoder.
+    encodes_apart
+        Whether the prompt and then the negative text are encoded in calls of their own.
     """
 
     family: Family
@@ -47,16 +76,38 @@ class Architecture:
     guidance_scale: float = 7.5
     few_steps: int = 4
     part: str = "unet"
+    attention_names: re.Pattern[str] = re.compile(
+        r"(?:(?P<outer>.+)\.)?transformer_blocks\.\d+\.(?P<kind>attn[12])"
+    )
+    is_tapped: bool = False
+    no_self_maps: str = ""
     blocks: tuple[str, ...] = ("down_blocks", "mid_block", "up_blocks")
     optional: tuple[str, ...] = ("mid_block",)
     latents_place: tuple[int, str] = (0, "sample")
     step_place: tuple[int, str] = (1, "timestep")
     text_place: tuple[int, str] = (2, "encoder_hidden_states")
+    text_parts: tuple[str, ...] = ()
     upcasts_vae: bool = False
+    length: int = 0
+    frames_option: str = "num_frames"
+    default_size: tuple[int, int] | None = None
+    autoencoder: str = "vae"
+    is_flow: bool = False
+    can_tile: bool = True
+    text_alone: bool = True
+    encodes_apart: bool = False
 
     def denoiser(self, pipe: Any) -> Any:
-        """Return the module that denoises, without what torch.compile wraps it in."""
+        """Return the module that denoises, without what torch.compile wraps it in.
+
+        It raises `ModelError` where only the text encoder was loaded.
+        """
         module = getattr(pipe, self.part)
+        if module is None:
+            raise ModelError(
+                f"this {type(pipe).__name__} has no {self.part}, so it only encodes "
+                "texts: load the whole model with load_pipeline"
+            )
         return getattr(module, "_orig_mod", module)
 
     def patch(self, pipe: Any) -> int:
@@ -64,20 +115,49 @@ class Architecture:
         del pipe
         return 1
 
+    def image_channels(self, pipe: Any) -> int:
+        """Return the channels of the latents that the denoiser takes."""
+        return int(self.denoiser(pipe).config.in_channels)
+
+    def latent_channels(self, pipe: Any) -> int:
+        """Return the channels of the autoencoder's latents."""
+        return int(pipe.vae.config.latent_channels)
+
     def alignment(self, pipe: Any) -> int:
         """Return the pixels that one cell of the denoiser's coarsest grid covers."""
         downsamplings = len(self.denoiser(pipe).config.block_out_channels) - 1
-        return int(pipe.vae_scale_factor * 2**downsamplings)
+        return int(self.pixels(pipe) * 2**downsamplings)
+
+    def pixels(self, pipe: Any) -> int:
+        """Return the pixels along a side of a latent cell."""
+        return int(getattr(pipe, "vae_scale_factor", 8))
+
+    def frames(self, pipe: Any) -> int:
+        """Return the frames of a video that the denoiser sees as one."""
+        del pipe
+        return 1
+
+    def latent_shape(self, args: Any, kwargs: Any) -> tuple[int, int, int]:
+        """Return (frames, h, w) of the latents that the denoiser is given."""
+        shape = argument(args, kwargs, *self.latents_place).shape
+        return (shape[-3] if len(shape) == 5 else 1), shape[-2], shape[-1]
+
+    def text_scale(self, pipe: Any, layer: str) -> Tensor | None:
+        """Return what a layer multiplies a text with before it makes keys of it."""
+        del pipe, layer
+        return None
 
     def multiple(self, pipe: Any) -> int:
         """Return the pixels whose multiples are sizes that can be generated."""
-        return int(pipe.vae_scale_factor * self.patch(pipe))
+        return int(self.pixels(pipe) * self.patch(pipe))
 
     def size(self, pipe: Any) -> tuple[int, int]:
         """Return the (H, W) in pixels that the denoiser was trained for."""
+        if self.default_size is not None:
+            return self.default_size
         sample = self.denoiser(pipe).config.sample_size or 64
         rows, columns = (sample, sample) if isinstance(sample, int) else sample
-        return rows * pipe.vae_scale_factor, columns * pipe.vae_scale_factor
+        return rows * self.pixels(pipe), columns * self.pixels(pipe)
 
     def steps_and_guidance(self, pipe: Any) -> tuple[int, float]:
         """Return what suits a pipeline when nothing is said.
@@ -94,8 +174,11 @@ class Architecture:
         del pipe
         return 1
 
-    def encoded_sides(self, encoded: Any) -> tuple[Tensor | None, Tensor | None]:
-        """Return prompts and negative texts, of what `encode_prompt` returned."""
+    def encoded_sides(self, encoded: Any) -> tuple[Tensor | None, Tensor | None] | None:
+        """Return prompts and negative texts, of what `encode_prompt` returned.
+
+        None if that was for another encoder than the one whose rows are recorded.
+        """
         return encoded[0], encoded[1]
 
     def tokenizer(self, pipe: Any) -> Any:
@@ -135,6 +218,41 @@ class Architecture:
         rows: Tensor = encoder(ids, attention_mask=mask)[0][0]
         return rows
 
+    def shown(self, sample: Any, step: Any, text: Any) -> tuple[Any, Any, Any]:
+        """Return latents, a step that falls, and text, of which calls are known."""
+        return sample, step, text
+
+    def encode_pixels(self, pipe: Any, pixels: Tensor) -> Tensor:
+        """Return the autoencoder's most likely latents of pixels (n, 3, h, w)."""
+        latents: Tensor = pipe.vae.encode(pixels).latent_dist.mode()
+        return latents
+
+    def decode_latents(self, pipe: Any, latents: Tensor) -> Tensor:
+        """Return pixels (n, 3, h, w) of the autoencoder's latents."""
+        pixels: Tensor = pipe.vae.decode(latents).sample
+        return pixels
+
+    def normalized(self, pipe: Any, latents: Tensor) -> Tensor:
+        """Return the autoencoder's latents as the denoiser takes them."""
+        mean, scale = _latent_statistics(pipe.vae, latents)
+        result: Tensor = (latents - mean) * scale
+        return result
+
+    def denormalized(self, pipe: Any, latents: Tensor) -> Tensor:
+        """Return the denoiser's latents as the autoencoder takes them."""
+        mean, scale = _latent_statistics(pipe.vae, latents)
+        result: Tensor = latents / scale + mean
+        return result
+
+    def unpacked(self, pipe: Any, latents: Tensor, size: tuple[int, int]) -> Tensor:
+        """Return a generation's latents as (n, channels, h, w), of a size in pixels."""
+        del pipe, size
+        return latents
+
+    def guidance_options(self, scale: float) -> dict[str, Any]:
+        """Return arguments of a text-to-image call that set the guidance scale."""
+        return {"guidance_scale": scale}
+
     def call_options(self, negative_prompt: str, after_step: Step) -> dict[str, Any]:
         """Return arguments of a text-to-image call that differ between families."""
 
@@ -149,6 +267,11 @@ class Architecture:
             "negative_prompt": negative_prompt or None,
             "callback_on_step_end": callback,
         }
+
+    def step_options(self, steps: int) -> dict[str, Any]:
+        """Return arguments of a call that depend on its steps."""
+        del steps
+        return {}
 
     def total_steps(self, pipe: Any) -> int:
         """Return the denoising calls of the generation that is running."""
@@ -177,6 +300,21 @@ class Architecture:
         weight = torch.tensor([self.guidance_scale - 1])
         embedded = pipe.get_guidance_scale_embedding(weight, embedding_dim=size)
         return {"timestep_cond": embedded.to(like)}
+
+
+def argument(args: Any, kwargs: Any, place: int, name: str) -> Any:
+    """Return an argument of a call by its place or its name."""
+    return args[place] if len(args) > place else kwargs[name]
+
+
+def _latent_statistics(vae: Any, like: Tensor) -> tuple[Any, Any]:
+    """Return what latents are moved and multiplied by, for some models by channel."""
+    mean, std = (vae.config.get(f"latents_{name}") for name in ("mean", "std"))
+    factor = vae.config.get("scaling_factor") or 1.0
+    if mean is None or std is None:
+        return vae.config.get("shift_factor") or 0.0, factor
+    mean, std = (torch.tensor(v).view(1, -1, 1, 1).to(like) for v in (mean, std))
+    return mean, factor / std
 
 
 def is_distilled(scheduler: Any) -> bool:

@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 from safetensors import SafetensorError, safe_open
 
-from napari_ovam.images.overlay import heat
+from napari_ovam.images.overlay import MAP_COLOR, overlay
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -78,7 +78,7 @@ def read_entry(path: Path) -> TokenEntry:
 def preview_picture(
     image: NDArray[np.uint8], values: NDArray[np.float32]
 ) -> NDArray[np.uint8]:
-    """Return a small picture of what a token finds: an image beside its map.
+    """Return a small picture of what a token finds: an image, and its map on it.
 
     It returns (h, 2w, 3) uint8, h and w up to 128.
 
@@ -90,7 +90,8 @@ def preview_picture(
         The token's map on it, (H, W) from 0 to 1.
     """
     halves = []
-    for picture in (Image.fromarray(image), Image.fromarray(heat(values))):
+    shown = overlay(image, None, {1: MAP_COLOR}, maps={1: values})
+    for picture in (Image.fromarray(image), Image.fromarray(shown)):
         picture.thumbnail((_PREVIEW, _PREVIEW))
         halves.append(np.asarray(picture))
     return np.concatenate(halves, 1)

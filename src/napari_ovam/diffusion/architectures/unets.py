@@ -1,0 +1,56 @@
+"""UNets of others than Stable Diffusion."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from napari_ovam.diffusion.architectures.transformers import PatchTransformer
+from napari_ovam.hub import families
+
+
+class Kandinsky3(PatchTransformer):
+    """Kandinsky 3: T5 through a projection and a norm, a UNet and no usual VAE."""
+
+    family = families.KANDINSKY_3
+    steps = 25
+    guidance_scale = 3.0
+    part = "unet"
+    # The first of each block reads the image.
+    attention_names = re.compile(
+        r"(?P<outer>.+\.attentions\.[1-9]\d*)\.(?P<kind>attention)"
+    )
+    no_self_maps = "it is at other layers than the text, and was not tried"
+    blocks = ("down_blocks", "up_blocks")
+    latents_place = (0, "sample")
+    text_place = (2, "encoder_hidden_states")
+    text_parts = ("encoder_hid_proj",)
+    longest = 128
+    default_size = 1024, 1024
+    autoencoder = "movq"
+
+    def patch(self, pipe: Any) -> int:
+        """Return 1: the UNet sees latent cells."""
+        del pipe
+        return 1
+
+    def alignment(self, pipe: Any) -> int:
+        """Return the pixels that one cell of the coarsest grid covers."""
+        levels = len(self.denoiser(pipe).config.block_out_channels)
+        return int(self.pixels(pipe) * 2 ** (levels - 1))
+
+    def multiple(self, pipe: Any) -> int:
+        """Return the pixels whose multiples are sizes that can be generated."""
+        return self.alignment(pipe)
+
+    def latent_channels(self, pipe: Any) -> int:
+        """Return the channels of an image's latents."""
+        return int(self.denoiser(pipe).config.in_channels)
+
+    def conditions(self, pipe: Any, prompt: str, size: tuple[int, int]) -> Any:
+        """Return the text and its mask."""
+        del size
+        text, _, mask, _ = pipe.encode_prompt(
+            prompt, False, device=pipe._execution_device, _cut_context=True
+        )
+        return {"encoder_hidden_states": text, "encoder_attention_mask": mask}

@@ -1,0 +1,1 @@
+"""Datasets over night: a plan, its items made anywhere, filtered into a project."""
