@@ -55,6 +55,7 @@ def test_every_preference_has_a_title_and_a_default(manifest: PluginManifest):
         "steps",
         "guidance_scale",
         "folder",
+        "at_once",
         "learn",
     }
     for group in groups.values():

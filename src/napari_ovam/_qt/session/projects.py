@@ -14,8 +14,8 @@ from napari_ovam.base.folder_lock import lock_folder
 from napari_ovam.project import Project
 from napari_ovam.project.scratch import copy_project, mark_done
 
+from .background import Loader
 from .edits import Edits
-from .loading import Loader
 from .project_reading import MARK, new_scratch, open_project, read_sample
 from .state import LiveSample, title
 

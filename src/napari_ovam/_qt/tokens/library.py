@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from psygnal import Signal
 
-from napari_ovam._qt.session.loading import Loader
+from napari_ovam._qt.session.background import Loader
 from napari_ovam.project.token_library import TokenLibrary, TokenLibraryError
 
 from .library_tasks import picture_of, read_entries

@@ -10,7 +10,7 @@ from PIL import Image
 from qtpy.QtCore import QObject, Signal  # type: ignore[attr-defined]
 from qtpy.QtGui import QColor, QImage, QPixmap
 
-from napari_ovam._qt.session.loading import Loader
+from napari_ovam._qt.session.background import Loader
 
 if TYPE_CHECKING:
     from collections.abc import Callable
