@@ -66,7 +66,10 @@ class Window:
         self.session: Any = self.panel.session
         if project is not None:
             self.session.projects.open(project)
-            self.wait(4)
+            self.wait()
+            while self.session.projects.keys and self.session.current is None:
+                self.pump(0.1)  # its first image is read
+            self.wait(3)
 
     def dock(self, name: str) -> Any:
         """Open a dock of the plugin."""
