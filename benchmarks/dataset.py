@@ -262,30 +262,25 @@ def simulate(counts: Sequence[int], seconds: float) -> None:
     from distributed import Client, LocalCluster, as_completed
 
     for count in counts:
+        how = {"n_workers": count, "threads_per_worker": 1, "memory_limit": 0}
         with (
-            LocalCluster(
-                n_workers=count,
-                processes=False,
-                threads_per_worker=1,
-                dashboard_address=None,
-                memory_limit=0,
-            ) as cluster,
+            LocalCluster(processes=False, dashboard_address=None, **how) as cluster,
             Client(cluster) as client,
         ):
-            tasks = 5 * count
-            begin = time.perf_counter()
-            futures = [
-                client.submit(time.sleep, seconds, pure=False) for _ in range(tasks)
-            ]
-            for future in as_completed(futures):
-                future.release()
-            wall = time.perf_counter() - begin
-        ideal = 5 * seconds
-        print(
-            f"{count:5} workers, {tasks:5} shards of {seconds:.0f} s: {wall:.1f} s, "
-            f"{tasks / wall:.0f} a second, efficiency {ideal / wall:.2f}",
-            flush=True,
-        )
+            for wait, rounds in ((seconds, 5), (0.0, max(5, 1000 // count))):
+                tasks, begin = rounds * count, time.perf_counter()
+                futures = [
+                    client.submit(time.sleep, wait, pure=False) for _ in range(tasks)
+                ]
+                for future in as_completed(futures):
+                    future.release()
+                wall = time.perf_counter() - begin
+                print(
+                    f"{count:5} workers, {tasks:5} shards of {wait:.0f} s: {wall:.1f} s"
+                    f", {tasks / wall:.0f} a second, efficiency "
+                    f"{rounds * wait / wall:.2f}",
+                    flush=True,
+                )
 
 
 def memory(folder: Path, count: int) -> None:

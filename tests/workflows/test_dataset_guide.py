@@ -17,7 +17,10 @@ QUICK = ("--steps", "2", "--height", "64", "--width", "64")
 # What would take long: each command with other words.
 SHORTER = {
     "generate": ("--count", "1", *QUICK),
-    "plan": ("--seeds", "1", "--quota", "3", "--filter", "agreement=off", *QUICK),
+    "plan": (
+        *("--seeds", "1", "--quota", "3", *QUICK),
+        *("--filter", "agreement=off,unsure=off"),
+    ),
 }
 
 

@@ -39,6 +39,10 @@ if TYPE_CHECKING:
     from napari_ovam.workflows.dataset.prompts import Prompt
 
 
+def _say_nothing(sentence: str) -> None:
+    del sentence
+
+
 def plan_prompts(
     project: Project,
     pipe: Any,
@@ -47,7 +51,7 @@ def plan_prompts(
     *,
     quotas: Mapping[str, int] | None = None,
     progress: Progress = no_progress,
-    note: Callable[[str], object] = len,
+    note: Callable[[str], object] = _say_nothing,
     **how: Any,
 ) -> Plan:
     """Plan images of prompts.
@@ -116,7 +120,7 @@ def plan_pictures(
     folder: Path,
     *,
     progress: Progress = no_progress,
-    note: Callable[[str], object] = len,
+    note: Callable[[str], object] = _say_nothing,
     **how: Any,
 ) -> Plan:
     """Plan labels for the pictures of a folder and of those in it.
