@@ -35,7 +35,9 @@ def test_from_prompt_to_token(panel: Any) -> None:
     panel.find("iterations").setValue(5)
     panel.press("optimize_button")
     assert session.view(cat).scores is not None
-    (path,) = Path(session.projects.project.path).glob("traces/*.safetensors")
+    traces = Path(session.project.path) / "traces"
+    panel.bot.waitUntil(lambda: any(traces.glob("*.safetensors")), timeout=30_000)
+    (path,) = traces.glob("*.safetensors")
     again = load_trace(path)
     layer, expected = again.layers[0], sample.trace.layers[0]
     assert layer.name == expected.name
