@@ -9,7 +9,8 @@ with the mouse; from the press of the button until the mask is drawn, by the clo
 by what the process computed meanwhile, and the longest time that the window could take
 no event.
 
-*Session*: the first of 20 composed test scenes is painted, Propose labels is pressed,
+*Session*: 20 generated test pictures of a project, with their prompts; the first is
+painted, Propose labels is pressed,
 and each of the others is accepted with a key as soon as all its objects have the IoU
 that is wanted: before that, clicks in the middle of the largest error correct them.
 Beside it stands the brush alone, up to the same IoU: for each object the largest round
@@ -29,6 +30,7 @@ import os
 import sys
 import time
 from collections import Counter
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -41,10 +43,11 @@ HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE.parent / name) for name in ("panel", "quality")]
 sys.path.insert(0, str(HERE.parents[1] / "docs" / "screenshots"))
 
-from data import read_scenes  # noqa: E402
+from data import GENERATED, read_scenes  # noqa: E402
 from window import Window, display  # noqa: E402
 
-from napari_ovam import iou  # noqa: E402
+from napari_ovam import GenerationSettings, iou, load_pipeline  # noqa: E402
+from napari_ovam.diffusion.generation import resolve_settings  # noqa: E402
 from napari_ovam.project import Project  # noqa: E402
 
 if TYPE_CHECKING:
@@ -213,13 +216,16 @@ def worst_class(labels: Any, exact: Any, ids: list[int]) -> tuple[float, int]:
 
 def measure_session(home: Path) -> None:
     """Work through 20 pictures with accept and clicks."""
-    scenes = choose(read_scenes(HERE.parent / "quality" / "scenes.zip"))
+    scenes, pipe = choose(read_scenes(GENERATED)), load_pipeline("tiny", device="cpu")
     names = sorted({name for s in scenes for name in s.classes})
     project = Project.create(home / "twenty")
     numbers = {name: project.classes.add(name).id for name in names}
     exacts = []
     for number, scene in enumerate(scenes):
-        project.add_sample(scene.image, name=f"picture-{number:02}")
+        made = resolve_settings(pipe, GenerationSettings(scene.prompt, seed=scene.seed))
+        project.add_sample(
+            scene.image, {"model": "tiny", **asdict(made)}, f"picture-{number:02}"
+        )
         exact = np.zeros(scene.labels.shape, np.uint8)
         for name in scene.classes:
             exact[scene.mask(name) == 1] = numbers[name]

@@ -236,14 +236,14 @@ def test_a_pickle_that_would_run_code_is_not_opened(tmp_path):
 
 def test_models_of_other_kinds_are_refused_before_a_download(where, hub):
     hub.repos["somebody/chat"] = {"config.json": b"{}"}
-    hub.repos["somebody/flux"] = {
-        "model_index.json": b'{"_class_name": "FluxPipeline"}'
+    hub.repos["somebody/chroma"] = {
+        "model_index.json": b'{"_class_name": "ChromaPipeline"}'
     }
-    hub.about["somebody/chat"] = hub.about["somebody/flux"] = {}
+    hub.about["somebody/chat"] = hub.about["somebody/chroma"] = {}
     with pytest.raises(ModelError, match=r"no diffusers pipeline.*model_index\.json"):
         describe("somebody/chat")
-    with pytest.raises(ModelError, match="Flux"):
-        describe("somebody/flux")
+    with pytest.raises(ModelError, match="Chroma"):
+        describe("somebody/chroma")
     assert not where.exists()
 
 
