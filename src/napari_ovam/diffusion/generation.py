@@ -219,10 +219,7 @@ def _run(
     if len(several) > 1:
         options |= _batched(several)
     try:
-        with (
-            memory_guard(advice),
-            record(pipe, **vars(trace), check=check) as recorder,
-        ):
+        with memory_guard(advice), record(pipe, **vars(trace), check=check) as recorder:
             output = pipe(
                 num_inference_steps=settings.steps,
                 height=settings.height,
