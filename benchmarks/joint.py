@@ -18,7 +18,7 @@ import torch
 from diffusers import SD3Transformer2DModel
 
 from napari_ovam.diffusion.architectures.stable_diffusion_3 import StableDiffusion3
-from napari_ovam.diffusion.replay import JointReplay
+from napari_ovam.diffusion.joint.replay import JointReplay
 
 if TYPE_CHECKING:
     from napari_ovam.attention.shown_calls import Block

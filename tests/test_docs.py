@@ -1,7 +1,7 @@
 """What the pages of the documentation show works as it stands.
 
 Commands and examples run page by page, in a folder with what the page speaks of. The
-guide has a test of its own (`tests/workflows/test_guide.py`).
+guides have tests of their own (`tests/workflows/test_guide.py`, `test_dataset_guide.py`).
 """
 
 import re
@@ -39,7 +39,7 @@ INSTEAD = {
 # They open a window, ask the hub, or are tested elsewhere: their words are checked.
 PROJECTS = ("work", "birds", "film", "PROJECT")
 GENERATED = "00012-965400086.png"
-PARSED_ONLY = {("models", "get"), ("models", "info"), ("demo",), ("dataset",), ()}
+PARSED_ONLY = {("models", "get"), ("models", "info"), ("demo",), ()}
 
 if not PAGES:
     pytest.skip("no checkout", allow_module_level=True)
@@ -56,7 +56,8 @@ def commands(page: str, program: str) -> list[list[str]]:
     return [words[1:] for words in found if words and words[0] == program]
 
 
-WITH_COMMANDS = [p for p in PAGES if p != "guide" and commands(p, "napari-ovam")]
+TESTED = ("dataset", "guide")  # in tests/workflows
+WITH_COMMANDS = [p for p in PAGES if p not in TESTED and commands(p, "napari-ovam")]
 WITH_PYTHON = [p for p in PAGES if blocks(p, "python")]
 WITH_SCRIPTS = [p for p in PAGES if commands(p, "python")]
 

@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from numbers import Real
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -191,7 +191,6 @@ def _run(
     """Run a pipeline on resolved settings, recorded: images, or all frames of one."""
     settings = several[0]
     architecture = pipeline_architecture(pipe)
-    size = cast("int", settings.height), cast("int", settings.width)
     done = 0
 
     def check() -> None:
@@ -205,6 +204,7 @@ def _run(
         last = done == architecture.total_steps(pipe)
         decodes = getattr(pipe, "vae", None) is not None
         if preview is not None and decodes and (last or done % _STEPS_A_PREVIEW == 0):
+            size = settings.height or 0, settings.width or 0
             latents = architecture.unpacked(pipe, latents, size)
             preview(done, _preview_image(pipe, latents))
 
@@ -213,21 +213,18 @@ def _run(
         "or layers in the trace, or load the model in float16."
     )
     options = architecture.call_options(settings.negative_prompt, after_step)
-    generator = torch.Generator().manual_seed(settings.seed)
-    options |= {"prompt": settings.prompt, "generator": generator}
+    seeded = torch.Generator().manual_seed(settings.seed)
+    options |= {"prompt": settings.prompt, "generator": seeded}
+    options |= architecture.guidance_options(float(settings.guidance_scale or 0))
     if len(several) > 1:
         options |= _batched(several)
     try:
-        with (
-            memory_guard(advice),
-            record(pipe, **vars(trace), check=check) as recorder,
-        ):
+        with memory_guard(advice), record(pipe, **vars(trace), check=check) as recorder:
             output = pipe(
                 num_inference_steps=settings.steps,
                 height=settings.height,
                 width=settings.width,
                 output_type="np",
-                **architecture.guidance_options(float(settings.guidance_scale or 0)),
                 **architecture.step_options(int(settings.steps or 0)),
                 **options,
                 **more,

@@ -14,7 +14,7 @@ from napari_ovam.attention.tokens import TextSpace, Token, TokenError
 from napari_ovam.base.words import TOY, is_text, is_unspaced, plain_phrase
 from napari_ovam.diffusion.architectures import pipeline_architecture
 from napari_ovam.diffusion.devices import explain_nans
-from napari_ovam.diffusion.replay import offer_replay
+from napari_ovam.diffusion.joint.replay import offer_replay
 from napari_ovam.diffusion.weights_hash import text_encoder_hash
 
 if TYPE_CHECKING:

@@ -25,8 +25,8 @@ from napari_ovam.diffusion.architectures import (
 )
 from napari_ovam.diffusion.checkpoints import drop_unknown, load_checkpoint
 from napari_ovam.diffusion.devices import find_device, find_dtype, memory_guard
+from napari_ovam.diffusion.joint.replay import offer_replay
 from napari_ovam.diffusion.libraries import check_missing, explain_loading, quiet
-from napari_ovam.diffusion.replay import offer_replay
 from napari_ovam.hub.download import get_model
 from napari_ovam.hub.families import ModelError
 from napari_ovam.hub.files import (

@@ -36,9 +36,9 @@ from napari_ovam.diffusion.calls import (
     Texts,
     expected_totals,
 )
+from napari_ovam.diffusion.joint.kept_inputs import KeptInputs
+from napari_ovam.diffusion.joint.replay import is_replaying, offer_replay
 from napari_ovam.diffusion.kept import Kept, Wanted
-from napari_ovam.diffusion.kept_inputs import KeptInputs
-from napari_ovam.diffusion.replay import is_replaying, offer_replay
 from napari_ovam.diffusion.weights_hash import text_encoder_hash
 
 if TYPE_CHECKING:
@@ -112,10 +112,8 @@ def record(
     self_attention
         Record self-attention as well, in the transformer blocks of the kept layers.
     meeting
-        What of an image meets what of a text, in models with joint attention: see
-        `Trace.with_meeting`, which changes it afterwards. None takes what was published
-        as the better one for the model, "keys" where nothing was. Other models have
-        "keys" only.
+        What of an image meets what of a text (`Trace.with_meeting`); None takes what
+        suits the model. Without joint attention there is "keys" only.
     check
         Called several times in every call of the model; may raise to end it.
 
@@ -153,10 +151,7 @@ def record(
     else:
         found = find_layers(architecture, pipe, middle, self_attention)
         if meeting == "outputs":
-            raise ValueError(
-                f"{type(pipe).__name__} has no joint attention, whose outputs could "
-                "meet: give meeting='keys' or None"
-            )
+            raise ValueError("there is no joint attention: give meeting='keys' or None")
     wanted = Wanted(branch, kept.layers, kept.calls, tuple(found), meeting)
     hooks = _Hooks(pipe, architecture, wanted, dtype, check or (lambda: None))
     recorder = Recorder()
@@ -278,13 +273,8 @@ class _Hooks:
     def _begin_run(self, run: Run) -> Kept:
         if not isinstance(self.architecture, JointArchitecture):
             return Kept(run, self.wanted)
-        return KeptInputs(
-            run,
-            self.wanted,
-            architecture=self.architecture,
-            pipe=self.pipe,
-            dtype=self.dtype,
-        )
+        how = {"architecture": self.architecture, "pipe": self.pipe}
+        return KeptInputs(run, self.wanted, dtype=self.dtype, **how)
 
     def _take_again(self, run: Run, call: Call) -> None:
         """Take a call that shows the latents of the last one with another text."""

@@ -13,8 +13,8 @@ from napari_ovam.attention.shown_calls import ShownCalls, join_calls
 from napari_ovam.attention.streams import TextStream
 from napari_ovam.attention.trace import Trace, choose_layers
 from napari_ovam.diffusion.architectures.attention_layers import check_range
+from napari_ovam.diffusion.joint.replay import probe_cells
 from napari_ovam.diffusion.kept import Kept
-from napari_ovam.diffusion.replay import probe_cells
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -1,0 +1,1 @@
+"""Models with joint attention: what is kept of a run, and how they are asked again."""
