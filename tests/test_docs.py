@@ -1,7 +1,7 @@
 """What the pages of the documentation show works as it stands.
 
 Commands and examples run page by page, in a folder with what the page speaks of. The
-guides have tests of their own (`tests/workflows/test_guide.py`, `test_dataset_guide.py`).
+guides have tests of their own, in `tests/workflows`.
 """
 
 import re
