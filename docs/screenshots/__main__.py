@@ -2,10 +2,10 @@
 
     python docs/screenshots [NAME ...] [--out FOLDER]
 
-NAME is one of panel, project, classes, proposals, clicks, film, learning and guide; all
-of them without. Each is made in a process of its own, on a display and with settings of
-its own, on the embedded model; every button is pressed as a person would. Minutes on
-two cores.
+NAME is one of panel, project, classes, proposals, clicks, film, tour, learning and
+guide; all of them without. Each is made in a process of its own, on a display and with
+settings of its own, on the embedded model; every button is pressed as a person would.
+Minutes on two cores.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from clicks import film_clicks, photograph_clicks
 from guide import photograph_guide
 from learning import photograph_learning
 from projects import make_generated, make_scenes
+from tour import film_tour
 from window import Window, display
 
 if TYPE_CHECKING:
@@ -153,6 +154,7 @@ STORIES: dict[str, Callable[[Path, Path], None]] = {
     "proposals": photograph_proposals,
     "clicks": photograph_clicks,
     "film": film_clicks,
+    "tour": film_tour,
     "learning": photograph_learning,
     "guide": photograph_guide,
 }
