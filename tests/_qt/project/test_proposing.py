@@ -227,7 +227,7 @@ def test_new_tokens_are_used_where_they_are_chosen(
     assert table.item(0, 3).text() == "2 left out"
     ticked = table.item(0, 4).checkState() == Qt.CheckState.Checked
     (result,) = dialog._results
-    assert ticked == (result.after > result.before)
+    assert ticked == result.better
     assert session.view(CAT).token is None, "changed before it was asked for"
     table.item(0, 4).setCheckState(Qt.CheckState.Checked)
     dialog.accept()

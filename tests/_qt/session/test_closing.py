@@ -50,7 +50,7 @@ def script(window):
     if job != "nothing":
         press("optimize" if job == "optimize" else "generate")
     if job == "load":
-        yield lambda: session.job is not None and session.job.holds
+        yield window._window._task_status_manager.get_status  # the GUI has heard of it
     elif job != "nothing":
         yield lambda: max(done, default=0) >= 3
         assert session.busy
