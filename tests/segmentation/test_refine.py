@@ -11,7 +11,7 @@ from skimage.filters import gaussian
 
 from napari_ovam import TraceSettings, iou, trace_image
 from napari_ovam.attention.trace import LayerTrace, SelfTrace, Trace
-from napari_ovam.segmentation.refine import GuidedFilter, pixel_adaptive, propagate
+from napari_ovam.segmentation.refine import GuidedFilter, PixelAdaptive, propagate
 
 
 @pytest.fixture
@@ -36,13 +36,11 @@ def blurred(mask):
     return torch.from_numpy(np.clip(soft + noise, 0, 1).astype(np.float32))[None]
 
 
-@pytest.mark.parametrize(
-    "refine", [pixel_adaptive, lambda maps, picture: GuidedFilter(picture)(maps)]
-)
+@pytest.mark.parametrize("refine", [PixelAdaptive, GuidedFilter])
 def test_a_blurred_disc_gets_its_edge_back(disc, refine):
     image, mask = disc
     before = blurred(mask)
-    after = refine(torch.cat([before, torch.full_like(before, 0.25)]), pictured(image))
+    after = refine(pictured(image))(torch.cat([before, torch.full_like(before, 0.25)]))
     gained = iou((after[0] >= 0.5).numpy(), mask) - iou(
         (before[0] >= 0.5).numpy(), mask
     )

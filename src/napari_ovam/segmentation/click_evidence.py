@@ -11,7 +11,6 @@ from scipy.ndimage import label
 from skimage.filters import threshold_otsu
 
 from napari_ovam.attention.cells import CellMaps
-from napari_ovam.segmentation.refine import pixel_adaptive
 from napari_ovam.segmentation.thresholds import THRESHOLD
 
 if TYPE_CHECKING:
@@ -146,7 +145,7 @@ class Evidence:
             return np.full(window.size, _NOTHING, np.float32)
         logs = [np.log(_stretched(each)) for each in experts]
         found = np.exp(np.mean(logs, 0, dtype=np.float32))
-        found = pixel_adaptive(torch.from_numpy(found)[None], window.picture)[0].numpy()
+        found = window.alike(torch.from_numpy(found)[None])[0].numpy()
         spread = float(np.ptp(found))
         if spread < 1e-6:
             return np.zeros(window.size, np.float32)

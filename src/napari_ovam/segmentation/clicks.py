@@ -5,8 +5,8 @@
 2. The colours of both sides add to it (`color_histograms`), and each click does, near
    it in space and colour.
 3. A dense mean field (`mean_field`) and the guided filter carry it to the picture's
-   edges. What is small is looked at again in a window of its own, as in f-BRS
-   (Sofiiuk et al., CVPR 2020).
+   edges. It is done twice: in the whole picture, made small, then in a window around
+   what was found there, as in f-BRS (Sofiiuk et al., CVPR 2020).
 4. A later click changes only the connected piece of change that holds it, and only in
    its direction.
 
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from napari_ovam.segmentation.click_evidence import Box
     from napari_ovam.segmentation.picture_window import Field, Mask, Place, Slices
 
+_COARSE = 64  # pixels: the longer side of the picture where an object is looked for
 _WINDOWS = 4  # that are kept
 _MEMORY = 2**28  # bytes of earlier answers; what was dropped is found again
 _BELOW = float(np.nextafter(np.float32(THRESHOLD), np.float32(0)))
@@ -170,7 +171,8 @@ class ClickSegmenter:
         self._asked: Any = None  # the mask that it was made of
         self._box: Box | None = None
         self._known: dict[tuple[Click, ...], _Found] = {}
-        self._whole = self._window((slice(0, self._size[0]), slice(0, self._size[1])))
+        whole = slice(0, self._size[0]), slice(0, self._size[1])
+        self._coarse = PictureWindow(image, whole, _COARSE)
 
     def __call__(
         self,
@@ -224,8 +226,8 @@ class ClickSegmenter:
     def _window(self, place: Slices) -> PictureWindow:
         key = tuple(end for side in place for end in (side.start, side.stop))
         if key not in self._windows:
-            while len(self._windows) >= _WINDOWS:  # all but the whole picture's
-                del self._windows[list(self._windows)[1]]
+            while len(self._windows) >= _WINDOWS:
+                del self._windows[next(iter(self._windows))]
             self._windows[key] = PictureWindow(self._image, place)
         return self._windows[key]
 
@@ -240,8 +242,8 @@ class ClickSegmenter:
             if clicks[-1].positive and not here:
                 return self._find(places, None)
             # It goes on from the piece of the mask that it is on.
-            piece = pieces_at(self._whole.small(self._begin), self._whole.at(places))
-            window = self._window(self._whole.around(piece, places))
+            piece = pieces_at(self._coarse.small(self._begin), self._coarse.at(places))
+            window = self._window(self._coarse.around(piece, places))
             part = self._begin[window.place].copy()
             found = _Found(window, part, part.astype(np.float32))
         return self._correct(found, clicks)
@@ -249,13 +251,11 @@ class ClickSegmenter:
     # -- the first click ---------------------------------------------------------------
 
     def _find(self, places: Sequence[Place], box: Box | None) -> _Found:
-        """Look for an object at places or in a box, and closer where it is small."""
-        window = self._whole
+        """Look for an object at places or in a box: where it is, then closer."""
+        found = self._evidence.look(self._coarse, places, box)
+        piece = pieces_at(found >= THRESHOLD, self._coarse.at(places))
+        window = self._window(self._coarse.around(piece, box or places))
         found = self._evidence.look(window, places, box)
-        piece = pieces_at(found >= THRESHOLD, window.at(places))
-        closer = self._window(window.around(piece, box or places))
-        if closer is not window:
-            window, found = closer, self._evidence.look(closer, places, box)
         likely = window.enlarge(found)
         if box is not None:
             likely *= window.in_box(box, likely.shape)

@@ -38,12 +38,14 @@ class ColorHistograms:
         cells = (cells - cells.min(0)) / _CELL
         low = np.floor(cells).astype(np.int64)
         self._shape = tuple(low.max(0) + 2)
-        rest = cells - low
         strides = np.array([self._shape[1] * self._shape[2], self._shape[2], 1])
         # Each pixel is in the eight cells around its colour, in shares.
-        corners = [np.array(corner) for corner in np.ndindex(2, 2, 2)]
-        self._cells = np.stack([((low + c) * strides).sum(1) for c in corners])
-        self._shares = np.stack([np.where(c, rest, 1 - rest).prod(1) for c in corners])
+        corners = np.indices((2, 2, 2)).reshape(3, 8)
+        self._cells = low @ strides + (strides @ corners)[:, None]
+        above = (cells - low).T.astype(np.float32)
+        first, second, third = (np.stack([1 - part, part]) for part in above)
+        shares = first[:, None, None] * second[:, None] * third
+        self._shares = shares.reshape(8, -1)
         self._all = self._smooth(np.ones(self._size))
 
     def log_ratio(

@@ -10,7 +10,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from scipy.special import expit
+import torch
+
+from napari_ovam.segmentation.refine import moved
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -20,7 +22,7 @@ if TYPE_CHECKING:
 # The kernel's deviation in space as a share of the longer side, the lattice's step as
 # one of the deviation, and how far it goes in deviations.
 _REACH = 1 / 8
-_STEP = 1 / 4
+_STEP = 1 / 3
 _FAR = 2.0
 # The deviation in colour, in units of CIE Lab.
 _COLOR = 4.0
@@ -43,38 +45,40 @@ class MeanField:
         deviation = _REACH * max(height, width)
         step = max(1, round(_STEP * deviation))
         most = int(_FAR * deviation // step)
-        self._pairs: list[tuple[Box, Box, NDArray[np.float32]]] = []
-        total = np.ones((height, width), np.float32)  # each pixel beside itself
-        for i, j in np.ndindex(most + 1, 2 * most + 1):
-            down, right = i * step, (j - most) * step
-            away = np.hypot(down, right) / deviation
-            half = (down, right) > (0, 0)  # the others are these, seen from there
-            if not half or away > _FAR or down >= height or abs(right) >= width:
-                continue
-            here: Box = (
-                slice(0, height - down),
-                slice(max(0, -right), width - max(0, right)),
-            )
-            there: Box = (
-                slice(down, height),
-                slice(max(0, right), width - max(0, -right)),
-            )
+        places = [
+            (i * step, j * step)
+            for i in range(-most, most + 1)
+            for j in range(-most, most + 1)
+            if 0 < np.hypot(i, j) * step <= _FAR * deviation
+        ]
+        weights = np.zeros((len(places), height, width), np.float32)
+        for number, (down, right) in enumerate(places[: len(places) // 2]):
+            # As seen from the one pixel, and from the other: places are symmetric.
+            here: Box = _clipped(-down, height), _clipped(-right, width)
+            there: Box = _clipped(down, height), _clipped(right, width)
             apart = ((colors[:, *here] - colors[:, *there]) ** 2).sum(0)
-            weight = np.exp(-(apart + away**2) / 2)
-            total[here] += weight
-            total[there] += weight
-            self._pairs.append((here, there, weight))
-        self._total = total
+            apart += np.float32((down**2 + right**2) / deviation**2)
+            weights[number][here] = weights[-1 - number][there] = np.exp(-apart / 2)
+        total = weights.sum(0) + 1  # each pixel beside itself
+        weights /= total
+        self._own = torch.from_numpy(1 / total)
+        self._weights = torch.from_numpy(weights).unbind()
+        self._places = places
 
     def __call__(self, logits: NDArray[Any]) -> NDArray[np.float32]:
         """Return probabilities (h, w) of what has these logits before."""
-        logits = np.asarray(logits, np.float32)
-        found: NDArray[np.float32] = expit(logits)
+        before = torch.from_numpy(np.asarray(logits, np.float32))
+        found = before.sigmoid()
         for _ in range(_ROUNDS):
-            around = found.copy()
-            for here, there, weight in self._pairs:
-                around[here] += weight * found[there]
-                around[there] += weight * found[here]
-            around /= self._total
-            found = expit(_OWN * logits + _AROUND * (around - 0.5))
-        return found
+            around = self._own * found
+            neighbours = moved(found[None], self._places)
+            for weight, each in zip(self._weights, neighbours, strict=True):
+                around.addcmul_(weight, each[0])
+            found = (_OWN * before + _AROUND * (around - 0.5)).sigmoid()
+        result: NDArray[np.float32] = found.numpy()
+        return result
+
+
+def _clipped(by: int, length: int) -> slice:
+    """Return the part of a side that stays in it after a move back by so much."""
+    return slice(max(0, by), length + min(0, by))

@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from napari_ovam.segmentation.color_histograms import ColorHistograms
 from napari_ovam.segmentation.mean_field import MeanField
-from napari_ovam.segmentation.refine import GuidedFilter, resized
+from napari_ovam.segmentation.refine import GuidedFilter, PixelAdaptive, resized
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -28,9 +28,10 @@ Place = tuple[float, float]  # row, column; (0, 0) is the middle of the first pi
 # The longer side of what is looked at, in pixels; of what comes out, at most; and how
 # many times a small window is enlarged, at most.
 _SIDE, _MOST, _ENLARGED = 128, 2048, 2
-# A window is so many times larger than what it is for, holds at least so many pixels,
-# and is the whole picture from that share of it.
-_MARGIN, _LEAST, _WHOLE = 1.6, 48, 0.7
+# A window is so many times larger than what it is for, holds at least so many pixels
+# (of the picture, and of the window that it was found in), and is the whole picture
+# from that share of it.
+_MARGIN, _LEAST, _SEEN, _WHOLE = 1.6, 48, 4, 0.7
 
 
 class PictureWindow:
@@ -44,23 +45,26 @@ class PictureWindow:
         (h, w) at which it is looked at.
     step
         What comes out has every so manieth pixel of the part.
-    picture, lab, edges, colors, field
+    picture, lab, alike, edges, colors, field
         The part at that size, (3, h, w) from 0 to 1 and (h, w, 3) in CIE Lab, and what
         was prepared of it.
     """
 
-    def __init__(self, image: NDArray[np.uint8], place: Slices) -> None:
+    def __init__(
+        self, image: NDArray[np.uint8], place: Slices, side: int = _SIDE
+    ) -> None:
         self.place, self._whole = place, (image.shape[0], image.shape[1])
         part = image[place]
         longest = max(part.shape[:2])
         self.step = -(-longest // _MOST)
         self._part = np.ascontiguousarray(part[:: self.step, :: self.step])
-        scale = min(_SIDE, _ENLARGED * longest) / longest
+        scale = min(side, _ENLARGED * longest) / longest
         height, width = (max(1, round(side * scale)) for side in part.shape[:2])
         self.size = height, width
         self.picture = resized(np.moveaxis(self._part, 2, 0), self.size) / 255
         colors = self.picture.permute(1, 2, 0).numpy()
         self.lab = rgb2lab(colors).astype(np.float32)
+        self.alike = PixelAdaptive(self.picture)
         self.edges = GuidedFilter(self.picture)
         self.colors = ColorHistograms(colors)
         self.field = MeanField(self.lab)
@@ -144,7 +148,10 @@ class PictureWindow:
         return self._widened(spans)
 
     def _widened(self, spans: list[tuple[float, float]]) -> Slices:
-        length = max(_LEAST, _MARGIN * max(high - low for low, high in spans))
+        pixel = max(side.stop - side.start for side in self.place) / max(self.size)
+        # What is too small to be seen here is within some pixels.
+        least = max(_LEAST, _SEEN * pixel)
+        length = max(least, _MARGIN * max(high - low for low, high in spans))
         if length >= _WHOLE * max(self._whole):
             return slice(0, self._whole[0]), slice(0, self._whole[1])
         found = []

@@ -3,7 +3,7 @@
 The one rule of panel, proposals, demonstration and commands. Chosen on composed scenes,
 generated pictures, photographs and maps of real models at once: docs/quality.md.
 
-1. Each map is averaged over neighbours that look alike (`refine.pixel_adaptive`).
+1. Each map is averaged over neighbours that look alike (`refine.PixelAdaptive`).
 2. Its distance from `thresholds.threshold_by_share` says how likely a pixel is the
    object's; the colours of both sides, found in turn, add to it
    (`color_histograms`); the guided filter moves borders to edges.
@@ -20,7 +20,7 @@ from torch import Tensor
 
 from napari_ovam.segmentation import contrast
 from napari_ovam.segmentation.color_histograms import ColorHistograms
-from napari_ovam.segmentation.refine import GuidedFilter, pixel_adaptive, resized
+from napari_ovam.segmentation.refine import GuidedFilter, PixelAdaptive, resized
 from napari_ovam.segmentation.thresholds import THRESHOLD, threshold_by_share
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ def class_probabilities(
     with torch.no_grad():
         picture = resized(np.moveaxis(image, 2, 0), size) / 255
         small = torch.cat([resized(maps[i : i + 1], size) for i in told])
-        evidence = pixel_adaptive(_stretched(small), picture)
+        evidence = PixelAdaptive(picture)(_stretched(small))
         edges = GuidedFilter(picture)
         colors = ColorHistograms(picture.permute(1, 2, 0).numpy())
         levels, contrasts = _levels(evidence)

@@ -1,6 +1,6 @@
 """Sharper maps: along what the picture shows, or the model's own self-attention.
 
-`pixel_adaptive` and `GuidedFilter` work on small pictures (a few hundred pixels a
+`PixelAdaptive` and `GuidedFilter` work on small pictures (a few hundred pixels a
 side), for all maps of a picture at once; `probabilities` puts them together.
 """
 
@@ -25,14 +25,8 @@ if TYPE_CHECKING:
 _STRIP = 4_000_000
 
 
-def pixel_adaptive(
-    maps: Tensor,
-    picture: Tensor,
-    *,
-    dilations: tuple[int, ...] = (1, 2, 4, 8),
-    rounds: int = 6,
-) -> Tensor:
-    """Average maps over neighbours that look alike, a few times.
+class PixelAdaptive:
+    """Averages maps over neighbours that look alike, a few times.
 
     Pixel-adaptive mask refinement (Araslanov & Roth, CVPR 2020, section 3.3): each
     pixel takes the mean of 8 neighbours at each of several distances, weighted by a
@@ -41,8 +35,6 @@ def pixel_adaptive(
 
     Parameters
     ----------
-    maps
-        Shape (P, h, w).
     picture
         Shape (3, h, w), from 0 to 1.
     dilations
@@ -50,31 +42,44 @@ def pixel_adaptive(
     rounds
         How often.
     """
-    places = [
-        (d * down, d * right)
-        for d in dilations
-        for down in (-1, 0, 1)
-        for right in (-1, 0, 1)
-        if down or right
-    ]
-    weights = torch.empty(len(places), *picture.shape[1:])
-    around = _moved(picture, places)
-    count = len(places) + 1
-    mean = (sum(around) + picture) / count
-    spread = sum(((each - mean) ** 2 for each in around), (picture - mean) ** 2)
-    spread = (spread / (count - 1)).sqrt() * 0.1 + 1e-8  # 0.1 as in the paper
-    for weight, each in zip(weights, around, strict=True):
-        weight.copy_(-((picture - each).abs() / spread).mean(0))
-    weights = weights.softmax(0)
-    for _ in range(rounds):
-        total = torch.zeros_like(maps)
-        for weight, each in zip(weights, _moved(maps, places), strict=True):
-            total.addcmul_(each, weight)
-        maps = total
-    return maps
+
+    def __init__(
+        self,
+        picture: Tensor,
+        *,
+        dilations: tuple[int, ...] = (1, 2, 4, 8),
+        rounds: int = 6,
+    ) -> None:
+        self._rounds = rounds
+        self._places = [
+            (d * down, d * right)
+            for d in dilations
+            for down in (-1, 0, 1)
+            for right in (-1, 0, 1)
+            if down or right
+        ]
+        weights = torch.empty(len(self._places), *picture.shape[1:])
+        around = moved(picture, self._places)
+        count = len(self._places) + 1
+        mean = (sum(around) + picture) / count
+        spread = sum(((each - mean) ** 2 for each in around), (picture - mean) ** 2)
+        spread = (spread / (count - 1)).sqrt() * 0.1 + 1e-8  # 0.1 as in the paper
+        for weight, each in zip(weights, around, strict=True):
+            weight.copy_(-((picture - each).abs() / spread).mean(0))
+        self._weights = weights.softmax(0).unbind()
+
+    def __call__(self, maps: Tensor) -> Tensor:
+        """Return maps of shape (P, h, w), averaged."""
+        for _ in range(self._rounds):
+            total = torch.zeros_like(maps)
+            around = moved(maps, self._places)
+            for weight, each in zip(self._weights, around, strict=True):
+                total.addcmul_(each, weight)
+            maps = total
+        return maps
 
 
-def _moved(values: Tensor, places: list[tuple[int, int]]) -> list[Tensor]:
+def moved(values: Tensor, places: list[tuple[int, int]]) -> list[Tensor]:
     """Return views of (C, h, w), each moved by (down, right); edges are repeated."""
     reach = max(max(map(abs, place)) for place in places)
     height, width = values.shape[1:]

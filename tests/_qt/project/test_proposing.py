@@ -10,7 +10,7 @@ from project_window import Window
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QDialogButtonBox
 
-from napari_ovam import OptimizationSettings, Token
+from napari_ovam import OptimizationSettings, Token, iou
 from napari_ovam._qt.project.proposing_row import ImprovedTokens
 from napari_ovam._qt.session.worker import Job
 from napari_ovam.project import Project
@@ -208,6 +208,45 @@ def test_more_like_what_is_shown_is_found(make_window: Any, project: Project) ->
     window.session.more_wanted.emit(CAT)  # as the menu of the class table does
     window.wait()
     assert "correct or accept them" in window.said, "nobody has said that it is right"
+
+
+def test_objects_are_carried_on_to_the_images_that_follow(
+    make_window: Any, tmp_path: Path
+) -> None:
+    project = Project.create(tmp_path / "film")
+    project.classes.add("ball")
+    noise = np.random.default_rng(0).integers(-8, 8, (64, 64, 3))
+    rows, columns = np.mgrid[:64, :64]
+    balls = [
+        (rows - 14 - 5 * n) ** 2 + (columns - 16 - 4 * n) ** 2 < 64 for n in range(4)
+    ]
+    for number, ball in enumerate(balls):
+        image = np.where(ball[..., None], (200, 60, 50), (90, 120, 80)) + noise
+        project.add_sample(image.astype(np.uint8), name=f"t{number}")
+    project.save_labels("t0", balls[0].astype(np.uint8), "accepted")
+    own = np.zeros((64, 64), np.uint8)
+    own[balls[2]] = 1
+    project.save_labels("t2", own, "edited")
+    window = make_window(project)
+    window.click_row(1)
+    window.until_shown("t1")
+    menu = window.find("propose_button").menu()
+    menu.aboutToShow.emit()
+    offered = [action.text() for action in menu.actions()]
+    assert not any(text.startswith("Carry on") for text in offered), "nothing to carry"
+    window.click_row(0)
+    window.until_shown("t0")
+    choose(window, "Carry on to the images that follow")
+    window.wait()
+    window.bot.waitUntil(
+        lambda: statuses(window) == ["accepted", "proposed", "edited", "proposed"],
+        timeout=5000,
+    )
+    assert "2 images got labels" in window.said
+    window.click_row(3)
+    window.until_shown("t3")
+    assert iou(window.labels.data == 1, balls[3].astype(np.uint8)) > 0.9
+    np.testing.assert_array_equal(window.written().load_labels("t2"), own)
 
 
 def test_new_tokens_are_used_where_they_are_chosen(

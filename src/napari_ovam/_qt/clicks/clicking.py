@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from napari_ovam.segmentation.click_evidence import Click
     from napari_ovam.segmentation.clicks import ClickMask, ClickSegmenter
 
+    from .preview import Drawn
+
 HELP = "Click the object; right-click what is not of it. Enter accepts, Esc drops."
 NO_TRACE = (
     "The model has not looked at this picture: clicks go by its colours. Look at it "
@@ -44,7 +46,7 @@ class _Answer(NamedTuple):
 
     found: ClickMask
     labels: Snapshot
-    picture: NDArray[np.uint8]
+    drawn: Drawn
 
 
 class Clicking:
@@ -278,8 +280,7 @@ class Clicking:
         else:
             entry = self.session.classes.get(self._number)
             color = (0.62,) * 3 if entry is None else np.divide(entry.color, 255)
-            window = answer.found.window
-            self._preview.show(answer.picture, window, self._layer, (*color, 1))
+            self._preview.show(answer.drawn, self._layer, (*color, 1))
             self.session.say(NO_TRACE if sample.trace is None else HELP)
             if self._accept_next:
                 self.accept()

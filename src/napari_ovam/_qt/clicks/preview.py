@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from napari.layers import Labels
@@ -22,13 +22,19 @@ _COLORS = {_TAKEN: (0, 0, 0, 1), _IN: (0.2, 1, 0.2, 1), _OUT: (1, 0.2, 0.2, 1)}
 _CLEAR = (0, 0, 0, 0)
 _PLACED = ("scale", "rotate", "shear", "affine", "units")  # as the labels are
 _DOT = 1 / 60  # radius of a click, as a share of the window's longer side
+# Pixels of a picture that is shown whole: it takes napari longer to move a layer.
+_WHOLE = 1024**2
 
 
-def draw(found: ClickMask, clicks: Sequence[Click]) -> NDArray[np.uint8]:
-    """Return what is shown in the window of an answer (h, w).
+class Drawn(NamedTuple):
+    """What is shown (h, w), and the rows and columns of the labels that it covers."""
 
-    The object, what was taken away of it, and the clicks.
-    """
+    picture: NDArray[np.uint8]
+    window: tuple[slice, slice]
+
+
+def draw(found: ClickMask, clicks: Sequence[Click]) -> Drawn:
+    """Draw the object, what was taken away of it, and the clicks."""
     now, before = found.part, found.begin[found.window]
     shown = now.astype(np.uint8) * _OBJECT
     shown[before & ~now] = _TAKEN
@@ -39,7 +45,11 @@ def draw(found: ClickMask, clicks: Sequence[Click]) -> NDArray[np.uint8]:
         for row, column in click.places:
             away = (rows + top - row) ** 2 + (columns + left - column) ** 2
             shown[away <= radius**2] = _IN if click.positive else _OUT
-    return shown
+    if found.begin.size > _WHOLE:
+        return Drawn(shown, found.window)
+    whole: NDArray[np.uint8] = np.zeros_like(found.begin, np.uint8)
+    whole[found.window] = shown
+    return Drawn(whole, (slice(0, len(whole)), slice(0, len(whole[0]))))
 
 
 class ClickPreview:
@@ -70,14 +80,12 @@ class ClickPreview:
         if self.layer is not None:
             self.layer.data = np.zeros((1, 1), np.uint8)
 
-    def show(
-        self, picture: NDArray[np.uint8], window: Any, over: Labels, color: Any
-    ) -> None:
-        """Show what `draw` returned, where its window is on the labels."""
+    def show(self, drawn: Drawn, over: Labels, color: Any) -> None:
+        """Show what was drawn, where it is on the labels."""
         layer = self.layer
         if layer is None:
             return
-        corner = [side.start for side in window]
+        corner = [side.start for side in drawn.window]
         moved = np.subtract(over.data_to_world(corner), over.data_to_world((0, 0)))
         linear = np.linalg.inv(over.affine.linear_matrix)
         wanted = {name: getattr(over, name) for name in _PLACED}
@@ -89,7 +97,7 @@ class ClickPreview:
             colors: dict[int | None, Any] = {None: _CLEAR, 0: _CLEAR, _OBJECT: color}
             layer.colormap = DirectLabelColormap(color_dict=colors | _COLORS)
             self._color = color
-        layer.data = picture
+        layer.data = drawn.picture
 
 
 def _same(now: Any, wanted: Any) -> bool:
