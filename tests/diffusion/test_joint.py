@@ -250,6 +250,28 @@ def test_the_wrong_half_is_refused(made):
         phrase_map(tampered(trace, **{name: other[name]}), token)
 
 
+def test_wrong_positions_are_refused(made):
+    _, pipe, trace, _ = made
+    shown = trace.stream.shown.inputs
+    token = encode_phrase(pipe, "cat")
+    wrong = {
+        # Where cells and pieces of the text are: rows and columns the other way round.
+        "img_ids": lambda ids: torch.cat([ids[..., :1], ids[..., 1:].flip(-1)], -1),
+        "txt_ids": lambda ids: ids + 3,
+        "img_shapes": lambda shapes: shapes * torch.tensor([2, 4, 1]) // 2,
+    }
+    found = {
+        name: change(shown[name]) for name, change in wrong.items() if name in shown
+    }
+    if not found:  # they follow from the picture's sides
+        name = next(n for n in ("hidden_states", "x") if n in shown)
+        found[name] = shown[name].transpose(-1, -2).contiguous()
+    for name, tensor in found.items():
+        if not torch.equal(tensor, shown[name]):
+            with pytest.raises(ModelMismatchError, match="does not see what was"):
+                phrase_map(tampered(trace, **{name: tensor}), token)
+
+
 def test_other_weights_are_refused_and_the_right_ones_found_again(made):
     _, pipe, trace, _ = made
     token = encode_phrase(pipe, "cat")

@@ -6,7 +6,8 @@ import joint_models
 import numpy as np
 import pytest
 import torch
-from diffusers import FirstBlockCacheConfig
+from accelerate import cpu_offload
+from diffusers import DiffusionPipeline, FirstBlockCacheConfig
 from joint_kinds import KINDS
 from joint_reference import Reference
 from probing import draw
@@ -189,6 +190,37 @@ def test_skip_layer_guidance_is_refused():
     how |= {"skip_layer_guidance_stop": 1.0, "num_inference_steps": 4}
     with pytest.raises(ValueError, match="given skip_layers"), record(pipe):
         draw(pipe, **how, **kind.settings)
+
+
+def offload(pipe, how):
+    """Offload as from a GPU; here from the CPU to the CPU."""
+    if how == "model":
+        DiffusionPipeline.enable_model_cpu_offload(pipe, device="cpu:0")
+    elif how == "group":
+        cpu = torch.device("cpu")
+        pipe.transformer.enable_group_offload(cpu, cpu, offload_type="leaf_level")
+    else:
+        cpu_offload(pipe.transformer, torch.device("cpu"))
+
+
+@pytest.mark.parametrize("how", ["model", "group"])
+@pytest.mark.parametrize("name", ["flux dev", "z-image"])
+def test_offloading_changes_nothing(name, how):
+    kind = KINDS[name]
+    pipe = kind.make()
+    token = encode_phrase(pipe, "cat")
+    before = recorded(pipe, kind)
+    expected = phrase_map(before, token)
+    offload(pipe, how)
+    for trace in (before, recorded(pipe, kind)):
+        np.testing.assert_array_equal(phrase_map(trace, token), expected)
+
+
+def test_weights_that_are_brought_for_each_layer_are_refused():
+    pipe = FLUX.make()
+    offload(pipe, "sequential")
+    with pytest.raises(ValueError, match="enable_model_cpu_offload"):
+        recorded(pipe)
 
 
 @pytest.mark.parametrize("name", KINDS)

@@ -38,6 +38,12 @@ def find_joint_layers(
             f"{type(pipe).__name__} has no self-attention of the image alone: record "
             "it with self_attention=False"
         )
+    if any(parameter.is_meta for parameter in model.parameters()):
+        raise ValueError(
+            f"{type(model).__name__} gets its weights for each layer anew (sequential "
+            "CPU offload), and phrases are sent through its blocks one by one: call "
+            "pipe.enable_model_cpu_offload() instead"
+        )
     if getattr(model, "is_cache_enabled", False):
         raise ValueError(
             f"{type(model).__name__} takes what its blocks made from a cache: call "
