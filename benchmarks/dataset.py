@@ -13,9 +13,14 @@ colours (`benchmarks/quality/make_generated.py`) and goes on where it was stoppe
 from __future__ import annotations
 
 import argparse
+import asyncio
 import json
+import logging
+import multiprocessing
+import resource
 import sys
 import time
+from contextlib import AsyncExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -257,30 +262,92 @@ def waiting_plan(folder: Path, count: int, shard: int) -> Plan:
     return plan
 
 
+HOSTS = 4  # processes that simulated workers share
+
+
 def simulate(counts: Sequence[int], seconds: float) -> None:
-    """Let workers wait, all in this process, and count what a scheduler hands out."""
-    from distributed import Client, LocalCluster, as_completed
+    """Let workers wait, and count what a scheduler in a process of its own hands out.
+
+    A worker speaks to it as a real one does; many live in one process, which costs them
+    more than it costs one that is alone.
+    """
+    from distributed import Client, as_completed
 
     for count in counts:
-        how = {"n_workers": count, "threads_per_worker": 1, "memory_limit": 0}
-        with (
-            LocalCluster(processes=False, dashboard_address=None, **how) as cluster,
-            Client(cluster) as client,
-        ):
-            for wait, rounds in ((seconds, 5), (0.0, max(5, 1000 // count))):
+        with Processes(count) as address, Client(address) as client:
+            client.wait_for_workers(count, timeout=600)
+            for wait, rounds in ((seconds, 5), (0.0, max(5, 2000 // count))):
                 tasks, begin = rounds * count, time.perf_counter()
-                futures = [
-                    client.submit(time.sleep, wait, pure=False) for _ in range(tasks)
-                ]
+                futures = client.map(time.sleep, [wait] * tasks, pure=False)
                 for future in as_completed(futures):
                     future.release()
                 wall = time.perf_counter() - begin
+                use = f", {rounds * wait / wall:.2f} of what they could" if wait else ""
                 print(
                     f"{count:5} workers, {tasks:5} shards of {wait:.0f} s: {wall:.1f} s"
-                    f", {tasks / wall:.0f} a second, efficiency "
-                    f"{rounds * wait / wall:.2f}",
+                    f", {tasks / wall:.0f} a second{use}",
                     flush=True,
                 )
+
+
+class Processes:
+    """A scheduler, and processes with so many workers."""
+
+    def __init__(self, count: int) -> None:
+        self._count = count
+        self._all: list[Any] = []
+
+    def __enter__(self) -> str:
+        start = multiprocessing.get_context("spawn")
+        addresses = start.Queue()
+        self._all = [start.Process(target=host_scheduler, args=(addresses,))]
+        self._all[0].start()
+        address: str = addresses.get(timeout=120)
+        for number in range(HOSTS):
+            share = len(range(number, self._count, HOSTS))
+            host = start.Process(target=host_workers, args=(address, share))
+            self._all.append(host)
+            host.start()
+        return address
+
+    def __exit__(self, *of: object) -> None:
+        for process in self._all:
+            process.kill()
+
+
+def host_scheduler(addresses: Any) -> None:
+    """Run a scheduler for ever, and say where it is."""
+    from distributed import Scheduler
+
+    async def run() -> None:
+        async with Scheduler(host="127.0.0.1", port=0, dashboard=False) as scheduler:
+            addresses.put(scheduler.address)
+            await asyncio.Event().wait()
+
+    prepare()
+    asyncio.run(run())
+
+
+def host_workers(address: str, count: int) -> None:
+    """Run so many workers for ever."""
+    from distributed import Worker
+
+    async def run() -> None:
+        async with AsyncExitStack() as stack:
+            for _ in range(count):
+                worker = Worker(address, nthreads=1, memory_limit=0, dashboard=False)
+                await stack.enter_async_context(worker)
+            await asyncio.Event().wait()
+
+    prepare()
+    asyncio.run(run())
+
+
+def prepare() -> None:
+    """Say little, and allow as many open files, which connections are, as may be."""
+    logging.getLogger("distributed").setLevel(logging.WARNING)
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def memory(folder: Path, count: int) -> None:
