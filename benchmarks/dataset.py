@@ -1,6 +1,7 @@
 """Measure `napari-ovam dataset`: its filters, its overhead, its workers.
 
     python benchmarks/dataset.py filters FOLDER     what filters keep and throw out
+    python benchmarks/dataset.py trained FOLDER     a network on those kept, and on all
     python benchmarks/dataset.py overhead FOLDER    beside making the same items
     python benchmarks/dataset.py workers FOLDER     1 and 2 workers
     python benchmarks/dataset.py simulate           up to 1,000 workers that only wait
@@ -27,6 +28,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import psutil
+from PIL import Image
 
 from napari_ovam import GenerationSettings, iou, labels_to_target, load_pipeline
 from napari_ovam.base.progress import no_progress
@@ -118,6 +120,70 @@ def filters(folder: Path) -> None:
         row["reasons"] = rejected.get(row["item"], [])
     (folder / "filters.json").write_text(json.dumps(rows))
     report(rows)
+
+
+def trained(folder: Path, seeds: int) -> None:
+    """Train the network of `benchmarks/quality` on what `filters` made.
+
+    On what was kept, on all, and on as many by chance as were kept; scored on generated
+    test pictures and on composed test scenes, whose masks are known.
+    """
+    sys.path.insert(0, str(QUALITY))
+    from data import GENERATED, read_scenes
+    from downstream import STEPS, score, train
+
+    project = Project.open(folder)
+    names = [entry.name for entry in project.classes]
+    numbers = np.zeros(256, np.int64)
+    numbers[[entry.id for entry in project.classes]] = np.arange(len(names)) + 1
+    rows = json.loads((folder / "filters.json").read_text())
+    sample = {
+        row["item"]: row["name"]
+        for record in read_records(folder, Plan.load(folder))
+        for row in record["rows"]
+    }
+    images = {n: halved(project.load_image(name)) for n, name in sample.items()}
+    targets = {
+        n: numbers[project.load_labels(name)[::2, ::2]] for n, name in sample.items()
+    }
+    every = [row["item"] for row in rows]
+    kept = [row["item"] for row in rows if not row["reasons"]]
+    tests = {
+        "composed": chosen_of(read_scenes(), names),
+        "generated": [
+            replace(scene, image=halved(scene.image), labels=scene.labels[::2, ::2])
+            for scene in chosen_of(read_scenes(GENERATED), names)
+        ],
+    }
+    found: dict[tuple[str, str], list[float]] = {}
+    for seed in range(seeds):
+        chance = np.random.default_rng(seed).choice(every, len(kept), replace=False)
+        for what, chosen in (("kept", kept), ("all", every), ("chance", chance)):
+            net = train(
+                [images[n] for n in chosen],
+                [targets[n] for n in chosen],
+                len(names) + 1,
+                STEPS,
+                seed,
+            )
+            for world, scenes in tests.items():
+                runs = found.setdefault((what, world), [])
+                runs.append(score(net, scenes, names))
+                print(
+                    f"{what:8} {len(chosen):4} images, {world}: mIoU "
+                    + ", ".join(f"{each:.3f}" for each in runs),
+                    flush=True,
+                )
+
+
+def chosen_of(scenes: Sequence[Any], names: list[str]) -> list[Any]:
+    """Return the test scenes that hold nothing but classes of these names."""
+    return [s for s in scenes if s.split == "test" and set(s.classes) <= set(names)]
+
+
+def halved(image: Any) -> Any:
+    """Return an image of 256 pixels a side as one of 128, as composed scenes are."""
+    return np.array(Image.fromarray(image).reduce(2))
 
 
 def start(folder: Path, names: list[str], prompts: list[Prompt], **how: Any) -> Plan:
@@ -374,17 +440,32 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument(
         "what",
-        choices=["filters", "report", "overhead", "workers", "simulate", "memory"],
+        choices=[
+            "filters",
+            "report",
+            "trained",
+            "overhead",
+            "workers",
+            "simulate",
+            "memory",
+        ],
     )
     parser.add_argument("folder", type=Path, nargs="?", help="A new one.")
     parser.add_argument("--count", type=int, default=12, help="Items.")
+    parser.add_argument("--since", type=int, default=0, help="Report from this item.")
+    parser.add_argument(
+        "--runs", type=int, default=2, help="Networks, each from a seed."
+    )
     parser.add_argument("--seconds", type=float, default=10.0, help="Of a wait.")
     parser.add_argument("--to", type=int, default=1000, help="Simulated workers.")
     given = parser.parse_args()
     if given.what == "filters":
         filters(given.folder)
     elif given.what == "report":
-        report(json.loads((given.folder / "filters.json").read_text()))
+        rows = json.loads((given.folder / "filters.json").read_text())
+        report([row for row in rows if row["item"] >= given.since])
+    elif given.what == "trained":
+        trained(given.folder, given.runs)
     elif given.what == "overhead":
         overhead(given.folder, given.count)
     elif given.what == "workers":

@@ -91,6 +91,7 @@ def downstream(
         ("generated", generated, drawn, kind),
         ("composed", composed, real, PLAIN),
     ):
+        pictures = [scene.image for scene in scenes]
         exact = [ids_of(scene, composed) for scene in scenes]
         made = [_proposed(data, scene, tokens, traced) for scene in scenes]
         agreement = np.mean(
@@ -104,7 +105,7 @@ def downstream(
         for masks, targets in (("exact", exact), ("the program's", made)):
             begin = time.perf_counter()
             found = [
-                _score(_train(scenes, targets, len(names) + 1, steps, s), test, names)
+                score(train(pictures, targets, len(names) + 1, steps, s), test, names)
                 for s in seeds
             ]
             scores[masks] = float(np.mean(found))
@@ -149,8 +150,8 @@ def _proposed(
     return labels.astype(np.int64)
 
 
-def _train(
-    scenes: Sequence[Scene],
+def train(
+    pictures: Sequence[NDArray[np.uint8]],
     targets: Sequence[NDArray[np.int64]],
     classes: int,
     steps: int,
@@ -162,8 +163,8 @@ def _train(
     optimizer = torch.optim.AdamW(net.parameters(), 2e-3)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, steps)
     for _ in range(steps):
-        chosen = rng.integers(len(scenes), size=BATCH)
-        pairs = [_varied(scenes[i].image, targets[i], rng) for i in chosen]
+        chosen = rng.integers(len(pictures), size=BATCH)
+        pairs = [_varied(pictures[i], targets[i], rng) for i in chosen]
         images = torch.stack([_tensor(image) for image, _ in pairs])
         wanted = torch.stack([torch.from_numpy(t.copy()) for _, t in pairs])
         loss = functional.cross_entropy(net(images), wanted)
@@ -187,7 +188,7 @@ def _tensor(image: Any) -> torch.Tensor:
     return torch.from_numpy(np.array(image, np.float32)).permute(2, 0, 1) / 127.5 - 1
 
 
-def _score(net: Net, scenes: Sequence[Scene], names: Sequence[str]) -> float:
+def score(net: Net, scenes: Sequence[Scene], names: Sequence[str]) -> float:
     """Return the mean over classes of the mean IoU over the scenes that hold them."""
     found: dict[str, list[float]] = {name: [] for name in names}
     with torch.no_grad():
