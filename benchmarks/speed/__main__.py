@@ -4,6 +4,7 @@
     python benchmarks/speed --quick              # fewer calls, under two minutes
     python benchmarks/speed --only phrases steps
     python benchmarks/speed --only hooks-sd15 optimize-all    # minutes, 4 GB: not usual
+    python benchmarks/speed --only published --published FOLDER    # vpulab/ovam itself
     python benchmarks/speed --device cuda
     python benchmarks/speed --write-docs         # also write the tables
 
@@ -18,6 +19,7 @@ import datetime
 import json
 import platform
 import time
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +27,7 @@ import label_parts
 import maps_parts
 import model_parts
 import profile_parts
+import published_parts
 import start
 import torch
 from maps_parts import Run
@@ -35,8 +38,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 HERE = Path(__file__).parent
-PARTS: dict[str, Callable[[Run], list[dict[str, Any]]]] = {
+PARTS: dict[str, Callable[..., list[dict[str, Any]]]] = {
     "phrases": maps_parts.phrases,
+    "published": published_parts.published,
     "large": maps_parts.large,
     "steps": maps_parts.steps,
     "growth": maps_parts.growth,
@@ -51,8 +55,8 @@ PARTS: dict[str, Callable[[Run], list[dict[str, Any]]]] = {
     "hooks-sd15": model_parts.hooks_sd15,
     "optimize-all": model_parts.optimize_all,
 }
-# What takes several GB or many minutes is run when it is named.
-USUAL = [name for name in PARTS if name not in ("hooks-sd15", "optimize-all")]
+# What takes several GB or many minutes, or another program, is run when it is named.
+USUAL = [p for p in PARTS if p not in ("hooks-sd15", "optimize-all", "published")]
 QUICK = [name for name in USUAL if name not in ("large", "growth", "start")]
 
 
@@ -62,17 +66,21 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--published", type=Path, help="Of vpulab/ovam.")
     parser.add_argument("--write-docs", action="store_true")
     parser.add_argument("--out", type=Path, default=None)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     torch.manual_seed(0)
     run = Run(Clock(arguments.device), arguments.quick)
+    parts = PARTS | {
+        "published": partial(published_parts.published, folder=arguments.published)
+    }
     out = arguments.out or HERE / ("quick.json" if arguments.quick else "results.json")
     usual = QUICK if arguments.quick else USUAL
     for part in usual if arguments.only is None else arguments.only:
         begin = time.perf_counter()
-        rows = PARTS[part](run)
+        rows = parts[part](run)
         seconds = round(time.perf_counter() - begin)
         found = _about(run, part) | {"seconds": seconds, "rows": rows}
         out.write_text(json.dumps(_read(out) | {part: found}, indent=1) + "\n")

@@ -146,6 +146,14 @@ def _phrase(row: Row, part: dict[str, Any]) -> str:
     )
 
 
+def _published(row: Row, _part: dict[str, Any]) -> str:
+    ours = "".join(
+        f"| {_time(row[side])} | {row[f'{side} ratio']:.1f}× "
+        for side in ("exact", "default")
+    )
+    return f"| {row['what']} | {row['threads']} | {_time(row['theirs'])} {ours}|"
+
+
 def _step(row: Row, _part: dict[str, Any]) -> str:
     peak = _size(row["peak"]) if "peak" in row else "–"
     naive = _size(row["naive_peak"]) if "naive_peak" in row else "–"
@@ -240,6 +248,10 @@ _OPTIMIZE = (
 )
 _TABLES: dict[str, Any] = {
     "phrases": _PHRASES,
+    "published": (
+        "| what | threads | published | ours, exact | ratio | ours, default | ratio |",
+        _published,
+    ),
     "large": _PHRASES,
     "steps": (
         "| what | naive | ours | ratio | naive's extra peak | our extra peak |",

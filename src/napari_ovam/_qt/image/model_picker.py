@@ -238,7 +238,7 @@ class ModelPicker(QDialog):
         for option in fit.options:
             made = button(
                 f"{option.name}: {human_size(option.estimate.needed)}",
-                f"option_{len(self.options)}",
+                f"option_{self.options.count()}",
                 partial(self._plan, choice, option.estimate.plan),
                 f"Costs: {option.price}. It then takes {option.estimate}",
             )
