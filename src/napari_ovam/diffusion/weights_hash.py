@@ -26,7 +26,7 @@ def text_encoder_hash(pipe: Any) -> str:
     modules = pipeline_architecture(pipe).text_modules(pipe)
     if any(p.is_meta for module in modules for p in module.parameters()):
         return ""
-    hashes = [_weights_hash(module) for module in modules]
+    hashes = [weights_hash(module) for module in modules]
     if len(hashes) < 2:
         return "".join(hashes)
     return hashlib.blake2b("".join(hashes).encode(), digest_size=16).hexdigest()
@@ -38,7 +38,7 @@ def model_hash(pipe: Any) -> str:
     As `text_encoder_hash`, neither precision nor device change it.
     """
     parts = sorted(
-        (name, _weights_hash(part))
+        (name, weights_hash(part))
         for name, part in pipe.components.items()
         if isinstance(part, torch.nn.Module)
     )
@@ -47,7 +47,8 @@ def model_hash(pipe: Any) -> str:
     return hashlib.blake2b(about.encode(), digest_size=16).hexdigest()
 
 
-def _weights_hash(module: torch.nn.Module) -> str:
+def weights_hash(module: torch.nn.Module) -> str:
+    """Return a fingerprint of the weights of a module, as `text_encoder_hash`."""
     state = tuple((p.data_ptr(), p._version) for p in module.parameters())
     known = _hashes.get(module)
     if known is None or known[0] != state:

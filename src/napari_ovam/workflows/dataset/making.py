@@ -115,9 +115,14 @@ class ModelMaker:
             for entry in plan.classes
         }
         self._references = [encode_phrase(self._pipe, word) for word in REFERENCES]
-        self._clip = (
-            ClipScorer(plan.clip_model, self._pipe.device) if plan.clip_model else None
-        )
+        self._clip = None
+        if plan.clip_model:
+            self._clip = ClipScorer(plan.clip_model, self._pipe.device)
+            if self._clip.hash != plan.clip_hash:
+                raise PlanError(
+                    f"{plan.clip_model} on {platform.node()} has other weights than "
+                    "the plan's CLIP model: get the same one there"
+                )
 
     def _tokens(self, folder: Path, entry: Any) -> tuple[Token, ...]:
         from napari_ovam.attention.token_files import load_token

@@ -142,8 +142,8 @@ class Plan:
         How many are to be kept with so many classes. Empty keeps all.
     filters
         What is rejected.
-    clip_model
-        A folder of a CLIP model, or "".
+    clip_model, clip_hash
+        A folder of a CLIP model, or "", and the fingerprint of its weights.
     agreement
         Which two looks are compared: "thresholds" or "calls".
     shard, batch
@@ -166,6 +166,7 @@ class Plan:
     filters: Filters = field(default_factory=Filters)
     text_encoder: str = ""
     clip_model: str = ""
+    clip_hash: str = ""
     agreement: str = "calls"
     shard: int = 32
     batch: int = 1
@@ -182,7 +183,7 @@ class Plan:
     @cached_property
     def _basis(self) -> str:
         """What all items have in common."""
-        of = ("model_hash", "dtype", "settings", "clip_model", "agreement", "program")
+        of = ("model_hash", "dtype", "settings", "clip_hash", "agreement", "program")
         content = self.to_json()
         return _hash({key: content[key] for key in of})
 
@@ -301,8 +302,8 @@ class Plan:
 
 
 def _decisive(content: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what decides a result: not where model and pictures are."""
-    places = ("model", "folder")
+    """Return what decides a result: not where models and pictures are."""
+    places = ("model", "folder", "clip_model")
     return {name: value for name, value in content.items() if name not in places}
 
 

@@ -100,6 +100,7 @@ def plan_prompts(
     plan = Plan(
         model_hash=model_hash(pipe),
         text_encoder=text_encoder_hash(pipe),
+        clip_hash=_clip_hash(how.get("clip_model")),
         settings={
             name: getattr(resolved, name)
             for name in ("steps", "guidance_scale", "height", "width")
@@ -144,6 +145,7 @@ def plan_pictures(
     plan = Plan(
         model_hash=model_hash(pipe),
         text_encoder=text_encoder_hash(pipe),
+        clip_hash=_clip_hash(how.get("clip_model")),
         settings={},
         classes=_classes(project, pipe),
         folder=str(folder.resolve()),
@@ -208,6 +210,15 @@ def _move_places(plan: Plan, folder: Path) -> None:
         raise PlanError(f"{folder} is being run, or open in a window: close it there")
     with lock:
         plan.save(folder)
+
+
+def _clip_hash(folder: str | None) -> str:
+    """Return the fingerprint of a CLIP model, which is loaded to see that it can be."""
+    if not folder:
+        return ""
+    from napari_ovam.workflows.dataset.scores import ClipScorer
+
+    return ClipScorer(folder).hash
 
 
 def _classes(project: Project, pipe: Any) -> tuple[PlannedClass, ...]:

@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_ovam.base.ids import IGNORE
+from napari_ovam.diffusion.weights_hash import weights_hash
 from napari_ovam.segmentation.class_maps import (
     class_maps,
     label_maker,
     labels_and_doubt,
 )
 from napari_ovam.segmentation.thresholds import THRESHOLD
+from napari_ovam.workflows.dataset.plan import PlanError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -102,7 +104,7 @@ class ClipScorer:
 
     Hessel et al., "CLIPScore", EMNLP 2021, without its factor of 2.5.
 
-    It raises `OSError` or `ValueError` if there is no such model.
+    It raises `PlanError` if there is no such model.
 
     Parameters
     ----------
@@ -110,16 +112,28 @@ class ClipScorer:
         Of the model and its processor, as transformers save them.
     device
         Where it runs.
+
+    Attributes
+    ----------
+    hash
+        A fingerprint of its weights.
     """
 
-    def __init__(self, folder: str, device: Any) -> None:
+    def __init__(self, folder: str, device: Any = "cpu") -> None:
         from transformers import CLIPModel, CLIPProcessor
 
-        self._model = CLIPModel.from_pretrained(
-            folder, local_files_only=True, use_safetensors=True
-        )
+        try:
+            self._model = CLIPModel.from_pretrained(
+                folder, local_files_only=True, use_safetensors=True
+            )
+            self._process = CLIPProcessor.from_pretrained(folder, local_files_only=True)
+        except (OSError, ValueError) as error:
+            raise PlanError(
+                f"there is no CLIP model in {folder} ({str(error)[:200]}): give the "
+                "folder of one, as transformers save it, or leave out --clip"
+            ) from error
         self._model.eval().to(device)
-        self._process = CLIPProcessor.from_pretrained(folder, local_files_only=True)
+        self.hash = weights_hash(self._model)
 
     def __call__(self, image: NDArray[np.uint8], prompt: str) -> float:
         """Return the cosine, -1 to 1, of an image (H, W, 3) and a prompt."""
