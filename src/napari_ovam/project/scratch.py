@@ -76,7 +76,7 @@ def unfinished() -> list[Path]:
         path
         for path in sorted(found, key=lambda path: path.name, reverse=True)
         if not (path / _DONE).exists()
-        and any(path.joinpath("images").glob("*.png"))
+        and any(any((path / f).glob("*.png")) for f in ("images", "labels"))
         and not _in_use(path)
     ]
 
