@@ -178,6 +178,12 @@ def _keys(version: str, axes: Sequence[Axis]) -> dict[str, Any]:
     return {"dimension_names": [axis.name for axis in axes]}
 
 
+def _moves(level: Level) -> list[dict[str, Any]]:
+    scale = {"type": "scale", "scale": list(level.scale)}
+    shift = {"type": "translation", "translation": list(level.translation)}
+    return [scale, shift] if any(level.translation) else [scale]
+
+
 def _attributes(frame: Frame, about: About, version: str) -> dict[str, Any]:
     scales = {
         "name": about.name,
@@ -185,10 +191,7 @@ def _attributes(frame: Frame, about: About, version: str) -> dict[str, Any]:
         "datasets": [
             {
                 "path": level.path,
-                "coordinateTransformations": [
-                    {"type": "scale", "scale": list(level.scale)},
-                    {"type": "translation", "translation": list(level.translation)},
-                ],
+                "coordinateTransformations": _moves(level),
             }
             for level in frame.levels
         ],
