@@ -18,6 +18,7 @@ from napari_ovam.base.progress import Cancelled
 from napari_ovam.base.waiting import wait_for
 from napari_ovam.images.ome_zarr import VERSIONS, Axis, open_images
 from napari_ovam.images.ome_zarr_pixels import (
+    finest_level,
     planes_of,
     read_plane,
     read_rgb,
@@ -247,6 +248,7 @@ def test_a_level_that_is_too_large_names_one_that_fits(store: Path, monkeypatch)
     with pytest.raises(StoreError, match="take level 1"):
         read_rgb(image)
     assert read_rgb(image, level=1).shape == (350, 450, 3)
+    assert finest_level(image) == 1
 
 
 def test_without_zarr_it_is_said_how_to_get_it(store: Path, monkeypatch):

@@ -11,10 +11,12 @@ from typer.testing import CliRunner
 
 from napari_ovam import export_dataset
 from napari_ovam.cli import app
+from napari_ovam.datasets.importers import open_source
 from napari_ovam.project import Project
 from napari_ovam.project.pictures import MissingPictureError
 from napari_ovam.project.verify import verify
 from napari_ovam.workflows.filling import add_file, pictures_in
+from napari_ovam.workflows.importing import import_masks
 from napari_ovam.workflows.sample_trace import saved_trace
 
 RNG = np.random.default_rng(0)
@@ -188,6 +190,19 @@ def test_damaged_references_are_images_that_are_missing(project: Project):
     opened = Project.open(project.path)
     assert "images are missing" in " ".join(opened.notes)
     assert opened.load_labels("b") is not None
+
+
+def test_an_import_leaves_pictures_where_they_are(project: Project, tmp_path: Path):
+    out = export_dataset(project.items(), project.label_classes(), tmp_path / "o")
+    other = Project.create(tmp_path / "other")
+    source = open_source(out / "indexed", "indexed")
+    report = import_masks(other, source, by_reference=True)
+    assert report.added == ("a", "a-2", "b")
+    assert not list((other.path / "images").iterdir())
+    assert other.image_file("b") == out / "indexed" / "images" / "b.png"
+    assert other.reference("b").folder == "../o/indexed"
+    np.testing.assert_array_equal(other.load_image("b"), project.load_image("b"))
+    assert not import_masks(other, source, by_reference=True).added
 
 
 def test_one_page_of_several(tmp_path: Path):

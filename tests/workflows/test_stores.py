@@ -120,6 +120,20 @@ def test_a_stack_becomes_samples_that_lie_where_it_does(tmp_path: Path):
     assert not again.added
 
 
+def test_of_a_picture_that_is_too_large_a_smaller_level_comes(
+    tmp_path: Path, monkeypatch
+):
+    monkeypatch.setattr("napari_ovam.images.ome_zarr_pixels.MAX_PIXELS", 20_000)
+    store = stack(tmp_path / "a.zarr", nuclei=nuclei())
+    project = Project.create(tmp_path / "p")
+    report = import_masks(project, open_source(store, "ome-zarr"))
+    assert "level 1" in report.notes[0]
+    assert project.image_size("a-z0") == (350, 20)
+    found = project.load_labels("a-z0")
+    np.testing.assert_array_equal(found, nuclei()[0, ::2, ::2] > 0)
+    assert project.sample("a-z0").provenance["placement"]["scale"] == [-1.0, 0.5]
+
+
 def test_a_picture_without_labels_is_new(tmp_path: Path):
     store = stack(tmp_path / "a.zarr")
     project = Project.create(tmp_path / "p")

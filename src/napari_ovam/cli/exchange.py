@@ -120,8 +120,12 @@ def import_(
     ] = False,
     by_reference: ByReference = False,
     level: Annotated[
-        int, typer.Option(help="ome-zarr: the size to take, 0 is the full one.")
-    ] = 0,
+        int | None,
+        typer.Option(
+            help="ome-zarr: the size to take, 0 is the full one; by default the first "
+            "that is not too large."
+        ),
+    ] = None,
     channels: Annotated[
         str | None,
         typer.Option(help="ome-zarr: those that make the picture, such as 0,2."),

@@ -8,7 +8,9 @@ if TYPE_CHECKING:
     from napari_ovam.datasets.importers.ome_zarr import Choice
 
 
-def read_choice(level: int, channels: str | None, planes: list[str] | None) -> Choice:
+def read_choice(
+    level: int | None, channels: str | None, planes: list[str] | None
+) -> Choice:
     """Return what the options of `import` want of a store.
 
     It raises `ValueError` if they are no numbers.

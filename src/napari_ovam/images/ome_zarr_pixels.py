@@ -70,6 +70,13 @@ def plane_size(image: OmeImage, level: int = 0) -> tuple[int, int]:
     return height, width
 
 
+def finest_level(image: OmeImage) -> int:
+    """Return the first level that is not too large to be a picture; 0 if none is."""
+    sizes = [plane_size(image, number) for number in range(len(image.levels))]
+    fits = (n for n, (h, w) in enumerate(sizes) if h * w <= MAX_PIXELS)
+    return next(fits, 0)
+
+
 def count_missing(image: OmeImage, level: int = 0) -> tuple[int, int]:
     """Return how many blocks of a level are not in a local store, and of how many.
 
@@ -224,9 +231,8 @@ def _check_size(image: OmeImage, level: int) -> None:
     height, width = plane_size(image, level)
     if 0 < height * width <= MAX_PIXELS:
         return
-    sizes = [plane_size(image, number) for number in range(len(image.levels))]
-    fits = [n for n, (h, w) in enumerate(sizes) if n > level and h * w <= MAX_PIXELS]
-    advice = f"take level {fits[0]}" if fits else "cut it into parts"
+    finest = finest_level(image)
+    advice = f"take level {finest}" if finest else "cut it into parts"
     raise StoreError(
         f"{image.where} has {height * width / 1e6:.0f} million pixels at level "
         f"{level}, {width} x {height}, and {MAX_PIXELS // 10**6} million are the "

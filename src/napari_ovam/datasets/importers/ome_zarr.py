@@ -22,6 +22,7 @@ from napari_ovam.datasets.importers.source import (
 from napari_ovam.images.ome_zarr import OmeImage, open_images
 from napari_ovam.images.ome_zarr_pixels import (
     count_missing,
+    finest_level,
     other_axes,
     plane_size,
     planes_of,
@@ -44,7 +45,7 @@ _NAMES = ("name", "class_name", "class", "label", "label-name")
 class Choice:
     """What of the images of a store is wanted."""
 
-    level: int = 0
+    level: int | None = None  # the size, 0 is the full one; None the first that fits
     # Which channels make the picture; None for those that the store shows.
     channels: Sequence[int] | None = None
     # Which planes, by the names of axes; all by default.
@@ -135,8 +136,15 @@ def _pictures(
             f"{', '.join(map(repr, names)) or 'none'}"
         )
     layers = [_Layer.of(image.label_image(name), name, table) for name in wanted]
-    size = plane_size(image, choice.level)
-    missing, blocks = count_missing(image, choice.level)
+    level = finest_level(image) if choice.level is None else choice.level
+    if choice.level is None and level:
+        height, width = plane_size(image)
+        notes.append(
+            f"{shown}: level {level} of {image.where} is taken, as level 0 is too "
+            f"large ({width} x {height})"
+        )
+    size = plane_size(image, level)
+    missing, blocks = count_missing(image, level)
     if missing:
         notes.append(
             f"{shown}: {missing} of {blocks} blocks of {image.where} are not in the "
@@ -151,24 +159,24 @@ def _pictures(
                 if not image.remote
                 else image.place,
                 "image": image.path,
-                "level": choice.level,
+                "level": level,
                 "plane": list(plane),
             },
-            **_placement(image, choice.level),
+            **_placement(image, level),
         }
         found.append(
             StorePicture(
                 f"{shown}/{stem}{_plane_name(image, plane)}",
                 None,
                 size,
-                partial(_read_masks, image, plane, choice, layers),
+                partial(_read_masks, image, plane, level, layers, choice.watch),
                 unlabelled=not layers,
                 about=about,
                 read_pixels=partial(
                     read_rgb,
                     image,
                     plane,
-                    level=choice.level,
+                    level=level,
                     channels=choice.channels,
                     progress=choice.watch,
                 ),
@@ -283,16 +291,20 @@ def _color(said: Mapping[str, Any]) -> tuple[int, int, int] | None:
 
 
 def _read_masks(
-    image: OmeImage, plane: Plane, choice: Choice, layers: Sequence[_Layer]
+    image: OmeImage,
+    plane: Plane,
+    level: int,
+    layers: Sequence[_Layer],
+    watch: Progress,
 ) -> Masks:
     """Read the label images of a plane, the later ones over the earlier."""
-    height, width = plane_size(image, choice.level)
+    height, width = plane_size(image, level)
     places = np.zeros((height, width), np.int32)
     objects = np.zeros((height, width), np.int64)
     problems: list[str] = []
     count = 0
     for layer in layers:
-        pixels = _label_plane(image, plane, choice, layer.image)
+        pixels = _label_plane(image, plane, level, layer.image, watch)
         values, inverse = np.unique(pixels, return_inverse=True)
         of_value = [_place_of(int(value), layer) for value in values]
         table = np.array(
@@ -329,7 +341,7 @@ def _place_of(value: int, layer: _Layer) -> int | None:
 
 
 def _label_plane(
-    image: OmeImage, plane: Plane, choice: Choice, labels: OmeImage
+    image: OmeImage, plane: Plane, level: int, labels: OmeImage, watch: Progress
 ) -> NDArray[Any]:
     """Read the plane of labels that lies over a plane of the picture."""
     at = {
@@ -345,13 +357,13 @@ def _label_plane(
                 "which the picture has not"
             )
         own.append(place)
-    size = plane_size(image, choice.level)
+    size = plane_size(image, level)
     sizes = [plane_size(labels, number) for number in range(len(labels.levels))]
     taken = sizes.index(size) if size in sizes else 0
-    pixels = read_plane(labels, tuple(own), level=taken, progress=choice.watch)
+    pixels = read_plane(labels, tuple(own), level=taken, progress=watch)
     if pixels.dtype.kind not in "uib":
         raise StoreError(f"{labels.where} holds {pixels.dtype}: labels are integers")
-    return resample(pixels, _flat(labels, taken), _flat(image, choice.level))
+    return resample(pixels, _flat(labels, taken), _flat(image, level))
 
 
 def _flat(image: OmeImage, level: int) -> Any:
