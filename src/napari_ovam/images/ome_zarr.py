@@ -110,8 +110,9 @@ class OmeImage:
 
     def array(self, level: int = 0) -> Any:
         """Return the zarr array of a level, which reads what is sliced of it."""
+        path = self.levels[level].path
         with named(self.where):
-            return self.group[self.levels[level].path]
+            return asked(self.place, lambda: self.group[path])
 
     @property
     def where(self) -> str:
@@ -123,10 +124,13 @@ class OmeImage:
 
         It raises `StoreError` if they are none.
         """
+
+        def look() -> Any:
+            found = self.group.get("labels")
+            return [] if found is None else _metadata(found).get("labels", [])
+
         with named(self.where):
-            if "labels" not in self.group:
-                return []
-            names = _metadata(self.group["labels"]).get("labels", [])
+            names = asked(self.place, look)
             if not isinstance(names, list):
                 raise StoreError(f"{self.where}/labels: {names!r} is no list of names")
             return [str(name) for name in names]
@@ -139,7 +143,9 @@ class OmeImage:
         path = f"labels/{name}"
         with named(f"{self.where}/{path}"):
             within = f"{self.path}/{path}" if self.path else path
-            return _image(self.place, within, self.group[path])
+            return asked(
+                self.place, lambda: _image(self.place, within, self.group[path])
+            )
 
 
 def open_images(
