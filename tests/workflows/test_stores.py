@@ -24,7 +24,12 @@ from napari_ovam.images.ome_zarr_write import (
     write_pyramid,
 )
 from napari_ovam.project import Project
-from napari_ovam.segmentation.instances.files import load_instances
+from napari_ovam.segmentation.instances import Instances
+from napari_ovam.segmentation.instances.files import (
+    instances_path,
+    load_instances,
+    save_instances,
+)
 from napari_ovam.workflows.importing import import_masks
 from napari_ovam.workflows.stores import write_into_stores
 
@@ -245,6 +250,33 @@ def test_labels_are_replaced_only_if_they_are_ours(filled):
     report = write_into_stores(project, project.items(), overwrite=True)
     assert "changed since napari-ovam wrote it" in str(report.failed)
     assert contents(store) == before
+
+
+def test_objects_come_and_go(filled):
+    store, project = filled
+    labels = project.load_labels("a-z0")
+    numbers = np.where(labels == 1, np.arange(40) % 8, 0).astype(np.int32)
+    owners = dict.fromkeys(np.unique(numbers)[1:].tolist(), 1)
+    save_instances(project.path, "a-z0", Instances(numbers, owners))
+    report = write_into_stores(project, project.items())
+    assert len(report.written) == 2
+    found = in_store(store, "ovam-objects")[0]
+    np.testing.assert_array_equal(found, numbers)
+    (image,) = open_images(store)
+    said = image.label_image("ovam-objects").about["image-label"]["properties"]
+    assert {each["name"] for each in said} == {"cell"}
+    instances_path(project.path, "a-z0").unlink()
+    report = write_into_stores(project, project.items(), overwrite=True)
+    assert len(report.written) == 1
+    assert open_images(store)[0].label_names() == ["foreign", "ovam"]
+
+
+def test_labels_of_several_levels_are_not_mixed(filled):
+    store, project = filled
+    import_masks(project, open_ome_zarr(store, Choice(1, planes={"z": range(2, 3)})))
+    report = write_into_stores(project, project.items())
+    assert not report.written
+    assert "several levels" in str(report.failed)
 
 
 def test_labels_of_a_coarser_level_fill_the_finer_ones(tmp_path: Path):

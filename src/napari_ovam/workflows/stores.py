@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, get_args
 
 import numpy as np
 
@@ -15,6 +15,7 @@ from napari_ovam.datasets.exporters.ome_zarr.label_groups import (
     check_label_group,
     label_frame,
     label_place,
+    remove_label_group,
     write_label_group,
 )
 from napari_ovam.datasets.exporters.ome_zarr.meaning import (
@@ -23,6 +24,7 @@ from napari_ovam.datasets.exporters.ome_zarr.meaning import (
 )
 from napari_ovam.images.ome_zarr import open_images
 from napari_ovam.images.zarr_stores import StoreError
+from napari_ovam.project.index import Status
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -88,9 +90,15 @@ def write_into_stores(
             by_image[came[0]][sample.name] = came[1]
     written: dict[str, int] = {}
     failed: dict[str, str] = {}
+    levels = Counter(image[:2] for image in by_image)
     for done, (image, planes) in enumerate(by_image.items()):
         progress(done, len(by_image))
         try:
+            if levels[image[:2]] > 1:
+                raise StoreError(
+                    "its planes were imported at several levels: choose those of one "
+                    f"(--image), such as {next(iter(planes))}"
+                )
             for place in _write(project, image, planes, name, overwrite):
                 written[place] = len(planes)
         except ValueError as error:  # a full disk ends the run
@@ -131,7 +139,7 @@ def _write(
     objects = np.zeros(shape, np.uint32)
     count = 0
     known = frozenset(entry.id for entry in classes)
-    for item in project.items(planes):
+    for item in project.items(planes, get_args(Status)):
         check_item(item, known)
         count = _fill(labels, objects, planes[item.name], item, count)
     places = []
@@ -144,9 +152,11 @@ def _write(
         ),
     ]
     for each, pixels, meaning in meanings:
-        if meaning is not None:
-            place = write_label_group(image, each, pixels, meaning, overwrite=overwrite)
-            places.append(str(place))
+        if meaning is None:  # no objects are told apart any more
+            remove_label_group(image, each)
+            continue
+        place = write_label_group(image, each, pixels, meaning, overwrite=overwrite)
+        places.append(str(place))
     return places
 
 
@@ -158,11 +168,14 @@ def _fill(
     count: int,
 ) -> int:
     """Put a plane into a stack; return how many objects there are by now."""
-    at = tuple(plane)
-    if len(at) != labels.ndim - 2 or labels[at].shape != item.labels.shape:
+    at, before = tuple(plane), labels.shape[:-2]
+    inside = len(at) == len(before) and all(
+        0 <= place < count for place, count in zip(at, before, strict=True)
+    )
+    if not inside or labels[at].shape != item.labels.shape:
         raise StoreError(
-            f"{item.name} is {item.labels.shape} pixels, and its picture in the store "
-            f"{labels.shape[-2:]}: import it again"
+            f"{item.name} is plane {at} of {item.labels.shape} pixels, and the picture "
+            f"in the store is {labels.shape}: import it again"
         )
     labels[at] = item.labels
     if item.instances is None:

@@ -101,6 +101,19 @@ def write_label_group(
     return target
 
 
+def remove_label_group(image: OmeImage, name: str) -> None:
+    """Delete labels that were written here, if they are there.
+
+    To be called after `check_label_group`, which says whether they may be.
+    """
+    target, known = label_place(image, name), image.label_names()
+    if target.exists():
+        left = [each for each in known if each != name]
+        change_metadata(target.parent, image.version, {"labels": left})
+        shutil.rmtree(target)
+        _consolidate(target.parents[1])
+
+
 def label_place(image: OmeImage, name: str) -> Path:
     """Return where the labels of a picture are, or would be.
 
