@@ -33,6 +33,7 @@ from .maps.live import LiveMaps
 from .maps.map_view import MapView
 from .maps.mapping import Maps
 from .maps.maps_section import MapsSection
+from .project.adding import Adding
 from .project.project_dock import ProjectWidget
 from .project.proposing import Proposing
 from .project.recovery import RecoveryBar
@@ -72,6 +73,7 @@ FEATURES = {
     "exports": Exports,
     "review": Review,
     "proposing": Proposing,
+    "adding": Adding,
     "instances": InstanceEdits,
     "clicks": Clicking,
 }

@@ -15,8 +15,10 @@ from napari_ovam.cli import (
     exchange,
     history,
     models,
+    pictures,
     project,
     proposals,
+    stores,
 )
 from napari_ovam.cli.common import protect_streams, reported, say, show_progress
 
@@ -90,6 +92,9 @@ exchange.register(app)
 proposals.register(app)
 app.command()(clicks.click)
 app.command()(history.history)
+app.command()(stores.store_labels)
+app.command()(pictures.add)
+app.command()(pictures.pictures)
 app.add_typer(models.app)
 app.add_typer(dataset.app)
 

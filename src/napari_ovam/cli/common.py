@@ -38,6 +38,14 @@ Images = Annotated[
     list[str] | None, typer.Option("--image", help="Names of images; all by default.")
 ]
 
+ByReference = Annotated[
+    bool,
+    typer.Option(
+        "--by-reference",
+        help="Leave the pictures where they are, and point at them: no copies.",
+    ),
+]
+
 
 @contextmanager
 def reported(kept: str = "") -> Iterator[None]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from napari_ovam.cli.common import (
+    ByReference,
     Folder,
     Images,
     reported,
@@ -36,7 +37,8 @@ def export(
         list[str] | None,
         typer.Option(
             help="indexed, coco, coco-parts, coco-polygons, coco-panoptic, voc, "
-            "yolo-seg, yolo-semantic, nnunet or hf; several by commas, or given again."
+            "yolo-seg, yolo-semantic, nnunet, hf, ome-zarr or ome-zarr-0.4; several by "
+            "commas, or given again."
         ),
     ] = None,
     split: Annotated[
@@ -71,7 +73,7 @@ def export(
         project = Project.open(folder)
         for note in project.notes:
             say(note, err=True)
-        chosen = _statuses(status)
+        chosen = statuses(status)
         wanted = chosen or ["proposed", "edited", "accepted"]
         items = project.items(image, wanted, history=history)
         if not items:
@@ -100,9 +102,12 @@ def import_(
         Path, typer.Argument(help="A project; a new one if there is none.")
     ],
     source: Annotated[
-        Path, typer.Argument(help="The data set: a folder, or COCO's JSON.")
+        str,
+        typer.Argument(
+            help="The data set: a folder, COCO's JSON, or an OME-Zarr store or URL."
+        ),
     ],
-    format: Annotated[str, typer.Option(help="indexed, coco or voc.")],
+    format: Annotated[str, typer.Option(help="indexed, coco, voc or ome-zarr.")],
     classes: Annotated[
         Path | None,
         typer.Option(help="A class list, where the data set has none of its own."),
@@ -113,6 +118,22 @@ def import_(
     overwrite: Annotated[
         bool, typer.Option(help="Replace labels that a person made, too.")
     ] = False,
+    by_reference: ByReference = False,
+    level: Annotated[
+        int | None,
+        typer.Option(
+            help="ome-zarr: the size to take, 0 is the full one; by default the first "
+            "that is not too large."
+        ),
+    ] = None,
+    channels: Annotated[
+        str | None,
+        typer.Option(help="ome-zarr: those that make the picture, such as 0,2."),
+    ] = None,
+    planes: Annotated[
+        list[str] | None,
+        typer.Option(help="ome-zarr: those of a stack, such as z=10:20; all else."),
+    ] = None,
 ) -> None:
     """Import images and masks of another data set into a project.
 
@@ -127,10 +148,20 @@ def import_(
 
         listed = None if classes is None else read_class_list(classes)
         # before a folder is made
-        found = open_source(source, format, listed, background=background)
+        if format == "ome-zarr":
+            from napari_ovam.cli.store_options import read_choice
+            from napari_ovam.datasets.importers.ome_zarr import open_ome_zarr
+
+            found = open_ome_zarr(source, read_choice(level, channels, planes))
+        else:
+            found = open_source(source, format, listed, background=background)
         with working_in(folder, create=True) as project:
             report = import_masks(
-                project, found, overwrite=overwrite, progress=progress
+                project,
+                found,
+                overwrite=overwrite,
+                by_reference=by_reference,
+                progress=progress,
             )
         for note in report.notes:
             say(note)
@@ -167,7 +198,8 @@ def verify(
         raise typer.Exit(1)
 
 
-def _statuses(values: list[str] | None) -> list[Status]:
+def statuses(values: list[str] | None) -> list[Status]:
+    """Return the statuses that `--status` names; ValueError names one that is none."""
     from typing import get_args
 
     from napari_ovam.project.index import Status

@@ -10,6 +10,7 @@ import typer
 import napari_ovam
 from napari_ovam.base.words import plain_phrase, read_phrases
 from napari_ovam.cli.common import (
+    ByReference,
     Device,
     Dtype,
     Folder,
@@ -114,7 +115,7 @@ def generate(
                     )
                     names = [name]
                 for name in names:
-                    _say_added(project, name, new=new)
+                    say_added(project, name, new=new)
 
 
 def trace(
@@ -135,6 +136,7 @@ def trace(
         int | None, typer.Option(help="Of several pages or frames, from 0.")
     ] = None,
     seed: Annotated[int, typer.Option(help="Of the noise.")] = 0,
+    by_reference: ByReference = False,
     model: Model = "tiny",
     device: Device = "auto",
     dtype: Dtype = "auto",
@@ -166,17 +168,21 @@ def trace(
                 part = part_of(progress, number, len(files))
                 try:
                     name, new = trace_file(
-                        project, pipe, model, file, seed=seed, progress=part
+                        *(project, pipe, model, file),
+                        seed=seed,
+                        left_in=file.path.parent if by_reference else None,
+                        progress=part,
                     )
                 except (ValueError, RuntimeError) as error:
                     failed[str(file.path)] = str(error)
                     continue
-                _say_added(project, name, new=new)
+                say_added(project, name, new=new)
     say_failed(failed)
 
 
-def _say_added(project: Project, name: str, *, new: bool) -> None:
-    say(project.files.image(name))
+def say_added(project: Project, name: str, *, new: bool) -> None:
+    """Name the file of a picture, and say if it was there already."""
+    say(project.image_file(name))
     if not new:
         say(f"{name} is there already", err=True)
 

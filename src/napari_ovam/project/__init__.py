@@ -1,7 +1,8 @@
 """A project: images, labels and tokens in one folder, whole at any moment.
 
     project.json  project.json.bak
-    images/NAME.png     RGB, with its settings in the PNG's text
+    images/NAME.png     RGB, with its settings in the PNG's text; none for pictures
+                        that were left where they are (`Reference`)
     labels/NAME.png     class ids, 8-bit grey, 16-bit above 255; 255 is "unsure"
     edits/NAME.png      255 where a person decided; other labels are proposals
     history/NAME.jsonl  what set each label pixel, in the order in which it did
@@ -23,8 +24,8 @@ from napari_ovam import __version__
 from napari_ovam.base.hashing import hash_file
 from napari_ovam.base.names import check_name, numbered, slug
 from napari_ovam.base.progress import no_progress
-from napari_ovam.images.files import ImageFileError, image_size, read
-from napari_ovam.images.png import read_png_settings, write_png
+from napari_ovam.images.files import ImageFileError, read
+from napari_ovam.images.png import write_png
 from napari_ovam.project.class_changes import ProjectClasses
 from napari_ovam.project.files import now
 from napari_ovam.project.index import (
@@ -35,6 +36,7 @@ from napari_ovam.project.index import (
     Status,
 )
 from napari_ovam.project.items import ProjectItems
+from napari_ovam.project.references import Reference
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping
@@ -145,7 +147,8 @@ class Project(ProjectClasses):
         name
             From `announce` or `reserve`; by default one is made of the prompt.
         provenance
-            What else is to be known, as JSON.
+            What else is to be known, as JSON. With a `Reference` in it the picture
+            stays where it is: no copy is made.
 
         Raises
         ------
@@ -164,11 +167,16 @@ class Project(ProjectClasses):
             if name is None:  # when all that others added is known
                 name = self.reserve(str((settings or {}).get("prompt") or "image"))
             path = self.files.image(name)
+            waiting = self._coming.get(name) or Sample(name)
+            there = Reference.of({**made, **waiting.provenance})
             # One that was announced here may be on the disk: a try that failed later.
             taken = name in self._samples and name not in self._coming
             if taken or (path.is_file() and self._foreign(name, image)):
                 raise ConflictError(f"{self.path} has an image {name!r} already")
-            write_png(path, image, text)
+            if there is None:
+                write_png(path, image, text)
+            else:
+                path = there.place(self.path)
             digest = hash_file(path)
             with self._memory:  # what was changed since it was announced counts
                 coming = self._coming.pop(name, None)
@@ -192,24 +200,6 @@ class Project(ProjectClasses):
             return not np.array_equal(read(self.files.image(name)), image)
         except ImageFileError:
             return True
-
-    def load_image(self, name: str) -> NDArray[np.uint8]:
-        """Return the image of a sample, (H, W, 3) uint8 RGB."""
-        self.sample(name)
-        return read(self.files.image(name))
-
-    def image_size(self, name: str) -> tuple[int, int]:
-        """Return the (H, W) of a sample's image, without reading its pixels."""
-        self.sample(name)
-        return image_size(self.files.image(name))
-
-    def settings(self, name: str) -> dict[str, Any] | None:
-        """Return how the image of a sample was generated; None if it was loaded."""
-        self.sample(name)
-        settings = read_png_settings(self.files.image(name))
-        if settings is not None:
-            settings.pop("version", None)
-        return settings
 
     def provenance(self, name: str) -> dict[str, Any]:
         """Return all that is known of how a sample came to be, as JSON.

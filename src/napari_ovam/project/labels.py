@@ -11,7 +11,7 @@ import numpy as np
 
 from napari_ovam import __version__
 from napari_ovam.base.names import numbered
-from napari_ovam.images.files import ImageFileError, image_size
+from napari_ovam.images.files import ImageFileError
 from napari_ovam.images.png import as_ids, read_ids, write_png
 from napari_ovam.project.files import (
     hash_ids,
@@ -23,8 +23,8 @@ from napari_ovam.project.files import (
 )
 from napari_ovam.project.history import Change, add_changes, pack_all
 from napari_ovam.project.index import ConflictError, ProjectError
+from napari_ovam.project.pictures import ProjectPictures
 from napari_ovam.project.replay import last_digest, read_history
-from napari_ovam.project.store import ProjectStore
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     MadeBy = Mapping[str, Any] | Sequence[Change] | None
 
 
-class ProjectLabels(ProjectStore):
+class ProjectLabels(ProjectPictures):
     """A project's labels; a save never replaces what it has not seen."""
 
     def save_labels(
@@ -91,7 +91,7 @@ class ProjectLabels(ProjectStore):
         self.sample(name)
         ids = as_ids(name, labels)
         with self.writing():
-            size = image_size(self.files.image(name))
+            size = self.image_size(name)
             for array in (ids, painted):
                 if array is not None and array.shape != size:
                     raise ProjectError(

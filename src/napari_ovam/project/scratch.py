@@ -75,10 +75,14 @@ def unfinished() -> list[Path]:
     return [
         path
         for path in sorted(found, key=lambda path: path.name, reverse=True)
-        if not (path / _DONE).exists()
-        and any(path.joinpath("images").glob("*.png"))
-        and not _in_use(path)
+        if not (path / _DONE).exists() and count_images(path) and not _in_use(path)
     ]
+
+
+def count_images(path: Path) -> int:
+    """Return how many images a project has: in it, or elsewhere and labelled."""
+    folders = [path / name for name in ("images", "labels")]
+    return max(sum(1 for _ in folder.glob("*.png")) for folder in folders)
 
 
 def mark_done(path: Path) -> None:

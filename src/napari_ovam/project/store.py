@@ -31,6 +31,7 @@ from napari_ovam.project.index import (
     write_index,
 )
 from napari_ovam.project.merging import merge_indices
+from napari_ovam.project.references import Reference
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -298,7 +299,11 @@ class ProjectStore:
     def _look_around(self) -> None:
         """Notice images that are gone, and take in those that nobody knows."""
         found = {path.stem for path in self.path.joinpath("images").glob("*.png")}
-        if gone := [name for name in self._samples if name not in found]:
+        if gone := [
+            name
+            for name, sample in self._samples.items()
+            if name not in found and Reference.of(sample.provenance) is None
+        ]:
             self.notes.append(
                 f"{len(gone)} images are missing from {self.path / 'images'}: "
                 f"{', '.join(gone[:3])}{' …' if len(gone) > 3 else ''}"

@@ -33,6 +33,7 @@ from napari_ovam.project.files import (
     replace_ids,
 )
 from napari_ovam.project.index import BACKUP, INDEX, ProjectError
+from napari_ovam.project.references import Reference
 from napari_ovam.project.replay import read_history
 from napari_ovam.segmentation.instances.files import instances_path, load_instances
 
@@ -133,8 +134,13 @@ def _check_sample(
     path: Path, sample: Sample, classes: ClassTable, found: _Findings
 ) -> None:
     files = ProjectFiles(path)
-    image, labels = files.image(sample.name), files.labels(sample.name)
-    size = _check_image(image, f"images/{sample.name}.png", sample.sha256, found)
+    labels, there = files.labels(sample.name), Reference.of(sample.provenance)
+    image, shown = files.image(sample.name), f"images/{sample.name}.png"
+    if there is not None:
+        image, shown = there.place(path), str(there.place(path))
+    size = _check_image(image, shown, sample.sha256, found)
+    if there is not None and (size is None or there.page):
+        size = there.height, there.width  # of labels whose picture is missing, too
     place = f"labels/{sample.name}.png"
     ids = None
     if labels.is_file():

@@ -8,7 +8,7 @@ from collections import Counter, defaultdict
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import PurePosixPath
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -18,6 +18,7 @@ from napari_ovam.base.names import safe_name
 from napari_ovam.base.progress import Progress, no_progress
 from napari_ovam.datasets.class_lists import add_classes
 from napari_ovam.datasets.importers import ImportSourceError
+from napari_ovam.project.references import Reference
 from napari_ovam.segmentation.instances import Instances
 from napari_ovam.segmentation.instances.files import instances_path, save_instances
 
@@ -58,6 +59,7 @@ def import_masks(
     source: Source,
     *,
     overwrite: bool = False,
+    by_reference: bool = False,
     progress: Progress = no_progress,
 ) -> ImportReport:
     """Import the pictures and masks of a data set.
@@ -76,6 +78,9 @@ def import_masks(
         From `Project.open` and `open_source`.
     overwrite
         Replace labels that a person edited, accepted or rejected as well.
+    by_reference
+        Leave new pictures where they are, and point at them; those that are no files
+        are copied all the same.
     progress
         Called with (pictures done, all pictures); may raise `Cancelled`. What was
         imported before that stays.
@@ -102,15 +107,24 @@ def import_masks(
         if name is not None and not overwrite and (why := _why_kept(project, name)):
             kept[name] = f"it is there already; its labels are kept ({why})"
             continue
+        if name is not None and picture.unlabelled:
+            kept[name] = "it is there already"
+            continue
         wanted = names[picture.path]
         try:
             masks, about = picture.read_masks(), _about(source, picture)
-            sample = name or _add(project, picture, masks, wanted, about)
-            skipped[picture.path] += _label(project, sample, masks, table, about)
+            sample = name or _add(
+                project, picture, masks, wanted, about, source if by_reference else None
+            )
+            if picture.unlabelled:
+                skipped[picture.path] += picture.problems
+            else:
+                skipped[picture.path] += _label(project, sample, masks, table, about)
         except ValueError as error:  # its own; a full disk ends the run
             failed[picture.path] = str(error)
             continue
-        labelled.append(sample)
+        if not picture.unlabelled:
+            labelled.append(sample)
         if name is None:
             added.append(sample)
             if sample != wanted:
@@ -191,7 +205,7 @@ def _find_samples(
         for path, names in claims.items():
             if len(names) == 1 and claimed[names[0]] == 1:
                 found[path] = names[0]
-            elif left[path].file is None:
+            elif left[path].masks_alone:
                 doubtful[path] = f"other masks could be of {' or '.join(names)} too"
     failed |= {path: why for path, why in doubtful.items() if path not in found}
     return found
@@ -235,7 +249,7 @@ def _of_name(
     for path, picture in pictures.items():
         stem = PurePosixPath(path).stem
         found = [stem] if stem in names else titles.get(stem, [])
-        if not found and picture.file is not None:
+        if not found and not picture.masks_alone:
             plain = unicodedata.normalize("NFC", stem)
             tried = dict.fromkeys((plain, safe_name(plain)))
             found = [name for name in tried if name in names][:1]
@@ -252,13 +266,13 @@ def _is_same(project: Project, sample: Sample, picture: Picture, by_name: bool) 
     file = picture.file
     try:
         size = project.image_size(sample.name)
-        if file is None:
+        if picture.masks_alone:
             sizes = (picture.mask_size, (picture.mask_size or ())[::-1])
             return size in sizes
         about = sample.provenance.get("imported")
         if not by_name and isinstance(about, dict):
             known = about.get("sha256")
-            if known and known == hash_file(file):
+            if known and file is not None and known == hash_file(file):
                 return True
         image = picture.read_image()
         if image.shape[:2] != size:
@@ -272,7 +286,7 @@ def _is_same(project: Project, sample: Sample, picture: Picture, by_name: bool) 
         return False
     if np.array_equal(here, image):
         return True
-    near = by_name and file.suffix.lower() in _LOSSY
+    near = by_name and file is not None and file.suffix.lower() in _LOSSY
     difference = np.abs(here.astype(np.int16) - image)
     return bool(near and difference.mean() <= _NEAR)
 
@@ -306,13 +320,25 @@ def _check_size(size: tuple[int, ...], masks: Masks) -> None:
 
 
 def _add(
-    project: Project, picture: Picture, masks: Masks, wanted: str, about: dict[str, str]
+    project: Project,
+    picture: Picture,
+    masks: Masks,
+    wanted: str,
+    about: dict[str, str],
+    left_in: Source | None,
 ) -> str:
-    """Add the image of a picture; return the name of its sample."""
+    """Add the image of a picture, or point at it; return the name of its sample."""
     image = picture.read_image()
     _check_size(image.shape[:2], masks)
     name = project.reserve(wanted)
-    made = {"title": wanted, "source": picture.path, "imported": about}
+    made: dict[str, Any] = {"title": wanted, "source": picture.path}
+    made |= {"imported": about, **picture.about}
+    if left_in is not None and picture.file is not None:
+        root, file = left_in.path, picture.file
+        inside = root.is_dir() and file.resolve().is_relative_to(root.resolve())
+        shape = image.shape[0], image.shape[1]
+        folder = root if inside else None
+        made |= Reference.to(project.path, file, folder=folder, shape=shape).about()
     project.add_sample(image, name=name, provenance=made)
     return name
 

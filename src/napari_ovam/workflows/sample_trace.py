@@ -124,8 +124,8 @@ def load_for_traces(
 def saved_trace(project: Project, name: str, model: str = "") -> Trace | None:
     """Return the trace that a project holds of a sample, if it fits.
 
-    One that is damaged, or of an image of another size, does not; nor one of another
-    text encoder.
+    One that is damaged, or of an image of another size or one that was changed since,
+    does not; nor one of another text encoder.
 
     Parameters
     ----------
@@ -134,6 +134,8 @@ def saved_trace(project: Project, name: str, model: str = "") -> Trace | None:
     model
         The text encoder's hash; "" if it is not known.
     """
+    if project.picture_changed(name):
+        return None
     try:
         found = load_trace(project.trace_path(name))
     except (TraceFileError, OSError):

@@ -46,6 +46,11 @@ class Opening:
         show_dock(self.session.viewer, "OVAM project")
         self.session.in_turn(partial(self.session.projects.open, path))
 
+    def store(self, path: Path) -> None:
+        """Add the pictures and labels of an OME-Zarr store, and dock the table."""
+        show_dock(self.session.viewer, "OVAM project")
+        self.session.in_turn(partial(self.session.files_wanted.emit, [path]))
+
     def token(self, path: Path, name: str) -> None:
         """Load a token for the class of its name, which is added where it is new."""
         session = self.session

@@ -1,4 +1,4 @@
-"""Files that napari opens for the annotator: projects, tokens and traces.
+"""Files that napari opens for the annotator: projects, stores, tokens and traces.
 
 They go into the session of the current viewer. For label PNGs see label_png.py.
 """
@@ -16,6 +16,7 @@ import numpy as np
 
 from napari_ovam._qt.layers.marked import KEY
 from napari_ovam._qt.session.project_reading import is_project
+from napari_ovam.images.zarr_stores import is_store
 
 from .opening import Opening, model_of_image
 
@@ -34,14 +35,30 @@ _NOTHING: list[LayerTuple] = [(None,)]  # npe2's word for "opened, and no layer"
 def project_reader(
     path: str | Sequence[str],
 ) -> Callable[[str | Sequence[str]], list[LayerTuple]] | None:
-    """Return a reader for a project's folder or `project.json`; None for others.
+    """Return a reader for a project's folder or `project.json`, or an OME-Zarr store.
 
-    npe2 0.10 offers every folder to every reader that takes folders: a name's pattern
-    counts for files only.
+    None for others. npe2 0.10 offers every folder to every reader that takes folders: a
+    name's pattern counts for files only. So napari asks, and a store that a person has
+    us open becomes samples; with another reader it becomes layers.
     """
     paths = _paths(path)
-    mine = len(paths) == 1 and is_project(paths[0])
-    return _read_project if mine else None
+    if len(paths) != 1:
+        return None
+    if is_project(paths[0]):
+        return _read_project
+    return _read_store if is_store(paths[0]) else None
+
+
+def _read_store(path: str | Sequence[str]) -> list[LayerTuple]:
+    (folder,) = _paths(path)
+    viewer = napari.current_viewer()
+    if viewer is None:
+        raise ValueError(
+            f"{folder} is an OME-Zarr store: open it in a napari window, or import it "
+            "with napari-ovam import"
+        )
+    Opening.of(viewer).store(folder)
+    return _NOTHING
 
 
 def _read_project(path: str | Sequence[str]) -> list[LayerTuple]:

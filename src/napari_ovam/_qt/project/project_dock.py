@@ -31,8 +31,10 @@ from napari_ovam._qt.widgets.section import (
 )
 from napari_ovam._qt.widgets.text import ElidedLabel
 from napari_ovam._qt.widgets.thumbnails import SIZE
+from napari_ovam.images.files import PICTURE_SUFFIXES
 from napari_ovam.project.index import Status
 
+from .adding import Adding
 from .project_table import SampleTable, dot
 from .proposing_row import ProposingRow
 from .review import Review
@@ -92,6 +94,12 @@ class ProjectWidget(BelowDock):
         self.new_button = button(
             "New…", "new_project_button", self._new, "Make a project in an empty folder"
         )
+        self.add_button = menu_button(
+            "Add…",
+            "add_button",
+            self._fill_add,
+            "Add pictures, a folder of pictures, or an OME-Zarr store",
+        )
         self.save_button = button(
             "Save as…",
             "save_project_button",
@@ -108,6 +116,7 @@ class ProjectWidget(BelowDock):
             self.name,
             self.open_button,
             self.new_button,
+            self.add_button,
             self.save_button,
             self.close_button,
         )
@@ -213,7 +222,8 @@ class ProjectWidget(BelowDock):
 
     def _show_busy(self) -> None:
         free = not self.session.busy
-        for each in (self.open_button, self.new_button, self.close_button):
+        others = self.open_button, self.new_button, self.add_button, self.close_button
+        for each in others:
             each.setEnabled(free)
         self.save_button.setEnabled(free and bool(self.session.projects.keys))
 
@@ -262,6 +272,39 @@ class ProjectWidget(BelowDock):
     def _new(self) -> None:
         if folder := self._ask("An empty folder for the project"):
             self.session.projects.create(folder)
+
+    def _fill_add(self, menu: QMenu) -> None:
+        adding = self.session.feature(Adding)
+        menu_entry(menu, "Pictures…", self._add_pictures)
+        menu_entry(menu, "Folder of pictures…", partial(self._add_folder, "pictures"))
+        menu_entry(menu, "OME-Zarr store…", partial(self._add_folder, "OME-Zarr"))
+        menu.addSeparator()
+
+        def turn() -> None:
+            adding.by_reference = not adding.by_reference
+
+        stay = menu_entry(menu, "Leave pictures where they are (no copies)", turn)
+        stay.setCheckable(True)
+        stay.setChecked(adding.by_reference)
+        if missing := adding.missing():
+            text = f"Locate {missing} missing picture{'s' * (missing != 1)}…"
+            menu_entry(menu, text, self._locate)
+
+    def _add_pictures(self) -> None:
+        names = " ".join(f"*{ending}" for ending in PICTURE_SUFFIXES)
+        files, _ = QFileDialog.getOpenFileNames(
+            self, "Add pictures", str(Path.home()), f"Images ({names})"
+        )
+        if files:
+            self.session.feature(Adding).add([Path(file) for file in files])
+
+    def _add_folder(self, what: str) -> None:
+        if folder := self._ask(f"Add a folder of {what}"):
+            self.session.feature(Adding).add([folder])
+
+    def _locate(self) -> None:
+        if folder := self._ask("The folder in which the pictures are now"):
+            self.session.feature(Adding).locate(folder)
 
     def _save_as(self) -> None:
         if folder := self._ask("An empty folder for the project"):

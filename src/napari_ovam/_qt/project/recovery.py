@@ -9,7 +9,7 @@ from qtpy.QtWidgets import QLabel, QVBoxLayout, QWidget
 from napari_ovam._qt.session.background import Background
 from napari_ovam._qt.widgets.row import Row
 from napari_ovam._qt.widgets.section import button, listen
-from napari_ovam.project.scratch import clean, mark_done, unfinished
+from napari_ovam.project.scratch import clean, count_images, mark_done, unfinished
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -94,7 +94,4 @@ def _find_unfinished() -> list[tuple[Path, int]]:
     Those that were finished a month ago are deleted, as nothing else would do so.
     """
     clean()
-    return [
-        (path, sum(1 for _ in path.joinpath("images").glob("*.png")))
-        for path in unfinished()
-    ]
+    return [(path, count_images(path)) for path in unfinished()]

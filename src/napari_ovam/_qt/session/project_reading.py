@@ -11,6 +11,7 @@ import numpy as np
 from napari_ovam.base.folder_lock import describe_holder, lock_folder
 from napari_ovam.project import Project, ProjectError
 from napari_ovam.project.index import BACKUP, INDEX
+from napari_ovam.project.pictures import MissingPictureError
 from napari_ovam.project.scratch import Scratch, is_scratch
 
 from .edits import Edits
@@ -30,7 +31,9 @@ if TYPE_CHECKING:
     from .jobs import Kind
 
 
-MARK = "mark"  # in the extra of a sample: see `Project.labels_mark`
+# In the extra of a sample: see `Project.labels_mark`; why its picture is not there.
+MARK, MISSING = "mark", "missing"
+_SQUARE = 16  # pixels, of the pattern in place of a picture that is missing
 
 
 @dataclass(eq=False)
@@ -151,6 +154,8 @@ def read_sample(
 ) -> LiveSample:
     """Read image and labels of a sample; not its trace, nor its settings.
 
+    Of a picture that was left elsewhere and is missing, labels and grey squares.
+
     Parameters
     ----------
     project, name
@@ -166,8 +171,12 @@ def read_sample(
         If a file is missing or broken, or the labels do not fit the image.
     """
     entry = project.sample(name)
+    missing = ""
     try:
-        image = project.load_image(name)
+        try:
+            image = project.load_image(name)
+        except MissingPictureError as error:
+            image, missing = _placeholder(*project.image_size(name)), str(error)
         mark = project.labels_mark(name)
         ids = project.load_labels(name, to_edit=False)
         painted = project.load_painted(name)
@@ -183,9 +192,18 @@ def read_sample(
         project, name, image, ModelChoice(made_by, choice.device), **known
     )
     sample.extra[MARK] = mark
+    if missing:
+        sample.extra[MISSING] = missing
     if ids is not None:
         sample.edits = edits_of(ids, painted, entry)
     return sample
+
+
+def _placeholder(height: int, width: int) -> NDArray[np.uint8]:
+    """Return (H, W, 3) grey squares: to see labels on whose picture is missing."""
+    rows, columns = np.ogrid[:height, :width]
+    odd = (rows // _SQUARE + columns // _SQUARE) % 2
+    return np.repeat((96 + 32 * odd).astype(np.uint8)[..., None], 3, axis=-1)
 
 
 def as_settings(found: Mapping[str, Any] | None) -> GenerationSettings | None:

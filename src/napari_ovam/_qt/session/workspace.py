@@ -117,6 +117,7 @@ class Workspace(JobRunner):
     optimized_step = Signal(int, float)
     asked = Signal(str)  # a key was pressed for what a section's form starts
     more_wanted = Signal(int)  # a class: more like it is in the image that is shown
+    files_wanted = Signal(object)  # places of pictures and stores: to be added
     settings_restored = Signal(object)  # GenerationSettings of a loaded PNG
     maps_seen = Signal()  # other maps are seen, or what they and their lines show
 

@@ -27,6 +27,7 @@ from .dataset import (
 from .hf import HfWriter
 from .indexed import HistoryWriter, IndexedWriter
 from .nnunet import NnunetWriter
+from .ome_zarr.writer import OmeZarrWriter
 from .polygons import LowestIou
 from .report import Exported, describe_item, save_index
 from .splitting import Split, parse_split
@@ -74,6 +75,8 @@ FORMATS: dict[str, WriterFactory] = {
     "yolo-semantic": YoloSemanticWriter,
     "nnunet": NnunetWriter,
     "hf": HfWriter,
+    "ome-zarr": OmeZarrWriter,
+    "ome-zarr-0.4": partial(OmeZarrWriter, version="0.4"),
 }
 """The formats by name, as the panel and the command line list them."""
 

@@ -32,7 +32,7 @@ __all__ = [
     "open_source",
 ]
 
-FORMATS = ("indexed", "coco", "voc")
+FORMATS = ("indexed", "coco", "voc", "ome-zarr")
 """What `open_source` opens."""
 
 
@@ -50,7 +50,7 @@ def open_source(
     Parameters
     ----------
     path
-        See `open_indexed`, `open_voc` and `open_coco`.
+        See `open_indexed`, `open_voc`, `open_coco` and `open_ome_zarr`.
     form
         In `FORMATS`.
     classes
@@ -58,11 +58,15 @@ def open_source(
     background
         The id of the background in indexed masks.
     """
-    path = Path(path)
     if form not in FORMATS:
         raise ImportSourceError(
             f"the format is {form!r}: give one of {', '.join(FORMATS)}"
         )
+    if form == "ome-zarr":
+        from napari_ovam.datasets.importers.ome_zarr import open_ome_zarr
+
+        return open_ome_zarr(path)
+    path = Path(path)
     if not path.exists():
         raise ImportSourceError(f"there is no {path}")
     if form == "coco":

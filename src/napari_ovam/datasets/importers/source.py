@@ -9,7 +9,7 @@ from napari_ovam.images.files import read
 from napari_ovam.images.pixels import turned
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     import numpy as np
@@ -59,6 +59,15 @@ class Picture:
     # The EXIF orientation by which its masks are turned, as the picture is.
     turn: int = UPRIGHT
     problems: tuple[str, ...] = ()  # as in `Masks`, known without reading
+    # Whether nobody has said what is in it: it becomes a sample without labels.
+    unlabelled: bool = False
+    # What else a sample made of it keeps in its provenance, as JSON.
+    about: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def masks_alone(self) -> bool:
+        """Whether there are masks of it and no pixels."""
+        return self.file is None
 
     def read_image(self) -> NDArray[np.uint8]:
         """Return the picture, (H, W, 3) RGB, upright.
