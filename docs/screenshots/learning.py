@@ -30,10 +30,8 @@ def photograph_learning(out: Path, home: Path) -> None:
             shown.pump(0.2)
         shown.wait(1)
     shown.find("unsure_first").click()
-    shown.photograph("learning-1400x900", shown.find("use_former_button"))
-    shown.photograph(
-        "learning-1024x768", shown.find("use_former_button"), size=(1024, 768)
-    )
+    shown.photograph("learning-1400x900", shown.find("source_button"))
+    shown.photograph("learning-1024x768", shown.find("source_button"), size=(1024, 768))
     shown.viewer.close()
 
 

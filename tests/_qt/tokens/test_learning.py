@@ -130,7 +130,11 @@ def test_what_is_better_is_used_and_can_be_gone_back_from(
     after = again.sample(names[2]).provenance["proposed_by"]["sources"]
     assert set(after["1"]) - set(before["1"]) == {"token"}
     np.testing.assert_array_equal(window.labels.data, again.load_labels(names[2]))
-    window.part("use_former_button").click()
+    menu = window.part("source_button").menu()
+    menu.aboutToShow.emit()
+    texts = [action.text() for action in menu.actions()]
+    assert texts == ["By its phrase", "By its token", "Back to before it learned"]
+    menu.actions()[-1].trigger()
     window.wait()
     window.learned()
     assert session.classes[CAT].source == "phrase"

@@ -200,7 +200,7 @@ def test_nothing_moves_when_texts_change(
     panel, *_ = open_docks()
 
     def places() -> dict[str, QPoint]:
-        names = ("classes_table", "discard_button", "use_token_button", "cut_button")
+        names = ("classes_table", "discard_button", "source_button", "cut_button")
         found = {name: panel.findChild(QWidget, name) for name in names}
         return {n: w.mapTo(panel, QPoint(0, 0)) for n, w in found.items()}
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from magicgui.widgets import ComboBox, SpinBox
 from qtpy.QtCore import QSignalBlocker
-from qtpy.QtWidgets import QFileDialog, QWidget
+from qtpy.QtWidgets import QFileDialog, QMenu, QWidget
 
 from napari_ovam._qt.widgets.plot import LossPlot
 from napari_ovam._qt.widgets.row import Row
@@ -18,6 +19,8 @@ from napari_ovam._qt.widgets.section import (
     chooser,
     form,
     listen,
+    menu_button,
+    menu_entry,
     more,
 )
 from napari_ovam._qt.widgets.text import ElidedLabel
@@ -28,6 +31,7 @@ from .optimizing import Tokens
 if TYPE_CHECKING:
     from napari_ovam._qt.session.session import Session
     from napari_ovam._qt.session.state import LiveSample
+    from napari_ovam.datasets.project_class import Source
 
 
 class TokenSection(Section):
@@ -63,20 +67,14 @@ class TokenSection(Section):
             "for the next proposals",
             self.session.feature(Learning).set_on,
         )
-        self.former_button = button(
-            "Back to before it learned",
-            "use_former_button",
-            lambda: self.session.sources.back(self.number),
-            "Use what the class had before it learned; it learns no more by itself",
+        self.source_button = menu_button(
+            "Looked for by its phrase",
+            "source_button",
+            self._fill_sources,
+            "What the class is looked for by",
         )
-        self.row(self.learn, self.former_button, stretch=0)
-        self.use_button = button(
-            "Use for this class", "use_token_button", lambda: self._use("token")
-        )
-        self.back_button = button(
-            "Back to the phrase", "use_phrase_button", lambda: self._use("phrase")
-        )
-        self.row(self.use_button, self.back_button, stretch=None)
+        self.row(self.source_button, stretch=0)
+        self.row(self.learn, stretch=0)
         self.save_button = button("Save token…", "save_token_button", self._save)
         self.load_button = button("Load token…", "load_token_button", self._load)
         content: Any = self._form()
@@ -147,17 +145,26 @@ class TokenSection(Section):
             text = f"{text}, {used}"
         self.scores.setText(text)
         self.learn.setChecked(self.session.feature(Learning).on)
-        self.former_button.setEnabled(view is not None and view.former is not None)
-        has = entry is not None and token is not None
-        self.use_button.setEnabled(has and entry.source == "phrase")  # type: ignore[union-attr]
-        self.back_button.setEnabled(has and entry.source == "token")  # type: ignore[union-attr]
-        self.save_button.setEnabled(has)
+        source = "phrase" if entry is None else entry.source
+        self.source_button.setText(f"Looked for by its {source}")
+        former = view is not None and view.former is not None
+        self.source_button.setEnabled(token is not None or former)
+        self.save_button.setEnabled(entry is not None and token is not None)
         self.load_button.setEnabled(entry is not None)
 
-    def _use(self, source: str) -> None:
-        self.session.sources.use(
-            self.number, "token" if source == "token" else "phrase"
-        )
+    def _fill_sources(self, menu: QMenu) -> None:
+        session, number = self.session, self.number
+        view = session.view(number)
+        sources: tuple[Source, ...] = ("phrase", "token")
+        for source in sources if view.token is not None else ():
+            use = partial(session.sources.use, number, source)
+            entry = menu_entry(menu, f"By its {source}", use)
+            entry.setCheckable(True)
+            entry.setChecked(session.classes[number].source == source)
+        if view.former is not None:
+            back = partial(session.sources.back, number)
+            entry = menu_entry(menu, "Back to before it learned", back)
+            entry.setToolTip("The class then learns no more by itself")
 
     def _save(self) -> None:
         entry = self.session.classes[self.number]

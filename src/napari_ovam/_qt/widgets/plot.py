@@ -8,7 +8,10 @@ from qtpy.QtWidgets import QWidget
 
 
 class LossPlot(QWidget):
-    """A line of the values so far, with the first and the lowest written beside."""
+    """A line of the values so far, with the first and the lowest written beside.
+
+    It is seen once there is one.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -16,6 +19,7 @@ class LossPlot(QWidget):
         self.setFixedHeight(48)
         self.setToolTip("The loss of the optimization, step by step")
         self.points: list[tuple[int, float]] = []
+        self.hide()
 
     def clear(self) -> None:
         """Start anew."""
@@ -25,6 +29,7 @@ class LossPlot(QWidget):
     def add(self, step: int, loss: float) -> None:
         """Add a value."""
         self.points.append((step, loss))
+        self.show()
         self.update()
 
     def paintEvent(self, _event: QPaintEvent | None) -> None:
@@ -42,7 +47,6 @@ class LossPlot(QWidget):
         painter.setPen(faint)
         painter.drawRect(area)
         if not self.points:
-            painter.drawText(area, 0x84, "loss")  # centred
             return
         losses = [loss for _, loss in self.points]
         low, high = min(losses), max(losses)
