@@ -19,6 +19,7 @@ from napari_ovam.cli.common import (
 
 # Nothing heavy is imported here: --help and mistakes are answered at once.
 if TYPE_CHECKING:
+    from napari_ovam.datasets.exporters import Exported
     from napari_ovam.project.index import Status
 
 
@@ -36,7 +37,8 @@ def export(
         list[str] | None,
         typer.Option(
             help="indexed, coco, coco-parts, coco-polygons, coco-panoptic, voc, "
-            "yolo-seg, yolo-semantic, nnunet or hf; several by commas, or given again."
+            "yolo-seg, yolo-semantic, nnunet, hf, cvat, labelme, label-studio, "
+            "datumaro or as-imported; several by commas, or given again."
         ),
     ] = None,
     split: Annotated[
@@ -66,6 +68,7 @@ def export(
     with reported(), show_progress("export") as progress:
         from napari_ovam.datasets import exporters
         from napari_ovam.project import Project, ProjectError
+        from napari_ovam.workflows.returning import more_formats
 
         shares = None if split is None else exporters.parse_split(split, seed)
         project = Project.open(folder)
@@ -83,16 +86,23 @@ def export(
             overwrite=overwrite,
             split=shares,
             progress=progress,
+            more=more_formats(project),
         )
         untouched = sum(project.sample(n).status == "proposed" for n in items.names)
         if untouched:
             say(f"{untouched} of {len(items)} images are untouched proposals")
-        for name, lowest in done.lowest_iou.items():
-            say(
-                f"{name}: lowest IoU of the polygons {lowest.iou:.4f} "
-                f"({lowest.image}, {lowest.class_name!r})"
-            )
-        say(out)
+        _say_exported(done)
+
+
+def _say_exported(done: Exported) -> None:
+    for name, lowest in done.lowest_iou.items():
+        say(
+            f"{name}: lowest IoU of the polygons {lowest.iou:.4f} "
+            f"({lowest.image}, {lowest.class_name!r})"
+        )
+    for note in done.notes:
+        say(note, err=True)
+    say(done)
 
 
 def import_(
@@ -100,9 +110,14 @@ def import_(
         Path, typer.Argument(help="A project; a new one if there is none.")
     ],
     source: Annotated[
-        Path, typer.Argument(help="The data set: a folder, or COCO's JSON.")
+        Path, typer.Argument(help="The data set: a folder, or an annotation file.")
     ],
-    format: Annotated[str, typer.Option(help="indexed, coco or voc.")],
+    format: Annotated[
+        str,
+        typer.Option(
+            help="indexed, coco, voc, cvat, labelme, label-studio or datumaro."
+        ),
+    ],
     classes: Annotated[
         Path | None,
         typer.Option(help="A class list, where the data set has none of its own."),

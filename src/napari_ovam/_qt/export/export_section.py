@@ -51,11 +51,13 @@ class ExportSection(Section):
     def build(self) -> None:
         """Make the widgets."""
         from napari_ovam.datasets.exporters import FORMATS
+        from napari_ovam.workflows.returning import AS_IMPORTED
 
         self.format = chooser(
             "format",
-            "indexed: PNGs of class ids; coco: JSON with masks; docs/export.md has all",
-            FORMATS,
+            "indexed: PNGs of class ids; coco: JSON with masks; as-imported: as the "
+            "data set came; docs/export.md has all",
+            [*FORMATS, AS_IMPORTED],
         )
         self.scope = chooser("export_scope", "Which images to export", _SCOPES)
         self.row(QLabel("Format"), self.format, self.scope, stretch=1)
