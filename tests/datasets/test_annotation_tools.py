@@ -137,6 +137,14 @@ def test_broken_brushes_are_named(code: object):
         decode_brush(code, (3, 3))
 
 
+@pytest.mark.parametrize("side", [1000, 10_000, 20_000])
+def test_a_png_that_unpacks_to_too_much_is_named(side: int):
+    code = BytesIO()
+    Image.new("1", (side, side)).save(code, "PNG")
+    with pytest.raises(MaskCodeError, match="larger than its picture"):
+        decode_png(base64.b64encode(code.getvalue()).decode(), 100)
+
+
 @pytest.mark.parametrize("form", FORMS)
 def test_splits_stay_apart(tmp_path: Path, form: str):
     labels = np.zeros(SIZE, int)
@@ -637,3 +645,16 @@ def test_cvat_writes_what_its_documentation_says(tmp_path: Path):
     assert {key: mask.get(key) for key in about} == about
     assert mask.get("rle") == "0, 1, 1, 4"
     assert [n.text for n in tree.iterfind("meta/task/labels/label/name")] == NAMES
+
+
+def test_pictures_of_one_name_in_two_subsets_of_cvat(tmp_path: Path):
+    images = []
+    for subset, points in (("train", OUTER), ("val", [(0, 0), (3, 0), (3, 3)])):
+        picture(tmp_path / f"images/{subset}/a.png")
+        image = cvat_image("a.png", cvat_polygon(points))
+        images.append(image.replace("<image", f'<image subset="{subset}"'))
+    (tmp_path / "annotations.xml").write_text(cvat(*images))
+    source = open_source(tmp_path, "cvat")
+    found = {p.path: int((p.read_masks().places > 0).sum()) for p in source.pictures}
+    assert found["images/train/a.png"] == 80
+    assert found["images/val/a.png"] < 10

@@ -109,6 +109,8 @@ def test_what_datumaro_writes_is_read(
     masks: Masks, images: Masks, tmp_path: Path, form: str, kind: str
 ) -> None:
     """Masks, and polygons as datumaro draws them itself."""
+    from datumaro.plugins.transforms import PolygonsToMasks
+
     items, expected = [], {}
     for name in ("rings", "discs.v2"):
         height, width = masks[name].shape
@@ -125,10 +127,13 @@ def test_what_datumaro_writes_is_read(
                 points = [columns.min(), rows.min(), columns.max(), rows.mean() + 0.3]
                 points += [columns.mean() + 4.7, rows.max() + 1]
                 each = datumaro.Polygon(
-                    [float(p) for p in points], label=number, z_order=number, group=7
+                    [round(float(p), 1) for p in points],
+                    label=number,
+                    z_order=number,
+                    group=7,
                 )
                 annotations.append(each)
-                mask = each.as_mask(datumaro.Image.from_numpy(images[name])).image > 0
+                mask = PolygonsToMasks.convert_polygon(each, height, width).image > 0
             labels[mask] = value
         expected[name] = labels
         image = np.ascontiguousarray(images[name][:, :, ::-1])

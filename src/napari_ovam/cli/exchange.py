@@ -68,7 +68,7 @@ def export(
     with reported(), show_progress("export") as progress:
         from napari_ovam.datasets import exporters
         from napari_ovam.project import Project, ProjectError
-        from napari_ovam.workflows.returning import more_formats
+        from napari_ovam.workflows.returning import AS_IMPORTED, RETURNED, more_formats
 
         shares = None if split is None else exporters.parse_split(split, seed)
         project = Project.open(folder)
@@ -81,6 +81,9 @@ def export(
             which = f" with the status {' or '.join(chosen)}" if chosen else ""
             raise ProjectError(f"{folder} holds no labels{which} to export")
         formats = (listed(format) or ["indexed"]) + [exporters.HISTORY] * history
+        for name in formats:
+            if loss := {**exporters.LOSSES, AS_IMPORTED: RETURNED}.get(name):
+                say(f"{name}: {loss}", err=True)
         done = exporters.export_dataset(
             *(items, project.label_classes(), out, formats),
             overwrite=overwrite,

@@ -7,7 +7,7 @@ pixels packed bit by bit (its `brush` module; the form is that of thi.ng's rle-p
 from __future__ import annotations
 
 import base64
-import binascii
+import warnings
 from io import BytesIO
 from typing import TYPE_CHECKING
 
@@ -24,6 +24,9 @@ Box = tuple[slice, slice]
 
 _CHANNELS = 4
 _SIZES = (3, 4, 8, 16)  # how many bits a run's length may have, as Label Studio writes
+
+
+_BOMBS = (Image.DecompressionBombWarning, Image.DecompressionBombError)
 
 
 class MaskCodeError(ValueError):
@@ -87,13 +90,17 @@ def decode_png(text: str, largest: int) -> NDArray[np.bool_]:
     """
     try:
         code = BytesIO(base64.b64decode(text, validate=False))
-        with Image.open(code, formats=["PNG"]) as picture:
-            if picture.width * picture.height > largest:
-                raise MaskCodeError("its mask is larger than its picture")
-            pixels = np.asarray(picture.convert("RGB"))
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(code, formats=["PNG"]) as picture:
+                if picture.width * picture.height > largest:
+                    raise MaskCodeError("its mask is larger than its picture")
+                pixels = np.asarray(picture.convert("RGB"))
     except MaskCodeError:
         raise
-    except (OSError, ValueError, TypeError, SyntaxError, binascii.Error) as error:
+    except _BOMBS as error:
+        raise MaskCodeError("its mask is larger than its picture") from error
+    except (OSError, ValueError, TypeError, SyntaxError) as error:
         raise MaskCodeError(f"its mask is no PNG in base64: {error}") from error
     return np.asarray(pixels.any(axis=2))
 

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
 _MOST_INSTANCES = 65_535
 _DECIDED = ("edited", "accepted", "rejected")
+_ORIGIN = ("format", "from", "path", "sha256")
 _LOSSY = (".jpg", ".jpeg", ".webp")
 _NEAR = 8  # mean difference, of 255, that a JPEG of a picture may have
 
@@ -362,7 +363,7 @@ def _label(
         "edited",
         painted=np.ones(ids.shape, bool) if painted else None,
         provenance={"imported": about},
-        made_by={"by": "import", **about},
+        made_by={"by": "import", **{k: about[k] for k in _ORIGIN if k in about}},
     )
     return [*masks.problems, *_save_objects(project, name, masks, ids)]
 

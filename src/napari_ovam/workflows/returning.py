@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
-from napari_ovam.datasets.returning.kept import read_kept
+from napari_ovam.datasets.returning.kept import check_place, read_kept
 from napari_ovam.datasets.returning.writer import NAME, AsImportedWriter, Imported
 
 if TYPE_CHECKING:
@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
 AS_IMPORTED = NAME
 """The name of the format, beside those of `exporters.FORMATS`."""
+
+RETURNED = "images that were not imported are left out; splits stay as they came"
+"""What it does not hold, as in `exporters.LOSSES`."""
 
 
 def more_formats(project: Project) -> dict[str, WriterFactory]:
@@ -34,9 +37,9 @@ def _start(project: Project, folder: Path, classes: Sequence[LabelClass]) -> Wri
         place, index = about["record"]
         samples[sample.name] = Imported(
             kept(str(about["kept"])),
-            (str(place), int(index)),
+            (check_place(str(place)), int(index)),
             int(about.get("turn", 1)),
-            str(about.get("file", "")),
+            check_place(str(about.get("file", ""))),
             str(about.get("sha256", "")),
         )
     return AsImportedWriter(

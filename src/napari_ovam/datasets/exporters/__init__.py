@@ -52,6 +52,7 @@ __all__ = [
     "FORMATS",
     "HISTORY",
     "IGNORE",
+    "LOSSES",
     "ExportError",
     "ExportItem",
     "Exported",
@@ -84,6 +85,25 @@ FORMATS: dict[str, WriterFactory] = {
     "datumaro": DatumaroWriter,
 }
 """The formats by name, as the panel and the command line list them."""
+
+_NO_WORD = "unsure pixels belong to no mask"
+LOSSES: dict[str, str] = {
+    "indexed": "objects are not told apart",
+    "coco": f"{_NO_WORD}; a class is one mask, whatever its objects",
+    "coco-parts": _NO_WORD,
+    "coco-polygons": f"{_NO_WORD}; masks become polygons",
+    "coco-panoptic": "unsure pixels are void, as the background is",
+    "voc": "images become JPEGs; objects are connected parts, 254 an image at most",
+    "yolo-seg": f"{_NO_WORD}; masks become polygons of connected parts",
+    "yolo-semantic": "objects are not told apart; ids count from 1",
+    "nnunet": "objects are not told apart; ids count from 1",
+    "hf": "objects are not told apart",
+    "cvat": f"{_NO_WORD}; classes have names and no ids",
+    "labelme": "classes have names; no ids and no colours",
+    "label-studio": f"{_NO_WORD}; classes have names and no ids",
+    "datumaro": f"{_NO_WORD}; ids count from 0",
+}
+"""What the formats do not hold, to be said before one exports."""
 
 HISTORY = "history"
 """What is written beside a dataset on request: where each pixel came from."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from napari_ovam.datasets.exporters.report import INDEX
 from napari_ovam.datasets.importers.named_pictures import (
     Key,
     NamedPictures,
@@ -103,7 +104,8 @@ def open_files(
     problems: dict[str, list[str]] = defaultdict(list)
     places = [path.name]
     if not path.is_file():
-        places = list_files(root, [ending], problems[path.name])
+        found = list_files(root, [ending], problems[path.name])
+        places = [p for p in found if p.rpartition("/")[2] != INDEX]
     files, strangers = [], {}
     for place in places:
         try:

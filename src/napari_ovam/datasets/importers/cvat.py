@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from functools import partial
 from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree
@@ -110,11 +111,16 @@ def read_cvat(root: Path, place: str) -> AnnotationFile:
             continue
         labels.setdefault(name, ListedClass(name, color=read_color(label)))
     nameless = 0
+    count = Counter(image.get("name") for image in images)
     for image in images:
-        if image.get("name", "").strip():
-            file.pictures.append(_read_image(image, labels))
-        else:
+        name, subset = image.get("name", ""), image.get("subset")
+        if not name.strip():
             nameless += 1
+            continue
+        about = _read_image(image, labels)
+        if subset and count[name] > 1:  # as tasks of a project may have
+            about.name = f"{path_of(subset)}/{about.name}"
+        file.pictures.append(about)
     if nameless:
         file.problems.append(f"{nameless} images have no name")
     file.classes = list(labels.values())

@@ -110,10 +110,12 @@ def _mask_label_studio(about: Annotated, record: Any, each: Object) -> None:
     value["points"] = _percent(first, each)
     value.setdefault("closed", True)
     if others:
-        record.setdefault("meta", {})["object"] = record["id"]
+        meta = record.get("meta")
+        meta = meta if isinstance(meta, dict) else {}
+        record["meta"] = {**meta, "object": meta.get("object", record.get("id"))}
     for number, points in enumerate(others, start=2):
         part = copy.deepcopy(record)
-        part["id"] = uuid5(NAMESPACE_URL, f"{record['id']}/{number}").hex[:10]
+        part["id"] = uuid5(NAMESPACE_URL, f"{record.get('id')}/{number}").hex[:10]
         part["value"]["points"] = _percent(points, each)
         about.container.append(part)
 
@@ -129,17 +131,18 @@ def _make_label_studio(
 ) -> Any:
     del order  # the last one lies above
     record = label_studio.encode_result(each, about.name)
-    like: dict[str, Any] = next(
-        (
-            shape.record
-            for picture in (about, *file.pictures)
-            for shape in picture.shapes
-            if shape.record.get("type") == "brushlabels"
-        ),
-        {},
-    )
-    for key in ("from_name", "to_name"):
-        record[key] = like.get(key, record[key])
+    shapes = (s.record for p in (about, *file.pictures) for s in p.shapes)
+    # A brush, where the project has one; else a polygon, as its other objects are.
+    likes: dict[str, dict[str, Any]] = {}
+    for shape in shapes:
+        likes.setdefault(shape["type"], shape)
+        if "brushlabels" in likes:
+            break
+    like = likes.get("brushlabels", likes.get("polygonlabels", record))
+    record |= {key: like.get(key) for key in ("type", "from_name", "to_name")}
+    if record["type"] == "polygonlabels":
+        record["value"] = {"points": [], "polygonlabels": [each.entry.name]}
+        _mask_label_studio(about, record, each)
     return record
 
 
@@ -167,14 +170,10 @@ def _class_datumaro(file: AnnotationFile, record: Any, entry: LabelClass) -> Non
 
 
 def _make_datumaro(
-    file: AnnotationFile, _: Annotated, each: Object, order: int
+    file: AnnotationFile, about: Annotated, each: Object, order: int
 ) -> dict[str, Any]:
-    ids = [
-        whole(record.get("id")) or 0
-        for item in file.content["items"]
-        for record in (item.get("annotations") or () if isinstance(item, dict) else ())
-        if isinstance(record, dict)
-    ]
+    records = (record for record in about.container if isinstance(record, dict))
+    ids = [whole(record.get("id")) or 0 for record in records]
     record = {"id": max(ids, default=-1) + 1, "type": "mask", "attributes": {}}
     record |= {"group": 0, "label_id": 0, "z_order": order}
     _class_datumaro(file, record, each.entry)

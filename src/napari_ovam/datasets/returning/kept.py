@@ -12,9 +12,11 @@ import json
 import shutil
 from dataclasses import asdict, dataclass, field
 from hashlib import sha256
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from napari_ovam.base.hashing import hash_file
+from napari_ovam.datasets.exporters.report import INDEX
 from napari_ovam.datasets.importers.search import list_files
 
 if TYPE_CHECKING:
@@ -49,6 +51,17 @@ class Kept:
     values: Mapping[int, int] = field(default_factory=dict)  # as in `Source`
 
 
+def check_place(place: str) -> str:
+    """Return the place of a file in a data set.
+
+    It raises `KeptError` if it leads out of it, as a project of others might say.
+    """
+    path = PurePosixPath(place)
+    if path.is_absolute() or ".." in path.parts or "\\" in place or ":" in place[:2]:
+        raise KeptError(f"{place!r} is no place in a data set")
+    return place
+
+
 def files_of(folder: Path, kept: Kept) -> Path:
     """Return where the files of a data set are kept in a project folder."""
     return folder / FOLDER / kept.id / _FILES
@@ -75,7 +88,8 @@ def keep_source(folder: Path, source: Source, ids: Sequence[int]) -> str:
         place
         for place in list_files(root, _TEXTS, [])[:_MOST_TEXTS]
         # beside a file that was given alone there may be anything
-        if (source.path.is_dir() or "/" not in place)
+        if place.rpartition("/")[2] != INDEX  # an export's own, which is made anew
+        and (source.path.is_dir() or "/" not in place)
         and (root / place).stat().st_size <= _LARGEST_TEXT
     ]
     places = list(dict.fromkeys([*source.originals, *texts]))
@@ -116,17 +130,20 @@ def read_kept(folder: Path, number: str) -> Kept:
     try:
         content: dict[str, Any] = json.loads(path.read_text("utf-8"))
         return Kept(
-            number,
+            check_place(number),
             str(content["form"]),
             str(content["name"]),
             str(content["root"]),
             tuple(map(str, content["classes"])),
             tuple(map(int, content["ids"])),
-            tuple(map(str, content["originals"])),
+            tuple(check_place(str(place)) for place in content["originals"]),
             {int(value): int(place) for value, place in content["values"]},
         )
     except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
-        raise KeptError(f"what was kept of a data set is damaged: {path}") from error
+        raise KeptError(
+            f"what was kept of a data set is damaged ({path}): import it again, or "
+            "choose another format"
+        ) from error
 
 
 def check_files(folder: Path, kept: Kept) -> None:

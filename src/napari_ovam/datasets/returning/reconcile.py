@@ -48,7 +48,7 @@ def find_changes(
     drawn: Sequence[Drawn],
     ids: NDArray[np.integer[Any]],
     labels: NDArray[np.integer[Any]],
-    objects: NDArray[np.integer[Any]],
+    objects: NDArray[np.integer[Any]] | None,
     order: Order,
     *,
     unsure: bool,
@@ -67,12 +67,18 @@ def find_changes(
     labels
         (H, W) class ids as they are to be.
     objects
-        (H, W): the object of each pixel of a class, from 1.
+        (H, W): the object of each pixel of a class, from 1. None where nobody told them
+        apart: then connected parts are, if the labels are other ones than before.
     order
         Returns annotations with those that lie above later.
     unsure
         Whether the format has a label for unsure pixels.
     """
+    if objects is None:
+        table = ids[[0, *(each.place for each in order(drawn))]]
+        if np.array_equal(table[paint(order(drawn), labels.shape)], labels):
+            return Changes()
+        objects = connected_objects(labels)
     wanted = np.where((labels == BACKGROUND) | (labels == IGNORE), 0, objects)
     wanted = wanted.astype(np.int64)
     numbers = object_numbers(drawn)
@@ -98,6 +104,15 @@ def find_changes(
     plan.new = [n for n in np.unique(wanted).tolist() if n not in known]
     plan.settle()
     return plan.changes(labels, ids)
+
+
+def connected_objects(labels: NDArray[Any]) -> NDArray[np.int64]:
+    """Return the connected parts of classes, (H, W) from 1; 0 and 255 are none."""
+    from skimage.measure import label as connected
+
+    inside = np.where(labels == IGNORE, BACKGROUND, labels)
+    found: NDArray[np.int64] = connected(inside, connectivity=2)
+    return found
 
 
 def match_objects(

@@ -12,6 +12,7 @@ from pycocotools import mask as rle
 
 from napari_ovam.datasets.class_lists import ListedClass, whole
 from napari_ovam.datasets.exporters.polygons import outlines
+from napari_ovam.datasets.exporters.tools.cvat import HEAD
 from napari_ovam.datasets.exporters.tools.objects import Object
 from napari_ovam.datasets.importers import coco_masks
 from napari_ovam.datasets.importers.coco import places_finder, read_coco
@@ -112,7 +113,7 @@ class _ToolFile:
         content = self.file.content
         if isinstance(content, ElementTree.Element):
             text = ElementTree.tostring(content, encoding="unicode")
-            return f'<?xml version="1.0" encoding="utf-8"?>\n{text}\n'
+            return f"{HEAD}{text}\n"
         return _as_json(content, self.path)
 
 
@@ -128,6 +129,10 @@ class _CocoFile:
         self.several = self.file.several
         places = {name: at for at, name in enumerate(kept.classes, start=1)}
         self.find = places_finder(self.file, places)
+        listed = [a for a in self.file.content["annotations"] if isinstance(a, dict)]
+        rings = sum(isinstance(a.get("segmentation"), list) for a in listed)
+        self.polygons = 2 * rings > len(listed)  # which most of its masks are
+        self.last = max((whole(a.get("id")) or 0 for a in listed), default=0)
 
     def order(self, drawn: Sequence[Drawn]) -> list[Drawn]:
         return coco_masks.in_order(drawn)
@@ -141,23 +146,23 @@ class _CocoFile:
     ) -> None:
         listed = self.file.content["annotations"]
         gone = {id(record) for record in changes.removed}
-        listed[:] = [each for each in listed if id(each) not in gone]
+        if gone:
+            listed[:] = [each for each in listed if id(each) not in gone]
         for change in changes.changed:
             if change.relabelled:
                 change.record["category_id"] = self._category(entries[change.class_id])
             if change.mask is not None:
                 _set_mask(change.record, change.mask)
-        rings = sum(isinstance(a.get("segmentation"), list) for a in listed if a)
-        last = max((whole(a.get("id")) or 0 for a in listed if a), default=0)
-        for number, (class_id, mask) in enumerate(changes.new, start=last + 1):
+        for class_id, mask in changes.new:
+            self.last += 1
             record: dict[str, Any] = {
-                "id": number,
+                "id": self.last,
                 "image_id": self.file.images[index]["id"],
                 "category_id": self._category(entries[class_id]),
                 "iscrowd": 0,
                 "area": 0,
                 "bbox": [],
-                "segmentation": [] if 2 * rings > len(listed) else {},
+                "segmentation": [] if self.polygons else {},
             }
             _set_mask(record, mask)
             listed.append(record)

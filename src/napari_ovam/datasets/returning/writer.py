@@ -17,7 +17,6 @@ import numpy as np
 
 from napari_ovam.base.hashing import hash_file
 from napari_ovam.base.ids import IGNORE
-from napari_ovam.datasets.exporters.coco import find_objects
 from napari_ovam.datasets.exporters.dataset import (
     ExportError,
     ExportItem,
@@ -30,7 +29,7 @@ from napari_ovam.images.pixels import turned
 
 from .kept import Kept, check_files, files_of
 from .mask_values import LISTS, MaskValues, correct_objects, write_values
-from .reconcile import find_changes
+from .reconcile import connected_objects, find_changes
 from .record_files import RecordFile, open_file
 
 if TYPE_CHECKING:
@@ -109,17 +108,13 @@ class AsImportedWriter:
         data = self._data_set(origin.kept)
         back = _BACK.get(origin.turn, origin.turn)
         labels = turned(item.labels, back)
-        objects = item.instances
-        if objects is None:
-            objects = find_objects(item.labels, None, self.classes)[0]
-        objects = turned(objects, back)
+        objects = None if item.instances is None else turned(item.instances, back)
         if origin.kept.form in _MASK_FILES:
             changed = self._correct_mask(data, origin, item.name, labels, objects)
         else:
             changed = self._correct_records(data, origin, labels, objects)
         if changed:
             self.corrected.append(item.name)
-        self._copy_picture(data, origin)
 
     def _data_set(self, kept: Kept) -> _DataSet:
         if kept.id not in self.sets:
@@ -155,7 +150,7 @@ class AsImportedWriter:
         data: _DataSet,
         origin: Imported,
         labels: NDArray[Any],
-        objects: NDArray[Any],
+        objects: NDArray[Any] | None,
     ) -> bool:
         place, index = origin.record
         if place not in data.opened:
@@ -181,7 +176,7 @@ class AsImportedWriter:
         origin: Imported,
         name: str,
         labels: NDArray[Any],
-        objects: NDArray[Any],
+        objects: NDArray[Any] | None,
     ) -> bool:
         assert data.values is not None  # noqa: S101 - of such a format
         values, (place, _) = data.values, origin.record
@@ -193,7 +188,9 @@ class AsImportedWriter:
         apart = None
         if data.kept.form == "voc":
             apart = objects_of(place, data.kept.originals)
-        if apart is not None:
+        if objects is None and (then != labels).any():
+            objects = connected_objects(labels)
+        if apart is not None and objects is not None:
             before = values.read(data.source / apart)
             after = correct_objects(before, then, labels, objects, name)
             if not np.array_equal(before, after):
@@ -239,6 +236,9 @@ class AsImportedWriter:
                 "none of these images was imported from a data set: choose another "
                 "format than 'as-imported', or import the data set again"
             )
+        for origin in self.samples.values():
+            if origin.kept.id in self.sets:
+                self._copy_picture(self.sets[origin.kept.id], origin)
         for data in self.sets.values():
             for path in sorted(data.source.rglob("*")):
                 place = path.relative_to(data.source).as_posix()

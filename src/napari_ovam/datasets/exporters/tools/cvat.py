@@ -26,6 +26,7 @@ from napari_ovam.datasets.mask_codes import decode_runs, encode_runs, paste
 from .objects import Object, check_lines, encode_objects, hex_color
 
 _FORM = "cvat"
+HEAD = '<?xml version="1.0" encoding="utf-8"?>\n'
 
 
 class CvatWriter:
@@ -72,7 +73,7 @@ class CvatWriter:
         for entry in self.classes:
             labels.append(encode_label(entry))
         root.extend(self.images)
-        save_xml(self.path, root)
+        save_xml(self.path, root, HEAD)
 
 
 def _add_task(
@@ -132,8 +133,8 @@ def decode_mask(mask: ElementTree.Element, size: tuple[int, int]) -> NDArray[np.
     return paste(part, (numbers["top"], numbers["left"]), size)
 
 
-def save_xml(path: Path, root: ElementTree.Element) -> None:
+def save_xml(path: Path, root: ElementTree.Element, head: str = "") -> None:
     """Write an XML, read it back and compare."""
     ElementTree.indent(root)
     text = ElementTree.tostring(root, encoding="unicode")
-    save_text(path, f'<?xml version="1.0" encoding="utf-8"?>\n{text}\n')
+    save_text(path, f"{head}{text}\n")
