@@ -72,3 +72,27 @@ def test_what_is_no_data_set_makes_no_project(tmp_path: Path, data: Path):
     assert done.exit_code == 1
     assert "no masks" in done.output
     assert not (tmp_path / "p").exists()
+
+
+def test_a_data_set_goes_out_as_it_came(tmp_path: Path):
+    folder = tmp_path / "set"
+    folder.mkdir()
+    Image.fromarray(np.zeros((4, 5, 3), np.uint8)).save(folder / "a.jpg")
+    polygon = '<polygon label="cat" points="0,0;2,0;2,2;0,2" mine="1"></polygon>'
+    box = '<box label="cat" xtl="0" ytl="0" xbr="2" ybr="2"></box>'
+    (folder / "mine.xml").write_text(
+        f'<annotations><image name="a.jpg" width="5" height="4">{polygon}{box}</image>'
+        "</annotations>"
+    )
+    done = run(tmp_path / "p", folder, "--format", "cvat")
+    assert done.exit_code == 2  # the box is named
+    assert "1 boxes are no masks" in done.output
+    export = ["export", tmp_path / "p", "--format", "as-imported,cvat", "--out"]
+    done = CliRunner().invoke(app, [*map(str, export), str(tmp_path / "o")])
+    assert done.exit_code == 0, done.output
+    assert "cvat: unsure pixels belong to no mask" in done.output
+    for name in ("a.jpg", "mine.xml"):
+        found = (tmp_path / "o/as-imported" / name).read_bytes()
+        assert found == (folder / name).read_bytes()
+    verified = CliRunner().invoke(app, ["verify", str(tmp_path / "o")])
+    assert verified.exit_code == 0, verified.output

@@ -451,7 +451,8 @@ def test_provenance_goes_where_a_format_has_room(tmp_path):
     for form in forms:
         about = json.loads((out / form / "ovam.json").read_text("utf-8"))
         assert about["format"] == form
-        assert about["items"][0] == {"name": data[0].name, "provenance": made}
+        first = {"name": data[0].name, "ignore_pixels": 11, "provenance": made}
+        assert about["items"][0] == first
     broken = replace(items()[0], provenance={"a": object()})
     with pytest.raises(ValueError, match="not JSON"):
         export_dataset([broken], CLASSES, tmp_path / "p", ["voc"])

@@ -20,6 +20,7 @@ from napari_ovam.cli.common import (
 
 # Nothing heavy is imported here: --help and mistakes are answered at once.
 if TYPE_CHECKING:
+    from napari_ovam.datasets.exporters import Exported
     from napari_ovam.project.index import Status
 
 
@@ -37,8 +38,9 @@ def export(
         list[str] | None,
         typer.Option(
             help="indexed, coco, coco-parts, coco-polygons, coco-panoptic, voc, "
-            "yolo-seg, yolo-semantic, nnunet, hf, ome-zarr or ome-zarr-0.4; several by "
-            "commas, or given again."
+            "yolo-seg, yolo-semantic, nnunet, hf, ome-zarr, ome-zarr-0.4, cvat, "
+            "labelme, label-studio, datumaro or as-imported; several by commas, or "
+            "given again."
         ),
     ] = None,
     split: Annotated[
@@ -68,6 +70,7 @@ def export(
     with reported(), show_progress("export") as progress:
         from napari_ovam.datasets import exporters
         from napari_ovam.project import Project, ProjectError
+        from napari_ovam.workflows.returning import AS_IMPORTED, RETURNED, more_formats
 
         shares = None if split is None else exporters.parse_split(split, seed)
         project = Project.open(folder)
@@ -80,21 +83,31 @@ def export(
             which = f" with the status {' or '.join(chosen)}" if chosen else ""
             raise ProjectError(f"{folder} holds no labels{which} to export")
         formats = (listed(format) or ["indexed"]) + [exporters.HISTORY] * history
+        for name in formats:
+            if loss := {**exporters.LOSSES, AS_IMPORTED: RETURNED}.get(name):
+                say(f"{name}: {loss}", err=True)
         done = exporters.export_dataset(
             *(items, project.label_classes(), out, formats),
             overwrite=overwrite,
             split=shares,
             progress=progress,
+            more=more_formats(project),
         )
         untouched = sum(project.sample(n).status == "proposed" for n in items.names)
         if untouched:
             say(f"{untouched} of {len(items)} images are untouched proposals")
-        for name, lowest in done.lowest_iou.items():
-            say(
-                f"{name}: lowest IoU of the polygons {lowest.iou:.4f} "
-                f"({lowest.image}, {lowest.class_name!r})"
-            )
-        say(out)
+        _say_exported(done)
+
+
+def _say_exported(done: Exported) -> None:
+    for name, lowest in done.lowest_iou.items():
+        say(
+            f"{name}: lowest IoU of the polygons {lowest.iou:.4f} "
+            f"({lowest.image}, {lowest.class_name!r})"
+        )
+    for note in done.notes:
+        say(note, err=True)
+    say(done)
 
 
 def import_(
@@ -104,10 +117,17 @@ def import_(
     source: Annotated[
         str,
         typer.Argument(
-            help="The data set: a folder, COCO's JSON, or an OME-Zarr store or URL."
+            help="The data set: a folder, an annotation file, or an OME-Zarr store or "
+            "URL."
         ),
     ],
-    format: Annotated[str, typer.Option(help="indexed, coco, voc or ome-zarr.")],
+    format: Annotated[
+        str,
+        typer.Option(
+            help="indexed, coco, voc, cvat, labelme, label-studio, datumaro or "
+            "ome-zarr."
+        ),
+    ],
     classes: Annotated[
         Path | None,
         typer.Option(help="A class list, where the data set has none of its own."),

@@ -5,7 +5,9 @@ from __future__ import annotations
 import posixpath
 import unicodedata
 from collections import Counter, defaultdict
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache, partial
 from hashlib import sha256
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
@@ -18,6 +20,9 @@ from napari_ovam.base.names import safe_name
 from napari_ovam.base.progress import Progress, no_progress
 from napari_ovam.datasets.class_lists import add_classes
 from napari_ovam.datasets.importers import ImportSourceError
+from napari_ovam.datasets.importers.shapes import number_objects
+from napari_ovam.datasets.importers.source import UPRIGHT
+from napari_ovam.datasets.returning.kept import keep_source
 from napari_ovam.project.references import Reference
 from napari_ovam.segmentation.instances import Instances
 from napari_ovam.segmentation.instances.files import instances_path, save_instances
@@ -32,6 +37,7 @@ if TYPE_CHECKING:
 
 _MOST_INSTANCES = 65_535
 _DECIDED = ("edited", "accepted", "rejected")
+_ORIGIN = ("format", "from", "path", "sha256")
 _LOSSY = (".jpg", ".jpeg", ".webp")
 _NEAR = 8  # mean difference, of 255, that a JPEG of a picture may have
 
@@ -89,7 +95,9 @@ def import_masks(
         listed = add_classes(project.classes, source.classes)
         project.save()
     # by place; the last one is that of `UNSURE`, -1
-    table = np.array([0, *(listed.ids[c.name] for c in source.classes), IGNORE], "u2")
+    own_ids = [listed.ids[c.name] for c in source.classes]
+    table = np.array([0, *own_ids, IGNORE], "u2")
+    keep = cache(partial(keep_source, project.path, source, own_ids))  # once, if at all
     labelled: list[str] = []
     added: list[str] = []
     kept: dict[str, str] = {}
@@ -112,7 +120,7 @@ def import_masks(
             continue
         wanted = names[picture.path]
         try:
-            masks, about = picture.read_masks(), _about(source, picture)
+            masks, about = picture.read_masks(), _about(source, picture, keep())
             sample = name or _add(
                 project, picture, masks, wanted, about, source if by_reference else None
             )
@@ -263,7 +271,6 @@ def _is_same(project: Project, sample: Sample, picture: Picture, by_name: bool) 
     Without a picture its masks have to have the size. A picture of one colour does not
     tell whether a sample of nearly its name, or imported from elsewhere, is the same.
     """
-    file = picture.file
     try:
         size = project.image_size(sample.name)
         if picture.masks_alone:
@@ -272,7 +279,7 @@ def _is_same(project: Project, sample: Sample, picture: Picture, by_name: bool) 
         about = sample.provenance.get("imported")
         if not by_name and isinstance(about, dict):
             known = about.get("sha256")
-            if known and file is not None and known == hash_file(file):
+            if known and known == _hash(picture):
                 return True
         image = picture.read_image()
         if image.shape[:2] != size:
@@ -286,7 +293,7 @@ def _is_same(project: Project, sample: Sample, picture: Picture, by_name: bool) 
         return False
     if np.array_equal(here, image):
         return True
-    near = by_name and file is not None and file.suffix.lower() in _LOSSY
+    near = by_name and PurePosixPath(picture.path).suffix.lower() in _LOSSY
     difference = np.abs(here.astype(np.int16) - image)
     return bool(near and difference.mean() <= _NEAR)
 
@@ -305,11 +312,31 @@ def _why_kept(project: Project, name: str) -> str:
 # -- writing -------------------------------------------------------------------------
 
 
-def _about(source: Source, picture: Picture) -> dict[str, str]:
-    about = {"format": source.form, "from": source.path.name, "path": picture.path}
-    if picture.file is not None:
-        about["sha256"] = hash_file(picture.file)
+def _about(source: Source, picture: Picture, kept_as: str) -> dict[str, Any]:
+    about: dict[str, Any] = {
+        "format": source.form,
+        "from": source.path.name,
+        "path": picture.path,
+    }
+    if digest := _hash(picture):
+        about["sha256"] = digest
+    if kept_as and picture.record is not None:
+        about |= {"kept": kept_as, "record": list(picture.record)}
+        about |= {} if picture.turn == UPRIGHT else {"turn": picture.turn}
+        if picture.file is not None and source.root is not None:
+            with suppress(ValueError):  # it is elsewhere
+                place = picture.file.relative_to(source.root)
+                about["file"] = place.as_posix()
     return about
+
+
+def _hash(picture: Picture) -> str:
+    """Return the SHA-256 of a picture's file, "" if it has none."""
+    if picture.file is not None:
+        return hash_file(picture.file)
+    if picture.read_bytes is not None:
+        return sha256(picture.read_bytes()).hexdigest()
+    return ""
 
 
 def _check_size(size: tuple[int, ...], masks: Masks) -> None:
@@ -324,7 +351,7 @@ def _add(
     picture: Picture,
     masks: Masks,
     wanted: str,
-    about: dict[str, str],
+    about: dict[str, Any],
     left_in: Source | None,
 ) -> str:
     """Add the image of a picture, or point at it; return the name of its sample."""
@@ -361,7 +388,7 @@ def _label(
         "edited",
         painted=np.ones(ids.shape, bool) if painted else None,
         provenance={"imported": about},
-        made_by={"by": "import", **about},
+        made_by={"by": "import", **{k: about[k] for k in _ORIGIN if k in about}},
     )
     return [*masks.problems, *_save_objects(project, name, masks, ids)]
 
@@ -374,13 +401,10 @@ def _save_objects(
     if masks.objects is None:
         return []
     inside = (ids != 0) & (ids != IGNORE)
-    pairs = np.stack([masks.objects[inside].astype(np.int64), ids[inside]], axis=1)
-    found, inverse = np.unique(pairs, axis=0, return_inverse=True)
+    numbers, found = number_objects(masks.objects, ids, inside)
     if len(found) > _MOST_INSTANCES:
         return [f"{len(found)} objects are not told apart: {_MOST_INSTANCES} can be"]
-    if len(found):
-        numbers = np.zeros(ids.shape, np.int32)
-        numbers[inside] = inverse.ravel() + 1
-        classes = {number: int(c) for number, (_, c) in enumerate(found, start=1)}
+    if found:
+        classes = {number: c for number, (_, c) in enumerate(found, start=1)}
         save_instances(project.path, name, Instances(numbers, classes))
     return []

@@ -26,7 +26,7 @@ from napari_ovam._qt.widgets.section import (
     more,
     small_button,
 )
-from napari_ovam._qt.widgets.text import ElidedCheckBox
+from napari_ovam._qt.widgets.text import ElidedCheckBox, ElidedLabel
 
 from .exporting import Exports
 
@@ -50,15 +50,23 @@ class ExportSection(Section):
 
     def build(self) -> None:
         """Make the widgets."""
-        from napari_ovam.datasets.exporters import FORMATS
+        from napari_ovam.datasets.exporters import FORMATS, LOSSES
+        from napari_ovam.workflows.returning import AS_IMPORTED, RETURNED
 
         self.format = chooser(
             "format",
-            "indexed: PNGs of class ids; coco: JSON with masks; docs/export.md has all",
-            FORMATS,
+            "indexed: PNGs of class ids; coco: JSON with masks; as-imported: as the "
+            "data set came; docs/export.md has all",
+            [*FORMATS, AS_IMPORTED],
         )
         self.scope = chooser("export_scope", "Which images to export", _SCOPES)
         self.row(QLabel("Format"), self.format, self.scope, stretch=1)
+        self.losses = ElidedLabel("format_losses", tip="What the format does not hold")
+        self.format.currentTextChanged.connect(
+            lambda name: self.losses.setText(LOSSES.get(name, RETURNED))
+        )
+        self.losses.setText(LOSSES[self.format.currentText()])
+        self.box.addWidget(self.losses)
         self.chosen = QListWidget()
         self.chosen.setObjectName("export_samples")
         self.chosen.setToolTip("Tick the images to export")

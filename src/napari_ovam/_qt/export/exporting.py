@@ -46,6 +46,7 @@ class Exports:
 
         def run(job: Job) -> tuple[int, str]:
             from napari_ovam.datasets.exporters import HISTORY
+            from napari_ovam.workflows.returning import more_formats
 
             session.saving.flush()
             items = project.items(names, history=HISTORY in formats)
@@ -55,7 +56,10 @@ class Exports:
                     "or choose other images"
                 )
             classes = project.label_classes()
-            note = tasks.export(items, classes, target, formats, overwrite, split, job)
+            note = tasks.export(
+                *(items, classes, target, formats, overwrite, split, job),
+                more=more_formats(project),
+            )
             return len(items), note
 
         def done(result: tuple[int, str]) -> None:

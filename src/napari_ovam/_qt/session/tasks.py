@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     )
     from napari_ovam.attention.trace import Trace
     from napari_ovam.attention.trace_settings import TraceSettings
+    from napari_ovam.datasets.exporters import WriterFactory
     from napari_ovam.segmentation.labels import LabelMaker
 
     from .models import Models
@@ -348,6 +349,7 @@ def export(
     overwrite: bool,
     split: str,
     job: Job,
+    more: Mapping[str, WriterFactory] | None = None,
 ) -> str:
     """Write a dataset, split by shares such as "0.8,0.1,0.1" if there are any.
 
@@ -364,8 +366,10 @@ def export(
         overwrite=overwrite,
         split=parse_split(split) if split.strip() else None,
         progress=job.progress,
+        more=more,
     )
-    return "".join(
+    said = "".join(f" {note}." for note in made.notes)
+    return said + "".join(
         f" {name}: the polygons' lowest IoU is {lowest.iou:.3f} ({lowest.image})."
         for name, lowest in made.lowest_iou.items()
     )

@@ -4,7 +4,7 @@ A new format is one more module with a `Writer`, and one more entry in `FORMATS`
 """
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from operator import length_hint
 from pathlib import Path
@@ -40,6 +40,10 @@ from .staging import (
     replace_folder,
     staging_for,
 )
+from .tools.cvat import CvatWriter
+from .tools.datumaro import DatumaroWriter
+from .tools.label_studio import LabelStudioWriter
+from .tools.labelme import LabelmeWriter
 from .voc import VocWriter
 from .yolo_seg import YoloSegWriter
 from .yolo_semantic import YoloSemanticWriter
@@ -49,6 +53,7 @@ __all__ = [
     "FORMATS",
     "HISTORY",
     "IGNORE",
+    "LOSSES",
     "ExportError",
     "ExportItem",
     "Exported",
@@ -77,13 +82,36 @@ FORMATS: dict[str, WriterFactory] = {
     "hf": HfWriter,
     "ome-zarr": OmeZarrWriter,
     "ome-zarr-0.4": partial(OmeZarrWriter, version="0.4"),
+    "cvat": CvatWriter,
+    "labelme": LabelmeWriter,
+    "label-studio": LabelStudioWriter,
+    "datumaro": DatumaroWriter,
 }
 """The formats by name, as the panel and the command line list them."""
+
+_NO_WORD = "unsure pixels belong to no mask"
+LOSSES: dict[str, str] = {
+    "indexed": "objects are not told apart",
+    "coco": f"{_NO_WORD}; a class is one mask, whatever its objects",
+    "coco-parts": _NO_WORD,
+    "coco-polygons": f"{_NO_WORD}; masks become polygons",
+    "coco-panoptic": "unsure pixels are void, as the background is",
+    "voc": "images become JPEGs; objects are connected parts, 254 an image at most",
+    "yolo-seg": f"{_NO_WORD}; masks become polygons of connected parts",
+    "yolo-semantic": "objects are not told apart; ids count from 1",
+    "nnunet": "objects are not told apart; ids count from 1",
+    "hf": "objects are not told apart",
+    "cvat": f"{_NO_WORD}; classes have names and no ids",
+    "labelme": "classes have names; no ids and no colours",
+    "label-studio": f"{_NO_WORD}; classes have names and no ids",
+    "datumaro": f"{_NO_WORD}; ids count from 0",
+}
+"""What the formats do not hold, to be said before one exports."""
 
 HISTORY = "history"
 """What is written beside a dataset on request: where each pixel came from."""
 
-_WRITERS = {**FORMATS, HISTORY: HistoryWriter}
+_WRITERS: dict[str, WriterFactory] = {**FORMATS, HISTORY: HistoryWriter}
 
 
 def export_dataset(
@@ -95,6 +123,7 @@ def export_dataset(
     overwrite: bool = False,
     split: Split | None = None,
     progress: Progress | None = None,
+    more: Mapping[str, WriterFactory] | None = None,
 ) -> Exported:
     """Write images and labels as a dataset, each format in a folder of its own.
 
@@ -120,11 +149,14 @@ def export_dataset(
     progress
         Called as (done, total) after each item; total is 0 where `items` has no
         length. May raise `Cancelled`.
+    more
+        Further formats by name, such as a project's own.
 
     Returns
     -------
     Exported
-        `out`, a path with one attribute more: `lowest_iou`, of formats with polygons.
+        `out`, a path with two attributes more: `lowest_iou`, of formats with polygons,
+        and `notes`, what else is to be said.
 
     Raises
     ------
@@ -140,7 +172,8 @@ def export_dataset(
     out = Path(out)
     classes = check_classes(classes)
     formats = [formats] if isinstance(formats, str) else formats
-    unknown = [name for name in formats if name not in _WRITERS]
+    known: dict[str, WriterFactory] = {**_WRITERS, **(more or {})}
+    unknown = [name for name in formats if name not in known]
     if unknown or not formats:
         raise ValueError(f"unknown formats {unknown}; choose from {', '.join(FORMATS)}")
     check_folder(out, overwrite=overwrite)
@@ -151,14 +184,15 @@ def export_dataset(
         existed = out.is_dir()
         new = staging / "new"
         new.mkdir()
-        lowest = _write(items, classes, new, dict.fromkeys(formats), split, progress)
+        writers = {name: known[name] for name in formats}
+        lowest, notes = _write(items, classes, new, writers, split, progress)
         if existed:
             for name in dict.fromkeys(formats):
                 replace_folder(out / name, new / name, staging / f"{OLD}{name}")
         else:
             new.rename(out)
     result = Exported(out)
-    result.lowest_iou = lowest
+    result.lowest_iou, result.notes = lowest, notes
     return result
 
 
@@ -166,14 +200,14 @@ def _write(
     items: Iterable[ExportItem],
     classes: Sequence[LabelClass],
     folder: Path,
-    formats: Iterable[str],
+    formats: Mapping[str, WriterFactory],
     split: Split | None,
     progress: Progress | None,
-) -> dict[str, LowestIou]:
+) -> tuple[dict[str, LowestIou], tuple[str, ...]]:
     writers: dict[str, Writer] = {}
-    for name in formats:
+    for name, start in formats.items():
         (folder / name).mkdir()
-        writers[name] = _WRITERS[name](folder / name, classes)
+        writers[name] = start(folder / name, classes)
     ids = frozenset(entry.id for entry in classes)
     total = length_hint(items)
     names: set[str] = set()
@@ -195,12 +229,14 @@ def _write(
     if not names:
         raise ValueError("there are no items to export; choose at least one")
     lowest = {}
+    notes: list[str] = []
     for name, writer in writers.items():
         found = writer.finish()
+        notes += getattr(writer, "notes", ())
         save_index(folder / name, name, classes, about, found)
         if found is not None:
             lowest[name] = found
-    return lowest
+    return lowest, tuple(notes)
 
 
 def _checked(items: Iterable[ExportItem], ids: frozenset[int]) -> Iterator[ExportItem]:

@@ -170,6 +170,32 @@ def number_objects(
     return objects
 
 
+def find_objects(
+    labels: NDArray[np.integer[Any]],
+    instances: NDArray[np.integer[Any]] | None,
+    classes: Sequence[LabelClass],
+) -> tuple[NDArray[np.int64], list[tuple[LabelClass, Any]]]:
+    """Return each pixel's object, (H, W) from 1, and of each its class and region.
+
+    Each instance of a class of things is one, else each connected part; a class that is
+    "stuff" is one. Regions are as those of `skimage.measure.regionprops`.
+    """
+    from skimage.measure import regionprops
+
+    ids = np.zeros(labels.shape, np.int64)
+    objects: list[tuple[LabelClass, Any]] = []
+    present = {int(i) for i in np.unique(labels)}
+    for entry in classes:
+        if entry.id not in present:
+            continue
+        mask = labels == entry.id
+        parts = number_objects(mask, instances) if entry.thing else mask
+        ids[mask] = parts[mask] + len(objects)
+        regions = regionprops(np.asarray(parts, np.int64))
+        objects += [(entry, region) for region in regions]
+    return ids, objects
+
+
 def image_record(number: int, file: str, item: ExportItem) -> dict[str, Any]:
     """Return what COCO says of an image, and what made it."""
     height, width = item.labels.shape

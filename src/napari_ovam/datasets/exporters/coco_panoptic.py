@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .coco import coco_content, image_record, json_name, number_objects
+from .coco import coco_content, find_objects, image_record, json_name
 from .dataset import ExportItem, LabelClass, save_json, save_png
 from .palette import voc_palette
 
@@ -67,29 +67,19 @@ class CocoPanopticWriter:
         instances: NDArray[np.integer[Any]] | None,
     ) -> tuple[NDArray[np.int64], list[dict[str, Any]]]:
         """Return each pixel's segment id, (H, W), and what the segments are."""
-        from skimage.measure import regionprops
-
-        ids = np.zeros(labels.shape, np.int64)
+        ids, objects = find_objects(labels, instances, self.classes)
         segments: list[dict[str, Any]] = []
-        present = {int(i) for i in np.unique(labels)}
-        for entry in self.classes:
-            if entry.id not in present:
-                continue
-            mask = labels == entry.id
-            parts = number_objects(mask, instances) if entry.thing else mask
-            offset = len(segments)
-            ids[mask] = parts[mask] + offset
-            for region in regionprops(np.asarray(parts, np.int64)):
-                top, left, bottom, right = map(int, region.bbox)
-                segments.append(
-                    {
-                        "id": int(region.label) + offset,
-                        "category_id": entry.id,
-                        "area": int(region.area),
-                        "bbox": [left, top, right - left, bottom - top],
-                        "iscrowd": 0,
-                    }
-                )
+        for number, (entry, region) in enumerate(objects, start=1):
+            top, left, bottom, right = map(int, region.bbox)
+            segments.append(
+                {
+                    "id": number,
+                    "category_id": entry.id,
+                    "area": int(region.area),
+                    "bbox": [left, top, right - left, bottom - top],
+                    "iscrowd": 0,
+                }
+            )
         return ids, segments
 
     def finish(self) -> None:

@@ -66,7 +66,8 @@ class HistoryWriter:
     known.
     """
 
-    def __init__(self, folder: Path, _: Sequence[LabelClass]) -> None:
+    def __init__(self, folder: Path, classes: Sequence[LabelClass]) -> None:
+        del classes
         self.folder = folder
 
     def add(self, item: ExportItem) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from napari_ovam import __version__
 from napari_ovam.base.hashing import hash_file
+from napari_ovam.base.ids import IGNORE
 
 from .dataset import ExportItem, LabelClass, save_text
 from .polygons import LowestIou
@@ -32,14 +33,19 @@ class Exported(_Path):
     ----------
     lowest_iou
         Of the formats that hold polygons, by their names. All others are exact.
+    notes
+        Sentences: what was left out.
     """
 
     lowest_iou: Mapping[str, LowestIou] = MappingProxyType({})
+    notes: tuple[str, ...] = ()
 
 
 def describe_item(item: ExportItem) -> dict[str, Any]:
     """Return what the index says of an item."""
     about: dict[str, Any] = {"name": item.name}
+    if ignored := int((item.labels == IGNORE).sum()):
+        about["ignore_pixels"] = ignored
     if item.split:
         about["split"] = item.split
     if item.provenance is not None:

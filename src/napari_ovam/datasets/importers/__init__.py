@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from napari_ovam.base.ids import BACKGROUND
+from napari_ovam.base.ids import BACKGROUND, LARGEST_ID
 from napari_ovam.datasets.importers.indexed import open_indexed
 from napari_ovam.datasets.importers.settle import settle
 from napari_ovam.datasets.importers.source import (
@@ -32,7 +33,16 @@ __all__ = [
     "open_source",
 ]
 
-FORMATS = ("indexed", "coco", "voc", "ome-zarr")
+_OPENERS = {
+    "coco": ("coco", "open_coco"),
+    "cvat": ("cvat", "open_cvat"),
+    "labelme": ("labelme", "open_labelme"),
+    "label-studio": ("label_studio", "open_label_studio"),
+    "datumaro": ("datumaro", "open_datumaro"),
+}
+"""Modules of annotation files and their functions, loaded where they are used."""
+
+FORMATS = ("indexed", "voc", *_OPENERS, "ome-zarr")
 """What `open_source` opens."""
 
 
@@ -50,7 +60,8 @@ def open_source(
     Parameters
     ----------
     path
-        See `open_indexed`, `open_voc`, `open_coco` and `open_ome_zarr`.
+        See `open_indexed`, `open_voc`, `open_coco`, `open_cvat`, `open_labelme`,
+        `open_label_studio`, `open_datumaro` and `open_ome_zarr`.
     form
         In `FORMATS`.
     classes
@@ -69,12 +80,18 @@ def open_source(
     path = Path(path)
     if not path.exists():
         raise ImportSourceError(f"there is no {path}")
-    if form == "coco":
-        from napari_ovam.datasets.importers.coco import open_coco
-
-        return settle(open_coco(path, classes))
-    if not path.is_dir():
+    if form in _OPENERS:
+        module, name = _OPENERS[form]
+        opener = getattr(import_module(f"{__name__}.{module}"), name)
+        source = opener(path, classes)
+    elif not path.is_dir():
         raise ImportSourceError(f"{path} is a file: give the folder of the data set")
-    if form == "voc":
-        return settle(open_voc(path, classes))
-    return settle(open_indexed(path, classes, background))
+    elif form == "voc":
+        source = open_voc(path, classes)
+    else:
+        source = open_indexed(path, classes, background)
+    if len(source.classes) >= LARGEST_ID:  # one of the ids means unsure
+        raise ImportSourceError(
+            f"{path} names {len(source.classes)} classes: labels hold {LARGEST_ID - 1}"
+        )
+    return settle(source)

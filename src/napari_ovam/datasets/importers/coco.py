@@ -13,18 +13,14 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
 from napari_ovam.datasets.class_lists import ListedClass, plain, read_text, whole
-from napari_ovam.datasets.importers.coco_masks import ERRORS, draw_all
-from napari_ovam.datasets.importers.coco_pictures import (
+from napari_ovam.datasets.importers.coco_masks import draw_all
+from napari_ovam.datasets.importers.named_pictures import (
+    Key,
     NamedPictures,
-    find_pictures,
-    size_of_file,
+    make_pictures,
 )
-from napari_ovam.datasets.importers.search import (
-    PICTURES,
-    list_around,
-    list_files,
-    normal,
-)
+from napari_ovam.datasets.importers.search import list_files, normal
+from napari_ovam.datasets.importers.shapes import ERRORS
 from napari_ovam.datasets.importers.source import (
     ImportSourceError,
     Picture,
@@ -35,6 +31,8 @@ from napari_ovam.datasets.importers.source import (
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
+    from napari_ovam.datasets.importers.source import Masks
+
 _Find = Callable[[Any], Sequence[int]]
 _LISTS = ("images", "annotations", "categories")
 _NAMES = ("file_name", "path", "coco_url")  # what says which picture one is
@@ -42,7 +40,7 @@ _Annotation = dict[str, Any]
 
 
 @dataclass
-class _File:
+class CocoFile:
     """A JSON of COCO: its place in the data set, and what was understood of it."""
 
     place: str
@@ -53,6 +51,11 @@ class _File:
     categories: list[tuple[Any, str]] = field(default_factory=list)
     several: bool = False
     problems: list[str] = field(default_factory=list)
+    content: dict[str, Any] = field(default_factory=dict)
+
+    def annotations_of(self, index: int) -> list[_Annotation] | None:
+        """Return those of an image; None where nobody knows which they are."""
+        return self.annotations.get(index, None if index in self.unclear else [])
 
 
 def open_coco(path: Path, classes: Sequence[ListedClass] | None = None) -> Source:
@@ -82,7 +85,7 @@ def open_coco(path: Path, classes: Sequence[ListedClass] | None = None) -> Sourc
     files, strangers = [], {}
     for place in places:
         try:
-            files.append(_read_json(root, place, listed))
+            files.append(read_coco(root, place, listed))
         except ImportSourceError as error:
             strangers[place] = str(error)
     files = _instances_of(files, strangers)
@@ -105,14 +108,19 @@ def open_coco(path: Path, classes: Sequence[ListedClass] | None = None) -> Sourc
         pictures,
         notes,
         {place: said for place, said in problems.items() if said},
+        root,
+        tuple(file.place for file in files),
     )
 
 
 # -- the JSON ------------------------------------------------------------------------
 
 
-def _read_json(root: Path, place: str, listed: dict[str, ListedClass]) -> _File:
-    """Read a JSON, and add its classes to those that are listed."""
+def read_coco(root: Path, place: str, listed: dict[str, ListedClass]) -> CocoFile:
+    """Read a JSON, and add its classes to those that are listed.
+
+    It raises `ImportSourceError` if it is none of COCO's instances.
+    """
     try:
         content = json.loads(read_text(root / place))
     except (*ERRORS, OSError, MemoryError) as error:
@@ -123,14 +131,14 @@ def _read_json(root: Path, place: str, listed: dict[str, ListedClass]) -> _File:
         raise ImportSourceError(f"it has not the lists {', '.join(_LISTS)}")
     if any("segments_info" in a for a in content["annotations"] if isinstance(a, dict)):
         raise ImportSourceError("it is panoptic: its masks are pictures")
-    file = _File(place)
+    file = CocoFile(place, content=content)
     _take_categories(file, content["categories"], listed)
     _take_images(file, content["images"])
     _take_annotations(file, content["annotations"])
     return file
 
 
-def _instances_of(files: list[_File], strangers: dict[str, str]) -> list[_File]:
+def _instances_of(files: list[CocoFile], strangers: dict[str, str]) -> list[CocoFile]:
     """Return the files to read: those named after instances, where any is."""
     named = [file for file in files if "instances" in normal(Path(file.place).name)]
     for file in files if named else ():
@@ -140,7 +148,7 @@ def _instances_of(files: list[_File], strangers: dict[str, str]) -> list[_File]:
 
 
 def _take_categories(
-    file: _File, categories: Iterable[Any], listed: dict[str, ListedClass]
+    file: CocoFile, categories: Iterable[Any], listed: dict[str, ListedClass]
 ) -> None:
     bad: list[Any] = []
     for category in categories:
@@ -169,14 +177,14 @@ def _colour(values: Any) -> tuple[int, int, int] | None:
     return red, green, blue
 
 
-def _take_images(file: _File, images: Iterable[Any]) -> None:
+def _take_images(file: CocoFile, images: Iterable[Any]) -> None:
     bad = []
     for image in images:
         names = (image.get(k) for k in _NAMES) if isinstance(image, dict) else ()
         name = next(filter(None, names), None)
         if isinstance(name, str) and name.strip() and "id" in image:
             file.images.append(image)
-            file.names.append(_path_of(name))
+            file.names.append(path_of(name))
         else:
             bad.append(image)
     if bad:
@@ -185,7 +193,7 @@ def _take_images(file: _File, images: Iterable[Any]) -> None:
         )
 
 
-def _path_of(name: str) -> str:
+def path_of(name: str) -> str:
     """Return what a file calls a picture as a path with "/" between folders."""
     if url := re.match(r"[A-Za-z][\w+.-]+://", name):
         name = unquote(re.sub(r"[?#].*", "", name[url.end() :]))
@@ -194,15 +202,14 @@ def _path_of(name: str) -> str:
     return "/".join(parts) or "picture"
 
 
-def _take_annotations(file: _File, annotations: Iterable[Any]) -> None:
+def _take_annotations(file: CocoFile, annotations: Iterable[Any]) -> None:
     """Sort annotations by the place of their image; name those that have none."""
     find = _finder(image["id"] for image in file.images)
     lost: dict[str, list[Any]] = defaultdict(list)
-    for number, annotation in enumerate(annotations, start=1):
+    for annotation in annotations:
         if not isinstance(annotation, dict):
             lost["annotations are none"].append(annotation)
             continue
-        annotation.setdefault("id", f"#{number}")
         at = find(annotation.get("image_id"))
         if len(at) == 1:
             file.annotations.setdefault(at[0], []).append(annotation)
@@ -247,65 +254,40 @@ def _number(value: Any) -> Any:
 
 def _pictures(
     root: Path,
-    files: Sequence[_File],
+    files: Sequence[CocoFile],
     listed: Mapping[str, ListedClass],
     problems: list[str],
 ) -> tuple[list[Picture], list[str]]:
     """Return the pictures of all files, and notes on where they were found."""
-    there = list_files(root, PICTURES, problems)
-    base, prefix = root, ""
-    notes: list[str] = []
-    if not there:
-        base, there = list_around(root)
-        if there:
-            notes = [f"pictures are taken from {base}"]
-            prefix = f"{root.resolve().relative_to(base).as_posix()}/"
-    sizes = [[_size_of(image) for image in file.images] for file in files]
-    names = [
-        NamedPictures(prefix + file.place, file.names, said)
-        for file, said in zip(files, sizes, strict=True)
+    named = [
+        NamedPictures(file.place, file.names, [_size_of(i) for i in file.images])
+        for file in files
     ]
-    found, missing = find_pictures(names, base, there)
-    owners: dict[str, str] = {}
-    for (number, _), picture in found.items():
-        place = files[number].place
-        if (other := owners.setdefault(picture, place)) != place:
-            raise ImportSourceError(
-                f"{other} and {place} both speak of {picture}: give one of them"
-            )
     places = {name: place for place, name in enumerate(listed, start=1)}
-    lost = Counter(
-        name
-        for number, file in enumerate(files)
-        for name in {n for i, n in enumerate(file.names) if (number, i) not in found}
-    )
-    pictures = []
-    for number, file in enumerate(files):
-        find = _finder(number for number, _ in file.categories)
-        classes = [places[name] for _, name in file.categories]
-        for index, name in enumerate(file.names):
-            key = number, index
-            where = base / found[key] if key in found else None
-            size = sizes[number][index] or size_of_file(where)
-            reader = partial(
-                draw_all,
-                file.annotations.get(index, None if index in file.unclear else []),
-                size,
-                partial(_places_of, find, classes),
-                names=list(places),
-                several=file.several,
-            )
-            path = found.get(key, name)
-            if where is None and lost[name] > 1:  # told apart by their JSONs
-                path = (Path(file.place).with_suffix("") / name).as_posix()
-            why = missing.get(key, Picture.missing)
-            pictures.append(Picture(path, where, size, reader, why))
-    return pictures, notes
+    finders = [places_finder(file, places) for file in files]
+
+    def reader(key: Key, size: tuple[int, int] | None) -> partial[Masks]:
+        number, index = key
+        file = files[number]
+        return partial(
+            draw_all,
+            file.annotations_of(index),
+            size,
+            finders[number],
+            names=list(places),
+            several=file.several,
+        )
+
+    return make_pictures(root, named, reader, problems)
 
 
-def _places_of(find: _Find, classes: Sequence[int], category: Any) -> list[int]:
-    """Return the places that a category could mean."""
-    return sorted({classes[at] for at in find(category)})
+def places_finder(
+    file: CocoFile, places: Mapping[str, int]
+) -> Callable[[Any], Sequence[int]]:
+    """Return what finds the places that a category of a file could mean."""
+    find = _finder(number for number, _ in file.categories)
+    classes = [places[name] for _, name in file.categories]
+    return lambda category: sorted({classes[at] for at in find(category)})
 
 
 def _size_of(image: Mapping[str, Any]) -> tuple[int, int] | None:

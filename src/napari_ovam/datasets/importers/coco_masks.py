@@ -2,40 +2,29 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from pycocotools import mask as rle
 
 from napari_ovam.base.ids import IGNORE
 from napari_ovam.datasets.class_lists import whole
-from napari_ovam.datasets.importers.source import (
-    UNSURE,
-    ImportSourceError,
-    Masks,
-    shorten,
+from napari_ovam.datasets.importers.shapes import (
+    BROKEN,
+    Drawn,
+    Wrong,
+    as_masks,
+    check_drawable,
+    make_drawn,
+    no_wrong,
+    say,
 )
-from napari_ovam.images.files import MAX_PIXELS
+from napari_ovam.datasets.importers.source import UNSURE, ImportSourceError, Masks
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from numpy.typing import NDArray
-
-ERRORS = (ValueError, TypeError, KeyError, AttributeError, RecursionError)
-
-
-class _Drawn(NamedTuple):
-    """An annotation as it is drawn: what is later in the order lies above."""
-
-    known: bool
-    single: bool
-    smallness: int
-    which: Any
-    place: int
-    box: tuple[slice, slice]
-    mask: NDArray[np.bool_]
 
 
 def draw_all(
@@ -54,7 +43,7 @@ def draw_all(
     Parameters
     ----------
     annotations
-        As in the JSON, each with an id. None where nobody knows which they are.
+        As in the JSON. None where nobody knows which they are.
     size
         (H, W), or None where nobody says.
     places_of
@@ -66,39 +55,45 @@ def draw_all(
     """
     if annotations is None:
         raise ImportSourceError("its annotations cannot be told by their image_id")
-    if size is None:
-        raise ImportSourceError("neither its picture nor the JSON says how large it is")
-    if size[0] * size[1] > MAX_PIXELS:
-        raise ImportSourceError(f"the image is said to be {size} pixels")
-    wrong: dict[str, list[Any]] = defaultdict(list)
-    drawn = [d for a in annotations if (d := _drawn(a, size, places_of, wrong))]
-    if annotations and not any(each.known for each in drawn):
-        raise ImportSourceError("; ".join(_say(wrong)))
-    drawn.sort(key=lambda each: each[:3])
-    labels = np.zeros(size, np.int32)
-    objects = np.zeros(size, np.int32)
-    for number, each in enumerate(drawn, start=1):
-        labels[each.box][each.mask] = each.place
-        objects[each.box][each.mask] = number
-    seen = np.bincount(objects.ravel(), minlength=len(drawn) + 1)
-    for number, each in enumerate(drawn, start=1):
-        if each.known and not seen[number]:
-            what = f"wholly covered by others ({names[each.place - 1]})"
-            wrong[what].append(each.which)
-    return Masks(labels, objects if several else None, tuple(_say(wrong)))
+    size = check_drawable(size)
+    wrong = no_wrong()
+    drawn = draw_annotations(annotations, size, places_of, wrong)
+    if annotations and all(each.place == UNSURE for each in drawn):
+        raise ImportSourceError("; ".join(say(wrong)))
+    return as_masks(in_order(drawn), size, names, wrong, several=several)
+
+
+def draw_annotations(
+    annotations: Sequence[Mapping[str, Any]],
+    size: tuple[int, int],
+    places_of: Callable[[Any], Sequence[int]],
+    wrong: Wrong,
+) -> list[Drawn]:
+    """Return annotations as they are drawn, in the order of the JSON."""
+    return [d for a in annotations if (d := _drawn(a, size, places_of, wrong))]
+
+
+def in_order(drawn: Sequence[Drawn]) -> list[Drawn]:
+    """Return annotations with those that lie above later: crowds, then by size."""
+    return sorted(drawn, key=_depth)
+
+
+def _depth(each: Drawn) -> tuple[bool, bool, int]:
+    single = each.record.get("iscrowd") not in (1, "1")
+    return each.place != UNSURE, single, -int(each.mask.sum())
 
 
 def _drawn(
     annotation: Mapping[str, Any],
     size: tuple[int, int],
     places_of: Callable[[Any], Sequence[int]],
-    wrong: dict[str, list[Any]],
-) -> _Drawn | None:
+    wrong: Wrong,
+) -> Drawn | None:
     """Return an annotation as it is drawn; say what of it is wrong."""
-    which, category = annotation["id"], annotation.get("category_id")
+    which, category = annotation.get("id"), annotation.get("category_id")
     try:
         mask, bad = draw(annotation, size)
-    except (*ERRORS, OverflowError) as error:
+    except BROKEN as error:
         why = str(error) if isinstance(error, ValueError) else repr(error)
         wrong[why].append(which)
         return None
@@ -109,27 +104,8 @@ def _drawn(
         many = "several" if places else "none"
         what = f"the category {category!r} is {many} of the list"
         wrong[f"{what}; its pixels are unsure ({IGNORE})"].append(which)
-    known = len(places) == 1
-    rows, columns = (np.flatnonzero(mask.any(axis)) for axis in (1, 0))
-    box = slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
-    return _Drawn(
-        known,
-        annotation.get("iscrowd") not in (1, "1"),
-        -int(mask.sum()),
-        which,
-        places[0] if known else UNSURE,
-        box,
-        mask[box].copy(),  # of a large image with many annotations
-    )
-
-
-def _say(wrong: Mapping[str, Sequence[Any]]) -> list[str]:
-    """Return a sentence for each thing that is wrong, with the annotations' ids."""
-    return [
-        f"{'annotation' if len(ids) == 1 else f'{len(ids)} annotations'} "
-        f"{shorten(ids)}: {why}"
-        for why, ids in wrong.items()
-    ]
+    place = places[0] if len(places) == 1 else UNSURE
+    return make_drawn(which, place, mask, annotation)
 
 
 def draw(
@@ -149,7 +125,9 @@ def draw(
     for part in _parts(code):
         try:
             mask |= (
-                _code(part, size) if isinstance(part, dict) else _polygon(part, size)
+                decode(part, size)
+                if isinstance(part, dict)
+                else draw_polygon(part, size)
             )
         except ValueError as error:
             bad.append(str(error))
@@ -174,7 +152,18 @@ def _parts(code: Any) -> list[Any]:
     return [part for each in code for part in _parts(each)]
 
 
-def _polygon(ring: list[Any], size: tuple[int, int]) -> NDArray[np.bool_]:
+def draw_polygon(ring: Sequence[Any], size: tuple[int, int]) -> NDArray[np.bool_]:
+    """Return the mask of a polygon, (H, W), as pycocotools draws it: even-odd.
+
+    It raises `ValueError` if it is none of a picture of that size.
+
+    Parameters
+    ----------
+    ring
+        x, y, x, y … in pixels.
+    size
+        (H, W).
+    """
     points = np.array(ring, float)
     if points.ndim != 1 or len(points) < 6 or len(points) % 2:
         raise ValueError("a polygon is not x, y, x, y … of at least three points")
@@ -187,7 +176,11 @@ def _polygon(ring: list[Any], size: tuple[int, int]) -> NDArray[np.bool_]:
     return np.asarray(drawn, bool)
 
 
-def _code(code: Mapping[str, Any], size: tuple[int, int]) -> NDArray[np.bool_]:
+def decode(code: Mapping[str, Any], size: tuple[int, int]) -> NDArray[np.bool_]:
+    """Return the mask of a run-length code, (H, W).
+
+    It raises `ValueError` if it is broken, or of another size.
+    """
     height, width = size
     said = code.get("size")
     if not isinstance(said, list) or tuple(map(whole, said)) != size:

@@ -109,6 +109,9 @@ def open_indexed(
         found,
         notes,
         {path.name: problems} if problems else {},
+        path,
+        tuple(masks),
+        ids.places,
     )
 
 

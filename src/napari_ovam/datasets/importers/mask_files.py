@@ -117,6 +117,7 @@ def join(
             "which"
             if mask in unclear
             else Picture.missing,
+            record=(mask, 0),
         )
         for mask in masks
     ]

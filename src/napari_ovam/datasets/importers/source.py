@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from napari_ovam.images.files import read
@@ -10,7 +12,6 @@ from napari_ovam.images.pixels import turned
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
-    from pathlib import Path
 
     import numpy as np
     from numpy.typing import NDArray
@@ -27,6 +28,10 @@ UPRIGHT = 1
 
 class ImportSourceError(ValueError):
     """A data set that cannot be read; the message names its place."""
+
+
+class BrokenFileError(ImportSourceError):
+    """A file that seems to be of the format, and cannot be read."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,11 +68,15 @@ class Picture:
     unlabelled: bool = False
     # What else a sample made of it keeps in its provenance, as JSON.
     about: Mapping[str, Any] = field(default_factory=dict)
+    # The file that speaks of it, by its place in the data set, and its number there.
+    record: tuple[str, int] | None = None
+    # Returns the file of a picture that its record holds.
+    read_bytes: Callable[[], bytes] | None = None
 
     @property
     def masks_alone(self) -> bool:
         """Whether there are masks of it and no pixels."""
-        return self.file is None
+        return self.file is None and self.read_bytes is None
 
     def read_image(self) -> NDArray[np.uint8]:
         """Return the picture, (H, W, 3) RGB, upright.
@@ -75,9 +84,14 @@ class Picture:
         It raises `ImportSourceError` if it has no file; and as
         `napari_ovam.images.files.read`.
         """
-        if self.file is None:
+        if self.file is not None:
+            return read(self.file)
+        if self.read_bytes is None:
             raise ImportSourceError(self.missing)
-        return read(self.file)
+        with TemporaryDirectory() as folder:
+            file = Path(folder) / f"{PurePosixPath(self.path).stem[:40]} (embedded)"
+            file.write_bytes(self.read_bytes())
+            return read(file)
 
     def read_masks(self) -> Masks:
         """Return the masks as they lie on the upright picture."""
@@ -103,6 +117,13 @@ class Source:
     notes: Sequence[str] = ()  # sentences: what was taken for what
     # What was not understood of the data set itself, by the file that holds it.
     problems: dict[str, list[str]] = field(default_factory=dict)
+    # Its folder, and the places in it of the files that hold its masks: what is kept,
+    # so that it can be written again as it came.
+    root: Path | None = None
+    originals: tuple[str, ...] = ()
+    # What the values of mask files mean: places of classes, as in `Masks`. Colours are
+    # red·65536 + green·256 + blue.
+    values: Mapping[int, int] = field(default_factory=dict)
 
 
 def shorten(values: Sequence[object], most: int = 5) -> str:

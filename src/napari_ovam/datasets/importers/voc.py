@@ -30,7 +30,7 @@ from napari_ovam.images.files import opened
 from napari_ovam.images.png import check_exact
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -87,12 +87,13 @@ def open_voc(path: Path, classes: Sequence[ListedClass] | None = None) -> Source
     pictures = [f for f in files if not (_folder(f, _MASKS) or _folder(f, _OBJECTS))]
 
     def reader(mask: str) -> partial[Masks]:
-        apart = objects.get(_within(mask, _MASKS))
+        apart = objects.get(_key(mask))
         return partial(_read, root / mask, root / apart if apart else None, packed)
 
     found = join(root, masks, pictures, mask_size, reader, notes)
     where = {path.name: problems} if problems else {}
-    return Source("voc", path, classes, found, notes, where)
+    kept = (*masks, *(objects[key] for m in masks if (key := _key(m)) in objects))
+    return Source("voc", path, classes, found, notes, where, root, kept, packed)
 
 
 def _folder(path: str, name: str) -> str:
@@ -102,6 +103,18 @@ def _folder(path: str, name: str) -> str:
         if normal(part) == name:
             return "/".join(parts[:depth])
     return ""
+
+
+def _key(mask: str) -> str:
+    """Return what a mask of classes and that of its objects have in common."""
+    return _within(mask, _MASKS)
+
+
+def objects_of(mask: str, files: Iterable[str]) -> str | None:
+    """Return the place of the objects of a mask among those of files."""
+    wanted = _key(mask)
+    places = (file for file in files if _folder(file, _OBJECTS))
+    return next((file for file in places if _within(file, _OBJECTS) == wanted), None)
 
 
 def _within(path: str, name: str) -> str:

@@ -1,9 +1,10 @@
-"""The pictures that JSONs name, wherever they lie."""
+"""The pictures that annotation files name, wherever they lie."""
 
 from __future__ import annotations
 
 import re
 from collections import Counter
+from dataclasses import replace
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -13,14 +14,17 @@ from napari_ovam.datasets.importers.search import (
     PICTURES,
     Place,
     kind_of,
+    list_around,
+    list_files,
     normal,
     pair,
     place_of,
 )
+from napari_ovam.datasets.importers.source import ImportSourceError, Masks, Picture
 from napari_ovam.images.files import image_size
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
 Key = tuple[int, int]
 """The number of a JSON, and that of a picture in it."""
@@ -34,6 +38,66 @@ class NamedPictures(NamedTuple):
     place: str  # of the JSON, with "/" between folders
     names: Sequence[str]
     sizes: Sequence[tuple[int, int] | None]  # (H, W), as far as it says them
+
+
+def make_pictures(
+    root: Path,
+    files: Sequence[NamedPictures],
+    reader: Callable[[Key, tuple[int, int] | None], Callable[[], Masks]],
+    problems: list[str],
+) -> tuple[list[Picture], list[str]]:
+    """Return the pictures that files name, and notes on where they were found.
+
+    They are looked for below a folder, else below the one around it.
+
+    It raises `ImportSourceError` if two files speak of the same picture.
+
+    Parameters
+    ----------
+    root
+        The data set.
+    files
+        What names pictures.
+    reader
+        Returns what reads the masks of a picture of some size.
+    problems
+        Gets a sentence for each folder that cannot be read.
+    """
+    there = list_files(root, PICTURES, problems)
+    base, prefix = root, ""
+    notes: list[str] = []
+    if not there:
+        base, there = list_around(root)
+        if there:
+            notes = [f"pictures are taken from {base}"]
+            prefix = f"{root.resolve().relative_to(base).as_posix()}/"
+    moved = [file._replace(place=prefix + file.place) for file in files]
+    found, missing = find_pictures(moved, base, there)
+    owners: dict[str, str] = {}
+    for (number, _), picture in found.items():
+        place = files[number].place
+        if (other := owners.setdefault(picture, place)) != place:
+            raise ImportSourceError(
+                f"{other} and {place} both speak of {picture}: give one of them"
+            )
+    lost = Counter(
+        name
+        for number, file in enumerate(files)
+        for name in {n for i, n in enumerate(file.names) if (number, i) not in found}
+    )
+    pictures = []
+    for number, file in enumerate(files):
+        for index, name in enumerate(file.names):
+            key = number, index
+            where = base / found[key] if key in found else None
+            size = file.sizes[index] or size_of_file(where)
+            path = found.get(key, name)
+            if where is None and lost[name] > 1:  # told apart by their files
+                path = (Path(file.place).with_suffix("") / name).as_posix()
+            why = missing.get(key, Picture.missing)
+            about = Picture(path, where, size, reader(key, size), why)
+            pictures.append(replace(about, record=(file.place, index)))
+    return pictures, notes
 
 
 def find_pictures(

@@ -1,0 +1,1 @@
+"""Formats of annotation tools: one exact mask for each object."""

@@ -1,0 +1,1 @@
+"""Data sets that were imported, written again as they came, with what was corrected."""
