@@ -15,7 +15,7 @@ from napari_ovam.datasets.importers import open_source
 from napari_ovam.project import Project
 from napari_ovam.project.pictures import MissingPictureError
 from napari_ovam.project.verify import verify
-from napari_ovam.workflows.filling import add_file, pictures_in
+from napari_ovam.workflows.adding import add_file, pictures_in
 from napari_ovam.workflows.importing import import_masks
 from napari_ovam.workflows.sample_trace import saved_trace
 
