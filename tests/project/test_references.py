@@ -15,7 +15,8 @@ from napari_ovam.datasets.importers import open_source
 from napari_ovam.project import Project
 from napari_ovam.project.pictures import MissingPictureError
 from napari_ovam.project.verify import verify
-from napari_ovam.workflows.filling import add_file, pictures_in
+from napari_ovam.workflows.accepted import usable_images
+from napari_ovam.workflows.adding import add_file, pictures_in
 from napari_ovam.workflows.importing import import_masks
 from napari_ovam.workflows.sample_trace import saved_trace
 
@@ -154,6 +155,21 @@ def test_a_changed_picture_is_noticed_even_where_its_size_and_name_stay(
     again = Project.open(project.path)
     assert not again.notes
     assert verify(project.path).problems == ()
+
+
+def test_nothing_is_learned_from_pictures_that_are_away_or_others(
+    project: Project, photos: Path
+):
+    labels = np.eye(20, 30, dtype=np.uint8)
+    for sample in project.samples:
+        project.save_labels(sample.name, labels, "accepted")
+    (photos / "a.png").unlink()
+    picture(photos / "b.bmp")
+    found, failed = usable_images(Project.open(project.path), [1], lambda: None)
+    assert found == {1: ["a-2"]}
+    assert failed.keys() == {"a", "b"}
+    assert "missing" in failed["a"]
+    assert "changed" in failed["b"]
 
 
 def test_a_picture_of_another_size_is_not_taken(project: Project, photos: Path):

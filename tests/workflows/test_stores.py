@@ -13,7 +13,7 @@ import zarr
 
 from napari_ovam import ExportItem, LabelClass, export_dataset
 from napari_ovam.cli import app
-from napari_ovam.datasets.exporters import FolderExistsError
+from napari_ovam.datasets.exporters import FolderExistsError, Split
 from napari_ovam.datasets.importers import ImportSourceError, open_source
 from napari_ovam.datasets.importers.ome_zarr import Choice, open_ome_zarr
 from napari_ovam.images.ome_zarr import Axis, open_images
@@ -55,7 +55,10 @@ def item(name: str, *, told: bool = False) -> ExportItem:
 def test_an_export_comes_back(tmp_path: Path, version: str):
     items = [item("one"), item("ein Kätzchen 🐱", told=True)]
     form = "ome-zarr" if version == "0.5" else "ome-zarr-0.4"
-    out = export_dataset(items, CLASSES, tmp_path / "o", [form]) / form
+    split = Split(0.5, 0.5, 0)
+    out = export_dataset(items, CLASSES, tmp_path / "o", [form], split=split) / form
+    dealt = [(out / "splits" / f"{n}.txt").read_text() for n in ("train", "val")]
+    assert sorted(dealt) == sorted(f"{each.name}\n" for each in items)
     for each in items:
         (image,) = open_images(out / f"{each.name}.ome.zarr")
         assert image.version == version

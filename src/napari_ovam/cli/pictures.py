@@ -38,7 +38,7 @@ def add(
     Exits with 2 where single files could not be added.
     """
     with reported("; what was added is in the project"), show_progress("add") as bar:
-        from napari_ovam.workflows.filling import add_file, pictures_in
+        from napari_ovam.workflows.adding import add_file, pictures_in
 
         files = [
             (file, path if path.is_dir() else file.parent)

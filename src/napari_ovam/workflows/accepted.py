@@ -112,6 +112,10 @@ def usable_images(
             continue
         if labels is None:
             failed[sample.name] = "it is accepted and has no labels"
+        elif project.is_missing(sample.name):
+            failed[sample.name] = "its picture is missing"
+        elif project.picture_changed(sample.name):
+            failed[sample.name] = "its picture was changed since it was added"
         elif labels.shape != size:
             failed[sample.name] = f"the image is {size}, its labels are {labels.shape}"
         else:

@@ -1,29 +1,21 @@
-"""Filling a project: images made or taken in, with their traces, each once.
-
-Pictures are copied, or left where they are and pointed at.
-"""
+"""Filling a project: images made or taken in, with their traces, each once."""
 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Self
 
-import numpy as np
-
 from napari_ovam.base.progress import Progress, no_progress
 from napari_ovam.base.prompt_syntax import plain_prompt
 from napari_ovam.diffusion.architectures import pipeline_architecture
 from napari_ovam.diffusion.generation import generate, generate_video
 from napari_ovam.diffusion.image_traces import trace_image
-from napari_ovam.images.files import PICTURE_SUFFIXES, page_count, read
+from napari_ovam.images.files import page_count, read
 from napari_ovam.images.metadata import ImageMetadata, read_metadata
-from napari_ovam.project.references import Reference
+from napari_ovam.workflows.adding import add_picture, find_picture
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
     from pathlib import Path
-
-    from numpy.typing import NDArray
 
     from napari_ovam.base.generation_settings import GenerationSettings
     from napari_ovam.diffusion.generation import Generation
@@ -176,7 +168,7 @@ def trace_file(
     """Record what a model sees in an image, and add it unless it is there already.
 
     One that is there gets the new trace and keeps its labels. A new one is copied, or
-    left where it is: see `add_file`.
+    left where it is: see `adding.add_file`.
 
     It raises `ImageFileError` if it is broken, or holds several pages and none was
     chosen.
@@ -186,7 +178,7 @@ def trace_file(
     image = read(file.path, page=file.page)
     source = file.told.as_source(file.path.name) if file.told.raw else file.path.name
     about = {"model": model, "prompt": file.prompt, "seed": seed}
-    name = _find(project, file.path.name, image)
+    name = find_picture(project, file.path.name, image)
     if name is not None:
         known = project.sample(name).provenance
         same = all(known.get(key) == value for key, value in about.items())
@@ -195,83 +187,10 @@ def trace_file(
     found = trace_image(pipe, image, prompt=file.prompt, seed=seed, progress=progress)
     about = {**about, "source": source, "text_encoder": found.trace.model}
     if name is None:
-        name = _add_file(project, file.path, image, file.page, left_in, about)
+        name = add_picture(project, file.path, image, file.page, left_in, about)
         new = True
     else:
         project.change_sample(name, provenance=about)
         new = False
     project.save_trace(name, found.trace)
     return name, new
-
-
-def add_file(
-    project: Project,
-    path: Path,
-    *,
-    page: int | None = None,
-    left_in: Path | None = None,
-) -> tuple[str, bool]:
-    """Add a picture without a look at it, unless it is there already.
-
-    It raises `ImageFileError` if it is broken, or holds several pages and none was
-    chosen.
-
-    It returns the name of its sample, and whether it is new.
-
-    Parameters
-    ----------
-    project, path
-        Where it goes, and its file.
-    page
-        Which of several pages.
-    left_in
-        The folder that it is in and stays in: the project points at it. None copies it.
-    """
-    image = read(path, page=page)
-    name = _find(project, path.name, image)
-    if name is not None:
-        return name, False
-    about = {"source": path.name}
-    return _add_file(project, path, image, page, left_in, about), True
-
-
-def pictures_in(folder: Path) -> list[Path]:
-    """Return the pictures of a folder and those below it, in order."""
-    return sorted(
-        path
-        for path in folder.rglob("*")
-        if path.suffix.lower() in PICTURE_SUFFIXES
-        and path.is_file()
-        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
-    )
-
-
-def _add_file(
-    project: Project,
-    path: Path,
-    image: NDArray[np.uint8],
-    page: int | None,
-    left_in: Path | None,
-    about: Mapping[str, Any],
-) -> str:
-    made = {"title": path.stem, **about}
-    if left_in is not None:
-        shape = image.shape[0], image.shape[1]
-        there = Reference.to(project.path, path, folder=left_in, page=page, shape=shape)
-        made |= there.about()
-    name = project.reserve(path.stem)
-    return project.add_sample(image, name=name, provenance=made).name
-
-
-def _find(project: Project, file: str, image: NDArray[np.uint8]) -> str | None:
-    """Return the sample that came from a file of that name and has these pixels."""
-    for sample in project.samples:
-        source = sample.provenance.get("source")
-        if file != (source.get("file") if isinstance(source, dict) else source):
-            continue
-        try:
-            if np.array_equal(project.load_image(sample.name), image):
-                return sample.name
-        except (ValueError, OSError):
-            continue  # it is missing or broken there
-    return None

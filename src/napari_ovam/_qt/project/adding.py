@@ -135,7 +135,7 @@ def _add(
     if is_remote(str(place)) or is_store(path):
         _add_store(project, str(place), job, said, wrong)
         return
-    from napari_ovam.workflows.filling import add_file, pictures_in
+    from napari_ovam.workflows.adding import add_file, pictures_in
 
     folder = path if path.is_dir() else path.parent
     files = pictures_in(path) if path.is_dir() else [path]

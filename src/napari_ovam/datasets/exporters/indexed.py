@@ -6,7 +6,7 @@ where a class id passes 255. Palette PNGs would turn into RGB in cv2 and skimage
     images/NAME.png   labels/NAME.png   classes.json   splits/train.txt ... if split
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -53,10 +53,15 @@ class IndexedWriter:
             ],
         }
         save_json(self.folder / "classes.json", content)
-        for split, names in self.splits.items():
-            (self.folder / "splits").mkdir(exist_ok=True)
-            path = self.folder / "splits" / f"{split}.txt"
-            save_text(path, "".join(f"{name}\n" for name in names))
+        save_splits(self.folder, self.splits)
+
+
+def save_splits(folder: Path, splits: Mapping[str, Sequence[str]]) -> None:
+    """Write the names of each split, a line each, as `splits/train.txt` and so on."""
+    for split, names in splits.items():
+        (folder / "splits").mkdir(exist_ok=True)
+        path = folder / "splits" / f"{split}.txt"
+        save_text(path, "".join(f"{name}\n" for name in names))
 
 
 class HistoryWriter:

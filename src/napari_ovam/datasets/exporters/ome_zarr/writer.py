@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from napari_ovam.datasets.exporters.indexed import save_splits
 from napari_ovam.datasets.exporters.indices import ids_dtype
 from napari_ovam.images.ome_zarr import Axis
 from napari_ovam.images.ome_zarr_write import About, Frame, list_labels, write_pyramid
@@ -40,6 +41,7 @@ class OmeZarrWriter:
     ) -> None:
         zarr_library()  # said before anything is written
         self.folder, self.classes, self.version = folder, classes, version
+        self.splits: dict[str, list[str]] = {}
 
     def add(self, item: ExportItem) -> None:
         """Write the store of one picture; each array is read back and compared."""
@@ -58,6 +60,8 @@ class OmeZarrWriter:
             meaning = describe_objects(ids, objects, self.classes, self.version)
             if meaning is not None:
                 kinds[OBJECTS] = objects, meaning
+        if item.split:
+            self.splits.setdefault(item.split, []).append(item.name)
         list_labels(store / "labels", list(kinds), self.version)
         for name, (pixels, meaning) in kinds.items():
             write_pyramid(
@@ -69,7 +73,8 @@ class OmeZarrWriter:
             )
 
     def finish(self) -> None:
-        """Nothing describes all items: each store says all of itself."""
+        """Write the names of each split; else each store says all of itself."""
+        save_splits(self.folder, self.splits)
 
 
 def _frame(item: ExportItem, before: Sequence[Axis], shape: Sequence[int]) -> Frame:
