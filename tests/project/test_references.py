@@ -87,7 +87,7 @@ def test_a_moved_picture_is_found_by_its_content(project: Project, photos: Path)
     (photos / "deep").mkdir()
     (photos / "a.png").rename(photos / "deep" / "renamed.png")
     opened = Project.open(project.path)
-    assert "1 pictures were moved, and found again: a" in opened.notes[0]
+    assert "1 picture was moved, and found again: a" in opened.notes[0]
     assert opened.image_file("a") == photos / "deep" / "renamed.png"
     opened.save()
     assert not Project.open(project.path).notes
@@ -98,7 +98,7 @@ def test_a_missing_picture_is_said_and_its_labels_can_be_edited(
 ):
     (photos / "a.png").unlink()
     opened = Project.open(project.path)
-    assert "1 pictures are missing: a." in opened.notes[0]
+    assert "1 picture is missing: a." in opened.notes[0]
     with pytest.raises(MissingPictureError, match=r"photos.*a.png.*labels are kept"):
         opened.load_image("a")
     assert opened.image_size("a") == (20, 30)
@@ -129,7 +129,7 @@ def test_locating_the_folder_mends_all_at_once(
     assert not report.missing
     again = Project.open(project.path)
     assert again.image_file("b") == elsewhere / "renamed.bmp"
-    assert "1 pictures were changed since they were added: a-2" in again.notes[0]
+    assert "1 picture has changed since being added: a-2" in again.notes[0]
     with pytest.raises(ValueError, match="there is no folder"):
         opened.locate_pictures(tmp_path / "nowhere")
 
@@ -144,7 +144,7 @@ def test_a_changed_picture_is_noticed_even_where_its_size_and_name_stay(
     os.utime(file, (1, 1))
     assert file.stat().st_size == size
     opened = Project.open(project.path)
-    assert "1 pictures were changed since they were added: b" in opened.notes[0]
+    assert "1 picture has changed since being added: b" in opened.notes[0]
     assert opened.picture_changed("b")
     assert not opened.picture_changed("a")
     assert saved_trace(opened, "b") is None
@@ -213,7 +213,7 @@ def test_an_import_leaves_pictures_where_they_are(project: Project, tmp_path: Pa
     other = Project.create(tmp_path / "other")
     source = open_source(out / "indexed", "indexed")
     report = import_masks(other, source, by_reference=True)
-    assert report.added == ("a", "a-2", "b")
+    assert sorted(report.added) == ["a", "a-2", "b"]
     assert not list((other.path / "images").iterdir())
     assert other.image_file("b") == out / "indexed" / "images" / "b.png"
     assert other.reference("b").folder == "../o/indexed"

@@ -258,7 +258,7 @@ def test_labels_are_replaced_only_if_they_are_ours(filled):
 def test_objects_come_and_go(filled):
     store, project = filled
     labels = project.load_labels("a-z0")
-    numbers = np.where(labels == 1, np.arange(40) % 8, 0).astype(np.int32)
+    numbers = np.where(labels == 1, np.arange(40) % 8 + 1, 0).astype(np.int32)
     owners = dict.fromkeys(np.unique(numbers)[1:].tolist(), 1)
     save_instances(project.path, "a-z0", Instances(numbers, owners))
     report = write_into_stores(project, project.items())

@@ -39,22 +39,27 @@ class PictureReport:
         found = []
         if self.moved:
             found.append(
-                f"{len(self.moved)} pictures were moved, and found again: "
+                f"{_count(self.moved, 'was', 'were')} moved, and found again: "
                 f"{say_some(self.moved)}."
             )
         if self.changed:
             found.append(
-                f"{len(self.changed)} pictures were changed since they were added: "
+                f"{_count(self.changed, 'has', 'have')} changed since being added: "
                 f"{say_some(self.changed)}. Their labels are kept; napari-ovam "
                 "pictures --take-changed takes them as they are now."
             )
         if self.missing:
             found.append(
-                f"{len(self.missing)} pictures are missing: {say_some(self.missing)}. "
-                "Their labels are kept; say where their folder is now (Locate "
-                "pictures…, or napari-ovam pictures --locate)."
+                f"{_count(self.missing, 'is', 'are')} missing: "
+                f"{say_some(self.missing)}. Their labels are kept; say where their "
+                "folder is now (Add… > Locate, or napari-ovam pictures --locate)."
             )
         return found
+
+
+def _count(names: tuple[str, ...], is_: str, are: str) -> str:
+    """Return how many pictures, and the verb."""
+    return f"1 picture {is_}" if len(names) == 1 else f"{len(names)} pictures {are}"
 
 
 class ProjectPictures(ProjectStore):
@@ -255,7 +260,7 @@ class ProjectPictures(ProjectStore):
         if self.is_missing(name):
             raise MissingPictureError(
                 f"the picture of {name} is not at {there.place(self.path)} any more: "
-                "bring it back, or say where its folder is now (Locate pictures…, or "
+                "bring it back, or say where its folder is now (Add… > Locate, or "
                 "napari-ovam pictures --locate). Its labels are kept"
             )
 

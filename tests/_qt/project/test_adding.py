@@ -55,6 +55,7 @@ def test_a_folder_by_reference_then_away_then_located(
     window = start()
     window.open(folder)
     choose(window, monkeypatch, "Leave pictures", photos)
+    assert window.session.adding.by_reference
     choose(window, monkeypatch, "Folder of pictures", photos)
     window.until_shown("blue")
     assert "2 images added" in window.said

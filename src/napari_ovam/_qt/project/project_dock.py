@@ -283,9 +283,9 @@ class ProjectWidget(BelowDock):
         def turn() -> None:
             adding.by_reference = not adding.by_reference
 
-        stay = menu_entry(menu, "Leave pictures where they are (no copies)", turn)
-        stay.setCheckable(True)
-        stay.setChecked(adding.by_reference)
+        # napari's style shows no box beside an entry that can be ticked
+        tick = "✓ " if adding.by_reference else ""
+        menu_entry(menu, f"{tick}Leave pictures where they are (no copies)", turn)
         if missing := adding.missing():
             text = f"Locate {missing} missing picture{'s' * (missing != 1)}…"
             menu_entry(menu, text, self._locate)
