@@ -25,14 +25,14 @@ CODE = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 SHORTER = {
     "generate": ("--count", "1", "--steps", "4"),
     "optimize": ("--iterations", "5"),
-    "import": ("--format", "indexed"),
 }
 INSTEAD = {
     "stable-diffusion-v1-5/stable-diffusion-v1-5": "tiny",
     "owner/name": "tiny",
-    "indexed|coco|voc|ome-zarr": "indexed",
+    "indexed|coco|voc|cvat|labelme|label-studio|datumaro|ome-zarr": "indexed",
     "PHOTOS": "photo-2.jpg",
     "NEW_FOLDER": ".",
+    "DATA": "made/cvat",
     "PATH": "made/indexed",
     "IMAGE": "cat-hat-room",
     "DIR": "new",
@@ -84,7 +84,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for sample in project.samples:
         project.change_sample(sample.name, status="accepted")
     project.save()
-    forms = "indexed,coco,ome-zarr"
+    forms = "indexed,coco,cvat,ome-zarr"
     call("export", work, "--format", forms, "--out", str(folder / "made"))
     store = folder / "made" / "ome-zarr" / "cat-hat-room.ome.zarr"
     store.rename(folder / "cells.ome.zarr")

@@ -127,7 +127,7 @@ def test_what_datumaro_writes_is_read(
                 points = [columns.min(), rows.min(), columns.max(), rows.mean() + 0.3]
                 points += [columns.mean() + 4.7, rows.max() + 1]
                 each = datumaro.Polygon(
-                    [round(float(p), 1) for p in points],
+                    [round(4 * float(p)) / 4 for p in points],
                     label=number,
                     z_order=number,
                     group=7,

@@ -70,7 +70,7 @@ def export(
     with reported(), show_progress("export") as progress:
         from napari_ovam.datasets import exporters
         from napari_ovam.project import Project, ProjectError
-        from napari_ovam.workflows.returning import AS_IMPORTED, RETURNED, more_formats
+        from napari_ovam.workflows.returning import more_formats
 
         shares = None if split is None else exporters.parse_split(split, seed)
         project = Project.open(folder)
@@ -83,9 +83,7 @@ def export(
             which = f" with the status {' or '.join(chosen)}" if chosen else ""
             raise ProjectError(f"{folder} holds no labels{which} to export")
         formats = (listed(format) or ["indexed"]) + [exporters.HISTORY] * history
-        for name in formats:
-            if loss := {**exporters.LOSSES, AS_IMPORTED: RETURNED}.get(name):
-                say(f"{name}: {loss}", err=True)
+        _say_losses(formats)
         done = exporters.export_dataset(
             *(items, project.label_classes(), out, formats),
             overwrite=overwrite,
@@ -97,6 +95,15 @@ def export(
         if untouched:
             say(f"{untouched} of {len(items)} images are untouched proposals")
         _say_exported(done)
+
+
+def _say_losses(formats: list[str]) -> None:
+    from napari_ovam.datasets.exporters import LOSSES
+    from napari_ovam.workflows.returning import AS_IMPORTED, RETURNED
+
+    for name in formats:
+        if loss := {**LOSSES, AS_IMPORTED: RETURNED}.get(name):
+            say(f"{name}: {loss}", err=True)
 
 
 def _say_exported(done: Exported) -> None:

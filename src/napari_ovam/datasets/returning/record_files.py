@@ -129,10 +129,10 @@ class _CocoFile:
         self.several = self.file.several
         places = {name: at for at, name in enumerate(kept.classes, start=1)}
         self.find = places_finder(self.file, places)
-        listed = [a for a in self.file.content["annotations"] if isinstance(a, dict)]
-        rings = sum(isinstance(a.get("segmentation"), list) for a in listed)
-        self.polygons = 2 * rings > len(listed)  # which most of its masks are
-        self.last = max((whole(a.get("id")) or 0 for a in listed), default=0)
+        there = [a for a in self.file.content["annotations"] if isinstance(a, dict)]
+        rings = sum(isinstance(a.get("segmentation"), list) for a in there)
+        self.polygons = 2 * rings > len(there)  # which most of its masks are
+        self.last = max((whole(a.get("id")) or 0 for a in there), default=0)
 
     def order(self, drawn: Sequence[Drawn]) -> list[Drawn]:
         return coco_masks.in_order(drawn)
