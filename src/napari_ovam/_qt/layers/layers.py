@@ -16,7 +16,8 @@ from napari_ovam.images.overlay import MAP_COLOR, map_range
 from .colors import label_colormap, label_features, map_colormap
 from .keys import add_actions
 from .marked import COVER, INSTANCES, KEY, MAPS, Mark, MarkedLayers, role_of
-from .placement import placed
+from .placement import placed, placed_stack
+from .stacks import StackPictures, StackView
 from .strokes import LabelsWatch
 
 if TYPE_CHECKING:
@@ -52,13 +53,14 @@ class SampleLayers(MarkedLayers):
         super().__init__(session)
         session.layers = self
         add_actions(session)
-        self._hidden: dict[str, dict[Layer, bool]] = {}
         self._history: dict[str, tuple[Any, Any]] = {}  # labels, what can be undone
         self._expected: set[str] = set()
+        self.stack = StackView(self)
         self.viewer.layers.events.inserted.connect(self._inserted)
 
     def close(self) -> None:
         """Watch no layer any more."""
+        self.stack.close()
         for watch in self.watches.values():
             watch.close()
 
@@ -93,6 +95,23 @@ class SampleLayers(MarkedLayers):
             layer.visible = self.session.view(number).shown if is_map else visible
         self._switching = False
 
+    def conceal(self, sample: str) -> None:
+        """Hide all but the picture of a plane that the slider is not on."""
+        if sample in self._hidden:
+            return
+        flat = [layer for layer in self.of_sample(sample) if layer.ndim == 2]
+        self._hidden[sample] = {layer: layer.visible for layer in flat}
+        self._switching = True
+        for layer in flat:
+            layer.visible = False
+        self._switching = False
+
+    def reveal(self, sample: str) -> bool:
+        """Show what `conceal` hid, if it did."""
+        hidden = sample in self._hidden
+        self.switch("", sample)
+        return hidden
+
     def hand_over(self, old: LiveSample, new: LiveSample) -> None:
         """Show another sample in the layers of one: brush and view stay.
 
@@ -100,11 +119,13 @@ class SampleLayers(MarkedLayers):
         and given up where its labels changed meanwhile. Removing a layer takes napari
         0.9 up to half a second (it collects garbage): so they are used again.
         """
-        moved = placed(new) if placed(new) != placed(old) else {}
+        hidden = self._hidden.pop(old.key, {})
         for layer in self.of_sample(old.key):
             role, watch = role_of(layer)[1], self.watches.get(layer)
             self.mark(layer, (new.key, role, 0))
-            if role == "image":
+            if role == "image" and new.same_stack(old):
+                continue  # it is the picture of all its planes
+            if role == "image" and new.plane is old.plane is None:
                 layer.data = new.image
                 layer.name = new.name
             elif watch is not None and old.edits and new.edits:
@@ -117,8 +138,11 @@ class SampleLayers(MarkedLayers):
             else:
                 self._remove(layer)
                 continue
-            for name, value in moved.items():
-                setattr(layer, name, value)
+            self.place(layer, new)
+        self._hidden[new.key] = {
+            layer: seen for layer, seen in hidden.items() if role_of(layer)[0]
+        }
+        self.reveal(new.key)
 
     def forget_history(self) -> None:
         """Empty what can be undone: it may hold ids of classes that are gone."""
@@ -137,7 +161,15 @@ class SampleLayers(MarkedLayers):
         """Make the image layer of a sample, or return it."""
         layer = self.find(sample.key, "image")
         if layer is None:
-            layer = Image(sample.image, rgb=True, name=sample.name, **placed(sample))
+            plane = sample.plane
+            if plane is None:
+                data: Any = sample.image
+                name, there = sample.name, placed(sample)
+            else:
+                data = StackPictures(plane.shape, sample.shape)
+                data.held[plane.at] = sample.image
+                name, there = plane.name, placed_stack(sample, plane)
+            layer = Image(data, rgb=True, name=name, **there)
             self._insert(layer, (sample.key, "image", 0))
         return layer
 
@@ -213,11 +245,12 @@ class SampleLayers(MarkedLayers):
             if layer is not None:
                 layer.visible = False
         elif layer is None:
-            layer = Image(cover, rgb=True, name="outlines", **placed(sample))
-            layer.scale = np.multiply(layer.scale, step)
+            layer = Image(cover, rgb=True, name="outlines")
+            self.place(layer, sample, (step, step))
             self._insert(layer, (sample.key, COVER, 0))
         else:
             layer.data = cover
+            self.place(layer, sample, (step, step))
             layer.visible = True
 
     def remove_extra(self, sample: str, role: str) -> None:
@@ -263,7 +296,7 @@ class SampleLayers(MarkedLayers):
     def show_instances(
         self,
         sample: LiveSample,
-        ids: NDArray[np.uint16],
+        ids: NDArray[np.unsignedinteger[Any]],
         names: dict[str, list[Any]],
         on_drag: Callable[[Labels, Any], Iterator[None]],
     ) -> None:

@@ -46,10 +46,24 @@ class _Tile:
 
     def same(self, other: _Tile) -> bool:
         """Whether another tile holds the same."""
-        return self is other or (
-            np.array_equal(self.painted, other.painted)
-            and np.array_equal(self.labels, other.labels)
+        return self is other or all(
+            mine is theirs or np.array_equal(mine, theirs)
+            for mine, theirs in (
+                (self.painted, other.painted),
+                (self.labels, other.labels),
+            )
         )
+
+    def over(self, proposal: Labels) -> _Tile:
+        """Return it with another proposal under what a person decided."""
+        labels = np.where(self.painted, self.labels, proposal)
+        if not np.array_equal(labels, self.labels):
+            return _Tile(labels, self.painted, proposal)
+        new = _Tile(self.labels, self.painted, proposal)
+        for name in ("ids", "count"):  # what was counted stays
+            if name in vars(self):
+                vars(new)[name] = vars(self)[name]
+        return new
 
 
 class Snapshot:
@@ -95,6 +109,36 @@ class Snapshot:
         return whole
 
 
+class Proposed(NamedTuple):
+    """What a proposal makes of labels at one moment, by any thread.
+
+    Attributes
+    ----------
+    labels
+        The proposal.
+    before, tiles
+        The labels at that moment, and what becomes of each of their tiles.
+    """
+
+    labels: Labels
+    before: Snapshot
+    tiles: tuple[_Tile, ...]
+
+    @classmethod
+    def over(cls, before: Snapshot, proposal: NDArray[Any]) -> Proposed:
+        """Put a proposal, (H, W) class ids, under the labels of a moment.
+
+        It raises `ValueError` if sizes differ or an id is out of range.
+        """
+        if proposal.shape != before.shape:
+            raise ValueError(
+                f"a proposal of {proposal.shape} for labels of {before.shape}"
+            )
+        labels, places = as_labels(proposal), tile_places(before.shape)
+        pairs = zip(before.tiles, places, strict=True)
+        return cls(labels, before, tuple(tile.over(labels[at]) for tile, at in pairs))
+
+
 class Step(NamedTuple):
     """Labels before and after something changed them, and what that was.
 
@@ -116,7 +160,7 @@ class Step(NamedTuple):
 
 def _changed(old: _Tile | None, new: _Tile, place: tuple[slice, slice]) -> Piece | None:
     """Return the pixels of a tile whose label or decision is another."""
-    if old is new:
+    if old is new or (old is not None and new.same(old)):
         return None
     mask = new.labels != 0 if old is None else new.labels != old.labels
     mask = mask | (new.painted if old is None else new.painted != old.painted)
@@ -246,31 +290,29 @@ class Edits:
             self._by = None
 
     def propose(
-        self, proposal: NDArray[Any], about: Mapping[str, Any] | None = None
+        self,
+        proposal: NDArray[Any] | Proposed,
+        about: Mapping[str, Any] | None = None,
     ) -> None:
         """Take a new proposal; only pixels that nobody painted change.
 
-        `about` is what made it, as for `Change`.
+        `about` is what made it, as for `Change`. It raises `ValueError` as
+        `Proposed.over`.
         """
-        if proposal.shape != self.now.shape:
-            raise ValueError(
-                f"a proposal of {proposal.shape} for labels of {self.now.shape}"
+        if not isinstance(proposal, Proposed):
+            proposal = Proposed.over(self.now, proposal)
+        self.proposal = proposal.labels
+        tiles = tuple(
+            new if tile is before else tile.over(self.proposal[at])  # painted meanwhile
+            for tile, before, new, at in zip(
+                self.now.tiles,
+                proposal.before.tiles,
+                proposal.tiles,
+                tile_places(self.now.shape),
+                strict=True,
             )
-        self.proposal = as_labels(proposal)
-        places = tile_places(self.now.shape)
-        self._replace(
-            {
-                number: _Tile(
-                    np.where(tile.painted, tile.labels, self.proposal[at]),
-                    tile.painted,
-                    self.proposal[at],
-                )
-                for number, (at, tile) in enumerate(
-                    zip(places, self.now.tiles, strict=True)
-                )
-            },
-            {"by": "maps", **(about or {})},
         )
+        self._note(Snapshot(self.now.shape, tiles), {"by": "maps", **(about or {})})
 
     def take(
         self,
