@@ -202,6 +202,10 @@ def test_one_plane_of_a_stack_of_channels(panel: Any) -> None:
     assert sample.name == "cells_t002"
     np.testing.assert_array_equal(sample.image[..., 0], layer.data[2, 2])
     assert not sample.image[..., 1].any()
+    layer.scale = (5, 7, 2, 2)  # of time, channels, rows and columns
+    np.testing.assert_allclose(
+        panel.layer("image").data_to_world((2, 6, 9)), (10, 12, 18)
+    )
     np.testing.assert_array_equal(sample.image[..., 2], layer.data[2, 2])
 
     section.load_layer(layer)  # what was chosen is remembered

@@ -267,8 +267,8 @@ class ImageSection(Section):
         """Load an image from disk; of several pages, the one from 0 that is named."""
         path = Path(path)
         name = path.stem if page is None else f"{path.stem} page {page + 1}"
-        prompt = self.prompt.text()
-        self._load(lambda _: read_image(path, page), name, prompt=prompt)
+        text = self.prompt.text()
+        self._load(lambda _: read_image(path, page), name, prompt=text)
 
     def _load(self, read: Read, name: str, **known: Any) -> None:
         self._choose()
@@ -308,10 +308,7 @@ class ImageSection(Section):
                 self.session.in_turn(partial(self.load_path, path))
 
     def load_layer(self, *layers: Image) -> None:
-        """Load a layer, or several as one; it lies in the world where the layer does.
-
-        Where there are channels or planes to choose, they are asked for.
-        """
+        """Load a layer, or several as one, once channels and planes are chosen."""
         try:
             self.layer_form.ask(layers)
         except ValueError as error:

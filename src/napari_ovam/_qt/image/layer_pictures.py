@@ -105,7 +105,7 @@ class Source:
 
     def lead(self, layers: SampleLayers, key: str) -> None:
         """Have a sample, and all of its stack, follow the layer from now on."""
-        axes = self.pictures.shown[0].axes[-2:]
+        axes = self.pictures.shown[0].axes
         layers.follow(self.layers[0], key, axes, self.pictures.pixel)
 
     def plane_at(self, point: Sequence[float]) -> tuple[int, ...]:

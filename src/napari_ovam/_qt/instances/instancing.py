@@ -300,7 +300,7 @@ class InstanceEdits:
         if found.ids.shape != sample.shape:
             return
         things, classes = self._things(), self.session.classes
-        table = np.zeros(found.last + 1, np.min_scalar_type(max(found.last, 256)))
+        table = np.zeros(found.last + 1, np.uint16)
         names = [(0, "")]
         for number, class_id in sorted(found.classes.items()):
             if class_id in things:

@@ -8,7 +8,6 @@ from __future__ import annotations
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from napari.layers import Image, Labels, Layer
 
 from napari_ovam.images.overlay import MAP_COLOR, map_range
@@ -23,6 +22,7 @@ from .strokes import LabelsWatch
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
+    import numpy as np
     from numpy.typing import NDArray
 
     from napari_ovam._qt.session.session import Session
@@ -271,11 +271,11 @@ class SampleLayers(MarkedLayers):
         """Make or update the Labels layer of a sample."""
         if sample.edits is None:
             return None
-        labels, layer = sample.edits.labels, self.labels(sample.key)
+        layer = self.labels(sample.key)
         if layer is not None:
-            if not np.array_equal(layer.data, labels):
-                self.watches[layer].write(labels)
+            self.watches[layer].show(sample.edits.now)
             return layer
+        labels = sample.edits.labels
         layer = Labels(
             labels,
             name=f"{sample.name} labels",
@@ -296,7 +296,7 @@ class SampleLayers(MarkedLayers):
     def show_instances(
         self,
         sample: LiveSample,
-        ids: NDArray[np.unsignedinteger[Any]],
+        ids: NDArray[np.uint16],
         names: dict[str, list[Any]],
         on_drag: Callable[[Labels, Any], Iterator[None]],
     ) -> None:

@@ -45,7 +45,7 @@ _ORDER: tuple[str, ...] = ("image", *MAPS, COVER, "labels", INSTANCES)
 _ORDER += ("uncertainty", "preview")
 
 Mark = tuple[str, str, int]  # sample key, role, class id
-# What follows another layer: project, sample key, rows and columns, pixels of a pixel.
+# What follows another layer: project, sample key, axes, how much one pixel covers.
 _Follower = tuple["Project", str, tuple[int, ...], "Pair"]
 # Of each layer object: what napari copies into another layer would make it ours too.
 _marks: WeakKeyDictionary[Layer, Mark] = WeakKeyDictionary()
@@ -130,7 +130,7 @@ class MarkedLayers:
     def follow(self, layer: Layer, key: str, axes: Sequence[int], pixel: Pair) -> None:
         """Have a sample, and all planes of its stack, follow the layer they came from.
 
-        `axes` and `pixel` are as in `placement_of`.
+        `axes` are those of planes, rows and columns, `pixel` as in `placement_of`.
         """
         if layer not in self._followed:
             for name in PARTS:
@@ -148,24 +148,23 @@ class MarkedLayers:
         layer, key = event.source, role_of(event.source)[0]
         ours = not self._placing and self.session.sample(key) is not None
         if ours and pixel_of(layer) == (1, 1):
-            self._follow(layer, key, range(layer.ndim)[-2:], (1, 1))
+            self._follow(layer, key, range(layer.ndim), (1, 1))
 
     def _follow(self, layer: Layer, key: str, axes: Sequence[int], pixel: Pair) -> None:
         """Place a sample, and with it all planes of its stack, as a layer is placed."""
         session = self.session
         try:
-            about: dict[str, Any] = {PLACEMENT: placement_of(layer, axes, pixel)}
+            there = placement_of(layer, axes[-2:], pixel)
             records = self.stack.records(session.project.sample(key))
         except (ValueError, KeyError) as error:  # turned out of the plane, or gone
             session.complain(error, "Its labels stay where they were.")
             return
-        rest = [axis for axis in range(layer.ndim) if axis not in axes]
+        about: dict[str, Any] = {PLACEMENT: there}
         for record in records:
-            plane = Plane.of(record.provenance)
-            if plane is not None and len(rest) >= len(plane.at):
-                along = planes_of(layer, rest[-len(plane.at) :])
+            plane, name = Plane.of(record.provenance), record.name
+            if plane is not None and len(axes) > 2:
+                along = planes_of(layer, axes[:-2])
                 about[STACK] = replace(plane, **along).as_json()
-            name = record.name
             session.project.change_sample(name, provenance=about, write=False)
         session.saving.save_index()
         keys = {record.name for record in records}

@@ -16,10 +16,12 @@ from qtpy.QtCore import QTimer
 from napari_ovam.base.tiles import tile_places, tiles_in
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
 
     from napari.layers import Labels
     from numpy.typing import NDArray
+
+    from napari_ovam._qt.session.edits import Snapshot
 
     Masks = dict[int, NDArray[np.bool_]]  # by tile
 
@@ -111,6 +113,27 @@ class LabelsWatch:
             layer._undo_history, layer._redo_history, self._confirmed = history
         self._pending.clear()
         self._redo = len(layer._redo_history)
+
+    def show(self, now: Snapshot) -> None:
+        """Show the labels of a moment, as `write`, in the tiles that differ."""
+        layer, data = self._layer, self._layer.data
+        if data.shape != now.shape or data.dtype != np.uint16:
+            self.write(now.labels)
+            return
+        pairs = zip(tile_places(now.shape), now.tiles, strict=True)
+        changed = [
+            (at, tile.labels)
+            for at, tile in pairs
+            if not np.array_equal(data[at], tile.labels)
+        ]
+        if not changed:
+            return
+        self.forget_history()
+        for at, labels in changed:
+            data[at] = labels
+        with self.silent():
+            refresh_part(layer, [at for at, _ in changed])
+        self._pending.clear()
 
     def forget_history(self) -> None:
         """Empty what can be undone; a stroke that is open ends, as it is."""
@@ -225,6 +248,25 @@ def end_stroke(layer: Labels) -> None:
         drags.clear()
     layer._overlays["brush_stroke"].active = False
     layer._commit_stroke()
+
+
+def refresh_part(layer: Labels, places: Sequence[tuple[slice, slice]]) -> None:
+    """Have napari draw what changed in some places, as after a stroke.
+
+    `layer.refresh()` makes a picture of the whole layer: half a second at 8000x8000.
+    """
+    shown = layer._slice.image
+    drawn = layer.visible and np.may_share_memory(shown.raw, layer.data)
+    if not drawn or layer.contour or shown.raw.shape != layer.data.shape:
+        layer.refresh()
+        return
+    box = tuple(
+        slice(min(side.start for side in sides), max(side.stop for side in sides))
+        for sides in zip(*places, strict=True)
+    )
+    shown.view[box] = layer.colormap._data_to_texture(shown.raw[box])
+    layer._accumulate_updated_slice(box)
+    layer._partial_labels_refresh()
 
 
 def _brush_over(under: Masks, start: Any, end: Any, layer: Labels) -> None:

@@ -284,23 +284,20 @@ class Projects:
         """Read what comes next, and let go of what was shown long ago."""
         self.wanted = ""
         self.selected.emit(sample.key)  # which says what is near
-        if not self._keeps_few(sample):
+        chosen = self.opened.chosen
+        if not (chosen or sample.plane):  # each has layers of its own
             return
         samples = self.session.samples
         samples.remove(sample)  # the last one shown is last
         samples.append(sample)
         for old in samples[:-_IN_MEMORY]:
-            if self._keeps_few(old) and self.saving.written(old.key):
+            if (chosen or old.plane) and self.saving.written(old.key):
                 self._forget(old)
         self._ready = {k: s for k, s in self._ready.items() if k in self.near}
         self._read(sample.key, only_new=not self._is_old(sample))
         for each in self.near:
             if each and each not in self._ready and self.session.sample(each) is None:
                 self._read(each)
-
-    def _keeps_few(self, sample: LiveSample) -> bool:
-        """Whether samples like it have their layers by turns, and are read again."""
-        return self.opened.chosen or sample.plane is not None
 
     def _forget(self, sample: LiveSample) -> None:
         self.session.samples.remove(sample)
