@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from napari_ovam.base.progress import Cancelled
-from napari_ovam.images.planes import Pictures, Shown, to_rgb
-from napari_ovam.images.stacks import Plane
+from napari_ovam.images.arrays.planes import Pictures, Shown, to_rgb
+from napari_ovam.images.arrays.stacks import Plane
 
 
 class Lazy:
@@ -53,7 +53,7 @@ def test_a_depth_that_is_coarser_at_a_level_is_followed() -> None:
 
 
 def test_whole_blocks_are_read_in_bands(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("napari_ovam.images.planes._BAND", 6000)
+    monkeypatch.setattr("napari_ovam.images.arrays.planes._BAND", 6000)
     array = Lazy((250, 60), (40, 60))
     picture = Pictures.of(Shown("cells", [array])).read()
     rows = [index[0] for index in array.read]
@@ -70,7 +70,7 @@ def test_whole_blocks_are_read_in_bands(monkeypatch: pytest.MonkeyPatch) -> None
 def test_bands_of_a_lazy_array_are_the_picture_of_the_whole(
     dtype: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("napari_ovam.images.planes._BAND", 500)
+    monkeypatch.setattr("napari_ovam.images.arrays.planes._BAND", 500)
     values = (np.random.default_rng(0).random((30, 20)) * 200).astype(dtype)
     limits = (0.0, 1.0) if dtype is bool else (10.0, 150.0)
     lazy = da.from_array(values, chunks=(7, 5))

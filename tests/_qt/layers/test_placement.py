@@ -21,7 +21,7 @@ from napari_ovam._qt.image.layer_pictures import (
     loadable,
 )
 from napari_ovam._qt.layers.placement import placed, placed_stack
-from napari_ovam.images.stacks import Plane
+from napari_ovam.images.arrays.stacks import Plane
 
 HEIGHT, WIDTH, BLOCK = 32, 48, 4
 AT = 2  # the plane or channel that has the marks

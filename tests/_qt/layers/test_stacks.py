@@ -144,10 +144,57 @@ def test_the_labels_of_all_planes_as_one_layer(film: Any) -> None:
     )
 
 
+def test_ids_that_need_more_than_16_bits_are_refused(film: Any) -> None:
+    film.session.show(film.session.current)
+    labels = film.session.layers.labels(film.session.current.key)
+    labels.data = np.full(labels.data.shape, 70_000, np.uint32)
+    assert "70000" in film.status
+    assert labels.data.dtype == np.uint16
+    assert not labels.data.any()
+
+
 def test_next_moves_the_slider(film: Any) -> None:
     film.session.step(1)
     film.bot.waitUntil(lambda: film.session.current.name == "film_t001", timeout=30_000)
     assert film.viewer.dims.point[0] == pytest.approx(12)
+
+
+def test_a_project_with_a_stack_is_opened_again(film: Any, tmp_path: Path) -> None:
+    session, path = film.session, tmp_path / "film"
+    session.projects.save_as(path)
+    film.wait()
+    film.viewer.layers.remove(film.film)
+    session.projects.leave()
+    film.wait()
+    session.projects.open(path)
+    film.wait()
+    film.bot.waitUntil(lambda: session.current is not None, timeout=30_000)
+    slide(film, 2)
+    stack = session.layers.find(session.current.key, "image")
+    np.testing.assert_allclose(stack.data_to_world((2, 7, 9)), (14, 6.5, -0.5))
+    assert [str(unit) for unit in stack.units] == ["second", *["micrometer"] * 2]
+    np.testing.assert_array_equal(stack.data[2, ..., :3], session.current.image)
+
+
+def test_parts_of_a_stack_are_what_numpy_would_give() -> None:
+    from napari_ovam._qt.layers.stacks import StackPictures
+
+    pictures = StackPictures((2, 3), (4, 5))
+    pictures.held[1, 2] = RNG.integers(0, 255, (4, 5, 3), np.uint8)
+    whole = np.asarray(pictures)
+    assert whole.shape == (2, 3, 4, 5, 4)
+    np.testing.assert_array_equal(whole[1, 2, ..., :3], pictures.held[1, 2])
+    assert whole[1, 2, ..., 3].all()
+    assert not whole[0].any()
+    for index in [
+        np.s_[1, 2],
+        np.s_[1],
+        np.s_[:, 2, 1:3, ::2],
+        np.s_[1, 1:, 2, :, 0],
+        np.s_[-1, -1, :, :],
+        np.s_[1, 2, 3, 4, 0],
+    ]:
+        np.testing.assert_array_equal(pictures[index], whole[index])
 
 
 def test_between_planes_nothing_of_another_plane_is_shown(film: Any) -> None:

@@ -12,7 +12,7 @@ from napari_ovam._qt.layers.layers import SampleLayers
 from napari_ovam._qt.session import tasks
 from napari_ovam._qt.session.edits import Edits
 from napari_ovam.base.prompt_syntax import plain_prompt
-from napari_ovam.images.stacks import STACK
+from napari_ovam.images.arrays.stacks import STACK
 
 from .images import LOOK, SeveralPages, Told
 

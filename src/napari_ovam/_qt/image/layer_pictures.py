@@ -12,8 +12,8 @@ from napari.layers import Image
 
 from napari_ovam._qt.layers.marked import role_of
 from napari_ovam._qt.layers.placement import PLACEMENT, placement_of, planes_of
-from napari_ovam.images.planes import LARGEST, Pictures, Shown
-from napari_ovam.images.stacks import STACK, Plane
+from napari_ovam.images.arrays.planes import LARGEST, Pictures, Shown
+from napari_ovam.images.arrays.stacks import STACK, Plane
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

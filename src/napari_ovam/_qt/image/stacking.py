@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from napari_ovam._qt.layers.layers import SampleLayers
 from napari_ovam.base.progress import Cancelled
-from napari_ovam.images.stacks import Plane
+from napari_ovam.images.arrays.stacks import Plane
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -10,7 +10,7 @@ from napari.layers import Labels
 from napari_ovam._qt.layers.colors import label_colormap, label_features
 from napari_ovam._qt.layers.layers import SampleLayers
 from napari_ovam._qt.layers.placement import placed_stack
-from napari_ovam.images.stacks import Plane
+from napari_ovam.images.arrays.stacks import Plane
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -12,7 +12,7 @@ from weakref import WeakKeyDictionary
 
 from napari.layers import Labels, Layer
 
-from napari_ovam.images.stacks import STACK, Plane
+from napari_ovam.images.arrays.stacks import STACK, Plane
 
 from .keys import bind_keys
 from .placement import (

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from napari.layers import Layer
 
     from napari_ovam._qt.session.state import LiveSample
-    from napari_ovam.images.stacks import Plane
+    from napari_ovam.images.arrays.stacks import Plane
 
     Pair = tuple[float, float]
 

@@ -15,7 +15,7 @@ from qtpy.QtCore import QTimer
 
 from napari_ovam._qt.session.background import Loader
 from napari_ovam._qt.session.settings import preferences
-from napari_ovam.images.stacks import Plane
+from napari_ovam.images.arrays.stacks import Plane
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -48,16 +48,16 @@ class StackPictures:
         """Return what napari shows: a part of one plane, or of several."""
         index = index if isinstance(index, tuple) else (index,)
         along = self.ndim - 3
-        index = (*index, *(slice(None),) * (along - len(index)))
         places = np.arange(np.prod(self.shape[:along])).reshape(self.shape[:along])
-        wanted = places[index[:along]]
+        wanted = places[index[:along]]  # one, or several of the planes
         planes = [self._plane(int(place)) for place in np.ravel(wanted)]
-        found = np.reshape(planes, (*np.shape(wanted), *self.shape[along:]))
-        part: NDArray[np.uint8] = found[(..., *index[along:], *self._rest(index))]
+        found = planes[0]
+        if np.ndim(wanted):
+            found = np.reshape(planes, (*np.shape(wanted), *self.shape[along:]))
+        inside = index[along:]
+        rest = (slice(None),) * (3 - len(inside))
+        part: NDArray[np.uint8] = found[(..., *inside, *rest)]
         return part
-
-    def _rest(self, index: tuple[Any, ...]) -> tuple[slice, ...]:
-        return (slice(None),) * (self.ndim - max(len(index), self.ndim - 3))
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> Any:
         """Return everything that is held, at once."""

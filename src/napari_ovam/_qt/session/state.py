@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from napari_ovam.base.ids import IGNORE
 from napari_ovam.base.words import read_phrases
-from napari_ovam.images.stacks import Plane
+from napari_ovam.images.arrays.stacks import Plane
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

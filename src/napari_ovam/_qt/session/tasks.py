@@ -12,7 +12,7 @@ from uuid import uuid4
 
 import numpy as np
 
-from napari_ovam.images.stacks import Plane
+from napari_ovam.images.arrays.stacks import Plane
 from napari_ovam.segmentation.class_maps import (
     class_iou,
     class_map,
