@@ -192,6 +192,7 @@ def test_parts_of_a_stack_are_what_numpy_would_give() -> None:
         np.s_[:, 2, 1:3, ::2],
         np.s_[1, 1:, 2, :, 0],
         np.s_[-1, -1, :, :],
+        np.s_[1, ..., :3],
         np.s_[1, 2, 3, 4, 0],
     ]:
         np.testing.assert_array_equal(pictures[index], whole[index])

@@ -46,8 +46,11 @@ class StackPictures:
 
     def __getitem__(self, index: Any) -> NDArray[np.uint8]:
         """Return what napari shows: a part of one plane, or of several."""
-        index = index if isinstance(index, tuple) else (index,)
-        along = self.ndim - 3
+        index, along = index if isinstance(index, tuple) else (index,), self.ndim - 3
+        for n, each in enumerate(index):
+            if each is Ellipsis:
+                rest = (slice(None),) * (self.ndim + 1 - len(index))
+                return self[(*index[:n], *rest, *index[n + 1 :])]
         places = np.arange(np.prod(self.shape[:along])).reshape(self.shape[:along])
         wanted = places[index[:along]]  # one, or several of the planes
         planes = [self._plane(int(place)) for place in np.ravel(wanted)]

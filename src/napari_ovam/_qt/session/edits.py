@@ -46,13 +46,8 @@ class _Tile:
 
     def same(self, other: _Tile) -> bool:
         """Whether another tile holds the same."""
-        return self is other or all(
-            mine is theirs or np.array_equal(mine, theirs)
-            for mine, theirs in (
-                (self.painted, other.painted),
-                (self.labels, other.labels),
-            )
-        )
+        pairs = (self.painted, other.painted), (self.labels, other.labels)
+        return all(a is b or np.array_equal(a, b) for a, b in pairs)
 
     def over(self, proposal: Labels) -> _Tile:
         """Return it with another proposal under what a person decided."""
@@ -60,9 +55,8 @@ class _Tile:
         if not np.array_equal(labels, self.labels):
             return _Tile(labels, self.painted, proposal)
         new = _Tile(self.labels, self.painted, proposal)
-        for name in ("ids", "count"):  # what was counted stays
-            if name in vars(self):
-                vars(new)[name] = vars(self)[name]
+        counted = {k: v for k, v in vars(self).items() if k in ("ids", "count")}
+        vars(new).update(counted)
         return new
 
 
@@ -110,32 +104,21 @@ class Snapshot:
 
 
 class Proposed(NamedTuple):
-    """What a proposal makes of labels at one moment, by any thread.
-
-    Attributes
-    ----------
-    labels
-        The proposal.
-    before, tiles
-        The labels at that moment, and what becomes of each of their tiles.
-    """
+    """What a proposal makes of labels at one moment, by any thread."""
 
     labels: Labels
     before: Snapshot
-    tiles: tuple[_Tile, ...]
+    tiles: tuple[_Tile, ...]  # what becomes of those before
 
     @classmethod
     def over(cls, before: Snapshot, proposal: NDArray[Any]) -> Proposed:
-        """Put a proposal, (H, W) class ids, under the labels of a moment.
-
-        It raises `ValueError` if sizes differ or an id is out of range.
-        """
+        """Put (H, W) class ids under labels; `ValueError` if they do not fit."""
         if proposal.shape != before.shape:
             raise ValueError(
                 f"a proposal of {proposal.shape} for labels of {before.shape}"
             )
-        labels, places = as_labels(proposal), tile_places(before.shape)
-        pairs = zip(before.tiles, places, strict=True)
+        labels = as_labels(proposal)
+        pairs = zip(before.tiles, tile_places(before.shape), strict=True)
         return cls(labels, before, tuple(tile.over(labels[at]) for tile, at in pairs))
 
 
@@ -294,23 +277,14 @@ class Edits:
         proposal: NDArray[Any] | Proposed,
         about: Mapping[str, Any] | None = None,
     ) -> None:
-        """Take a new proposal; only pixels that nobody painted change.
-
-        `about` is what made it, as for `Change`. It raises `ValueError` as
-        `Proposed.over`.
-        """
+        """Take a proposal that `about` made; only what nobody painted changes."""
         if not isinstance(proposal, Proposed):
             proposal = Proposed.over(self.now, proposal)
-        self.proposal = proposal.labels
+        self.proposal, old, new = proposal
+        places = tile_places(self.now.shape)
         tiles = tuple(
-            new if tile is before else tile.over(self.proposal[at])  # painted meanwhile
-            for tile, before, new, at in zip(
-                self.now.tiles,
-                proposal.before.tiles,
-                proposal.tiles,
-                tile_places(self.now.shape),
-                strict=True,
-            )
+            new[n] if tile is old.tiles[n] else tile.over(self.proposal[places[n]])
+            for n, tile in enumerate(self.now.tiles)  # painted meanwhile, or not
         )
         self._note(Snapshot(self.now.shape, tiles), {"by": "maps", **(about or {})})
 
