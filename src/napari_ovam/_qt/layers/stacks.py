@@ -7,6 +7,7 @@ shown, and are hidden while another is waited for.
 
 from __future__ import annotations
 
+import weakref
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -88,6 +89,7 @@ class StackView:
         self._layers, self.session = layers, layers.session
         self._stack, self._pictures = "", StackPictures((1,), (1, 1))
         self._keys: dict[At, str] = {}
+        self._ready: Any = lambda: None  # the sample whose layers are all there, weakly
         self._timer = QTimer()
         self._timer.setSingleShot(True)
         self._timer.setInterval(_REST)
@@ -144,6 +146,8 @@ class StackView:
         sample, plane = self._shown
         if sample is None or plane is None or self._axes(plane).start < 0:
             return
+        if sample is not self._ready():
+            return  # napari moves its slider while it takes the layer in
         if self._slider(plane) == plane.at:
             self._timer.stop()
             if self._layers.reveal(sample.key) and self.session.projects.wanted:
@@ -167,6 +171,7 @@ class StackView:
         """Move the slider to the sample that is shown, and read those around it."""
         sample = self.session.sample(key)
         plane = sample.plane if sample is not None else None
+        self._ready = weakref.ref(sample) if sample is not None else lambda: None
         if sample is None or plane is None or self._axes(plane).start < 0:
             return
         self._timer.stop()
