@@ -153,12 +153,11 @@ class ImageSection(Section):
         self.guidance = FloatSpinBox(
             label="Guidance", name="guidance", min=0.0, max=100.0, step=0.5, value=0.0
         )
-        size: dict[str, Any] = {"min": 0, "max": 16_384, "step": 8}
+        size: dict[str, Any] = {"min": 0, "max": 16_384, "step": 8, "value": 0}
         self.width_ = SpinBox(label="Width", name="width", **size)
         self.height_ = SpinBox(label="Height", name="height", **size)
         chosen = preferences()
         self.steps.value, self.guidance.value = chosen.steps, chosen.guidance_scale
-        self.width_.value = self.height_.value = 0
         self.count = SpinBox(label="Images", name="count", min=1, max=1000, value=1)
         self.count.tooltip = "How many, with one seed after the other"
         self.frames = SpinBox(label="Frames", name="frames", min=0, max=65536, value=0)
@@ -172,17 +171,25 @@ class ImageSection(Section):
             "Record everything in full precision: exact maps at the price of memory "
             "(1.4 GB at 512×512)"
         )
-        for field in (self.steps, self.guidance, self.width_, self.height_):
+        for field in (
+            self.steps,
+            self.guidance,
+            self.width_,
+            self.height_,
+            self.frames,
+        ):
             field.tooltip = "0: the model's own"
         note = QLabel("0 stands for the model's own value.")
         loaded = QLabel("How the model looks at a loaded image:")
         for text in (note, loaded):
             text.setWordWrap(True)
         self.look = look_fields()
-        dice = small_button("⚄", "dice_button", self._roll, "A seed by chance")
         fields = form(
             self.negative,
-            (self.seed, dice),
+            (
+                self.seed,
+                small_button("⚄", "dice_button", self._roll, "A seed by chance"),
+            ),
             self.steps,
             self.guidance,
             self.width_,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from qtpy.QtCore import QSignalBlocker
-from qtpy.QtWidgets import QFormLayout, QSpinBox, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QFormLayout, QHBoxLayout, QSpinBox, QVBoxLayout, QWidget
 
 from napari_ovam._qt.session.settings import preferences
 from napari_ovam._qt.widgets.row import Row
@@ -62,8 +62,8 @@ class LayerForm(QWidget):
             "planes", "Each plane becomes a sample; one slider goes through them"
         )
         self.first, self.last = (_number(name) for name in ("first", "last"))
-        self._color_row = Row(*self.colors, stretch=None)
-        self._range_row = Row(self.first, self.last, stretch=None)
+        self._color_row = _beside(*self.colors)
+        self._range_row = _beside(self.first, self.last)
         fields = self._fields = QFormLayout()
         fields.setContentsMargins(0, 0, 0, 0)
         fields.setSpacing(4)
@@ -204,6 +204,15 @@ class LayerForm(QWidget):
             return every
         first, last = sorted((self.first.value(), self.last.value()))
         return every[first : last + 1]
+
+
+def _beside(*widgets: QWidget) -> QWidget:
+    made = QWidget()
+    box = QHBoxLayout(made)
+    box.setContentsMargins(0, 0, 0, 0)
+    for each in widgets:
+        box.addWidget(each)
+    return made
 
 
 def _number(name: str) -> QSpinBox:

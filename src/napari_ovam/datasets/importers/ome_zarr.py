@@ -164,8 +164,7 @@ def _pictures(
                 "level": level,
                 "plane": list(plane),
             },
-            **_placement(image, level),
-            **_stack(image, plane, stem),
+            **(_placement(image, level) | _stack(image, plane, stem)),
         }
         found.append(
             StorePicture(
