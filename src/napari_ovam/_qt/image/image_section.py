@@ -167,33 +167,22 @@ class ImageSection(Section):
         self.branch = ComboBox(label="Record", name="branch", choices=list(_BRANCHES))
         self.branch.tooltip = "Which half of the guidance batch the maps come from"
         self.exact = CheckBox(text="Full precision", name="exact", value=False)
-        self.exact.tooltip = (
-            "Record everything in full precision: exact maps at the price of memory "
-            "(1.4 GB at 512×512)"
-        )
-        for field in (
-            self.steps,
-            self.guidance,
-            self.width_,
-            self.height_,
-            self.frames,
-        ):
+        self.exact.tooltip = "Exact maps at the price of memory (1.4 GB at 512×512)"
+        sizes = self.width_, self.height_
+        for field in (self.steps, self.guidance, *sizes, self.frames):
             field.tooltip = "0: the model's own"
         note = QLabel("0 stands for the model's own value.")
         loaded = QLabel("How the model looks at a loaded image:")
         for text in (note, loaded):
             text.setWordWrap(True)
         self.look = look_fields()
+        dice = small_button("⚄", "dice_button", self._roll, "A seed by chance")
         fields = form(
             self.negative,
-            (
-                self.seed,
-                small_button("⚄", "dice_button", self._roll, "A seed by chance"),
-            ),
+            (self.seed, dice),
             self.steps,
             self.guidance,
-            self.width_,
-            self.height_,
+            *sizes,
             self.count,
             self.frames,
             self.branch,
