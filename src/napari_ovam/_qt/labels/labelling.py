@@ -253,6 +253,8 @@ class Labelling:
             redone = undone and self._layers.watches[layer].redone
             about = {"by": "redo"} if redone else {"tool": str(layer.mode)}
             changed = sample.edits.take(layer.data, tiles, undone=undone, about=about)
+            known = sample.edits.now if tiles is None else None
+            self._layers.watches[layer].known = known
         except ValueError as error:
             self.session.complain(error, "They are as they were before.")
             self.session.layers.show_labels(sample, self.session.classes)

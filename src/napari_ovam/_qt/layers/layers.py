@@ -131,9 +131,8 @@ class SampleLayers(MarkedLayers):
             elif watch is not None and old.edits and new.edits:
                 self._history[old.key] = old.edits.now, watch.history
                 labels, history = self._history.pop(new.key, (None, None))
-                watch.write(
-                    new.edits.labels, history if labels is new.edits.now else None
-                )
+                now = new.edits.now
+                watch.show(now, history if labels is now else None, anew=True)
                 layer.name = f"{new.name} labels"
             else:
                 self._remove(layer)

@@ -56,6 +56,8 @@ class LabelsWatch:
     ----------
     redone
         Whether what happened last without a stroke was a redo.
+    known
+        What the layer held when all of it was looked at last.
     """
 
     def __init__(self, layer: Labels, listener: Listener) -> None:
@@ -65,6 +67,7 @@ class LabelsWatch:
         self._confirmed: list[Masks] = []  # of each stroke that can be undone
         self._redo = 0
         self.redone = False
+        self.known: Snapshot | None = None
         self._painted = False  # since the brush came down
         self._ended: Masks = {}  # of a brush that came up before its event
         self._soon, self._again = QTimer(), QTimer()
@@ -109,31 +112,43 @@ class LabelsWatch:
         self.forget_history()
         with self.silent():
             layer.data = labels
-        if history is not None:
-            layer._undo_history, layer._redo_history, self._confirmed = history
-        self._pending.clear()
-        self._redo = len(layer._redo_history)
+        self._take_history(history)
 
-    def show(self, now: Snapshot) -> None:
-        """Show the labels of a moment, as `write`, in the tiles that differ."""
-        layer, data = self._layer, self._layer.data
+    def show(self, now: Snapshot, history: Any = None, *, anew: bool = False) -> None:
+        """Show the labels of a moment, as `write`, in the tiles that differ.
+
+        Where none does nothing happens, unless they are of another sample, `anew`.
+        """
+        layer, data, known = self._layer, self._layer.data, self.known
+        self.known = now
         if data.shape != now.shape or data.dtype != np.uint16:
-            self.write(now.labels)
+            self.write(now.labels, history)
             return
-        pairs = zip(tile_places(now.shape), now.tiles, strict=True)
+        before = known.tiles if known is not None else (None,) * len(now.tiles)
         changed = [
-            (at, tile.labels)
-            for at, tile in pairs
-            if not np.array_equal(data[at], tile.labels)
+            (at, new.labels)
+            for at, old, new in zip(
+                tile_places(now.shape), before, now.tiles, strict=True
+            )
+            if old is None or old.labels is not new.labels
+            if not np.array_equal(data[at], new.labels)
         ]
-        if not changed:
+        if not changed and not anew:
             return
         self.forget_history()
         for at, labels in changed:
             data[at] = labels
         with self.silent():
-            refresh_part(layer, [at for at, _ in changed])
+            if changed:
+                refresh_part(layer, [at for at, _ in changed])
+        self._take_history(history)
+
+    def _take_history(self, history: Any) -> None:
+        layer = self._layer
+        if history is not None:
+            layer._undo_history, layer._redo_history, self._confirmed = history
         self._pending.clear()
+        self._redo = len(layer._redo_history)
 
     def forget_history(self) -> None:
         """Empty what can be undone; a stroke that is open ends, as it is."""
