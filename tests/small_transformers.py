@@ -7,7 +7,6 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import torch
-from conftest import WORDS
 from diffusers import (
     AutoencoderDC,
     AutoencoderKL,
@@ -48,6 +47,7 @@ from transformers import (
     UMT5Config,
     UMT5EncoderModel,
 )
+from word_tokenizer import WORDS
 
 if TYPE_CHECKING:
     from collections.abc import Callable

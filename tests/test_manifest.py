@@ -57,6 +57,8 @@ def test_every_preference_has_a_title_and_a_default(manifest: PluginManifest):
         "folder",
         "at_once",
         "learn",
+        "largest_picture",
+        "stack_memory",
     }
     for group in groups.values():
         for entry in group.properties.values():

@@ -151,12 +151,13 @@ def test_layers_of_any_type_are_converted(panel: Any, pixels: np.ndarray) -> Non
     assert panel.labels().data.shape == (30, 40)
 
 
-@pytest.mark.parametrize("shape", [(3, 30, 40), (2, 3, 30, 40)])
-def test_stacks_are_refused_by_name(panel: Any, shape: tuple[int, ...]) -> None:
-    layer = panel.viewer.add_image(np.zeros(shape), name="a stack")
+def test_a_layer_without_rows_and_columns_is_refused_by_name(panel: Any) -> None:
+    layer = panel.viewer.add_image(np.zeros((2, 30, 40)), name="tilted")
+    layer.rotate = (0, 20, 0)
     panel.widget.sections["Image"].load_layer(layer)
-    assert "a stack" in panel.status
-    assert str(shape) in panel.status
+    assert "tilted" in panel.status
+    assert "plane" in panel.status
+    assert is_error(panel)
     assert not panel.session.samples
 
 

@@ -80,6 +80,7 @@ class Clicking:
         session.current_changed.connect(self._switched)
         session.labels_changed.connect(self._labels_changed)
         session.maps_changed.connect(lambda _: self._ask())
+        session.placed.connect(self._ask)
 
     def close(self) -> None:
         """Stop what runs."""

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 from psygnal import Signal
 
 from napari_ovam._qt.layers.layers import SampleLayers
-from napari_ovam._qt.layers.placement import PLACEMENT
 from napari_ovam._qt.session import tasks
 from napari_ovam._qt.session.edits import Edits
 from napari_ovam.base.prompt_syntax import plain_prompt
+from napari_ovam.images.arrays.stacks import STACK
 
 from .images import LOOK, SeveralPages, Told
 
@@ -25,8 +25,10 @@ if TYPE_CHECKING:
     from napari_ovam._qt.session.session import Session
     from napari_ovam._qt.session.state import LiveSample, ModelChoice
     from napari_ovam._qt.session.worker import Job
+    from napari_ovam.base.progress import Progress
     from napari_ovam.images.metadata import ImageMetadata
 
+    Read = Callable[[Progress], tuple[NDArray[np.uint8], ImageMetadata | None]]
 
 _STAYS = "The trace of the image itself stays."
 
@@ -51,6 +53,7 @@ class Images:
         *,
         count: int = 1,
         trace: Mapping[str, Any] | None = None,
+        frames: int | None = None,
     ) -> None:
         """Generate images; each becomes a sample when it is done.
 
@@ -61,6 +64,8 @@ class Images:
             job: their modules import torch.
         count
             How many images, with one seed after the other.
+        frames
+            How many of a video, where the model makes one; None for its own default.
         """
         if self.session.refused():
             return
@@ -79,7 +84,8 @@ class Images:
             pipe = maker.models.get(maker.choice, job)
             resolved = resolve_settings(pipe, GenerationSettings(**settings))
             size.append((resolved.height or 1, resolved.width or 1))
-            maker.generate(job, resolved, count, TraceSettings(**(trace or {})))
+            recorded = TraceSettings(**(trace or {}))
+            maker.generate(job, resolved, count, recorded, frames)
 
         def arrived(value: Any) -> None:
             if isinstance(value, tasks.Preview):
@@ -88,7 +94,10 @@ class Images:
                 self._layers.show_preview(value.picture, size[0])
             else:
                 self._layers.remove_preview()
-                made.append(self.add_made(value, value.generation.settings.prompt))
+                plane, name = value.plane, value.generation.settings.prompt
+                about = {} if plane is None else {STACK: plane.as_json()}
+                name += plane.ending if plane is not None else ""
+                made.append(self.add_made(value, name, about=about))
                 made[-1].exact = _is_exact(trace)
 
         self.session.start(
@@ -112,14 +121,15 @@ class Images:
 
     def load(
         self,
-        read: Callable[[], tuple[NDArray[np.uint8], ImageMetadata | None]],
+        read: Read,
         name: str,
         *,
         prompt: str = "",
         look: Mapping[str, Any] | None = None,
         reproduce: bool | None = None,
         plain: bool = False,
-        placement: Mapping[str, Any] | None = None,
+        about: Mapping[str, Any] | None = None,
+        added: Callable[[str], object] | None = None,
     ) -> None:
         """Load an image and trace it.
 
@@ -127,7 +137,7 @@ class Images:
         ----------
         read
             Returns (H, W, 3) RGB and what the file says of how it was made; called
-            in the job's thread.
+            in the job's thread with what takes its progress.
         name
             Of the sample.
         prompt
@@ -139,11 +149,13 @@ class Images:
             and offers it where another tool names a model that is on this machine.
         plain
             Take weights and tags of other tools out of the prompt that the file names.
-        placement
-            Where the image lies in the world, as of `placement_of`.
+        about
+            What else is known of it: where it lies, which plane of a stack it is.
+        added
+            Called with the key of the sample, once it is there.
         """
         load = _Load(
-            self, read, name, prompt, look or {}, reproduce, placement or {}, plain
+            self, read, name, prompt, look or {}, reproduce, about or {}, added, plain
         )
         self.session.start(
             "Loading the image",
@@ -269,12 +281,13 @@ class _Load:
     """An image that is being loaded: see `Images.load`."""
 
     images: Images
-    read: Callable[[], tuple[NDArray[np.uint8], ImageMetadata | None]]
+    read: Read
     name: str
     prompt: str
     look: Mapping[str, Any]
     reproduce: bool | None
-    placement: Mapping[str, Any]
+    about: Mapping[str, Any]
+    added: Callable[[str], object] | None
     plain: bool
     found: Told | None = None
     pages: SeveralPages | None = None
@@ -291,7 +304,7 @@ class _Load:
 
         maker, choice = self._maker, self._maker.choice
         try:
-            image, metadata = self.read()
+            image, metadata = self.read(job.progress)
         except SeveralPages as several:
             self.pages = several  # returned, a job would take it for its error
             return False
@@ -308,14 +321,15 @@ class _Load:
     def arrived(self, made: tasks.Made) -> None:
         """Add what was traced."""
         found = self.found or Told(None, None, "")
-        about: dict[str, Any] = {}
+        about = dict(self.about)
         if not found.again:
-            about = {"prompt": found.prompt or self.prompt, **self.look}
-        if self.placement:
-            about[PLACEMENT] = dict(self.placement)
+            about |= {"prompt": found.prompt or self.prompt, **self.look}
         if found.metadata is not None and found.metadata.raw:
             about["source"] = found.metadata.as_source(self.name)
-        self.images.add_made(made, self.name, loaded=not found.again, about=about)
+        loaded = not found.again
+        sample = self.images.add_made(made, self.name, loaded=loaded, about=about)
+        if self.added is not None:
+            self.added(sample.key)
 
     def done(self, same: bool) -> None:
         """Say what came of it, and what else can be done with the file."""
@@ -358,7 +372,8 @@ class _Load:
             "prompt": self.prompt,
             "look": self.look,
             "reproduce": self.reproduce,
-            "placement": self.placement,
+            "about": self.about,
+            "added": self.added,
             "plain": self.plain,
         }
         return partial(self.images.load, self.read, self.name, **{**known, **values})

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from magicgui.widgets import CheckBox, ComboBox, FloatSpinBox, SpinBox
 from magicgui.widgets import LineEdit as LineEditForm
-from napari.layers import Image
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import (
     QFileDialog,
@@ -22,8 +21,7 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from napari_ovam._qt.layers.marked import role_of
-from napari_ovam._qt.layers.placement import placement_of
+from napari_ovam._qt.layers.layers import SampleLayers
 from napari_ovam._qt.session.settings import preferences
 from napari_ovam._qt.session.state import ModelChoice
 from napari_ovam._qt.widgets.row import Row
@@ -44,20 +42,25 @@ from napari_ovam.hub.recent import recent_models
 from napari_ovam.images.files import PICTURE_SUFFIXES
 
 from .generating import Images
-from .images import read_image, reader_of_layer
+from .images import read_image
+from .layer_form import LayerForm
+from .layer_pictures import loadable
 from .look_fields import look_fields
+from .stacking import Stacking
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from napari.layers import Image
     from qtpy.QtCore import QMimeData
     from qtpy.QtGui import QDragEnterEvent, QDropEvent
 
     from napari_ovam import GenerationSettings
     from napari_ovam._qt.session.session import Session
-    from napari_ovam.images.metadata import ImageMetadata
 
+    from .generating import Read
     from .images import SeveralPages
+    from .layer_pictures import Source
     from .model_picker import ModelPicker
 
 _STABLE_DIFFUSION = "stable-diffusion-v1-5/stable-diffusion-v1-5"
@@ -119,6 +122,8 @@ class ImageSection(Section):
             "Generate", "generate_button", self.generate, "Make an image of the prompt"
         )
         self.row(self.generate_button, self.load_button)
+        self.layer_form = LayerForm(self.session, self._load_source)
+        self.box.addWidget(self.layer_form)
         self._add_offers()
         self.setAcceptDrops(True)
         images = self.session.feature(Images)
@@ -148,22 +153,23 @@ class ImageSection(Section):
         self.guidance = FloatSpinBox(
             label="Guidance", name="guidance", min=0.0, max=100.0, step=0.5, value=0.0
         )
-        size: dict[str, Any] = {"min": 0, "max": 16_384, "step": 8}
+        size: dict[str, Any] = {"min": 0, "max": 16_384, "step": 8, "value": 0}
         self.width_ = SpinBox(label="Width", name="width", **size)
         self.height_ = SpinBox(label="Height", name="height", **size)
         chosen = preferences()
         self.steps.value, self.guidance.value = chosen.steps, chosen.guidance_scale
-        self.width_.value = self.height_.value = 0
         self.count = SpinBox(label="Images", name="count", min=1, max=1000, value=1)
         self.count.tooltip = "How many, with one seed after the other"
+        self.frames = SpinBox(label="Frames", name="frames", min=0, max=65536, value=0)
+        self.frames.tooltip = (
+            "Of a video, where the model makes one; 0: its own default"
+        )
         self.branch = ComboBox(label="Record", name="branch", choices=list(_BRANCHES))
         self.branch.tooltip = "Which half of the guidance batch the maps come from"
         self.exact = CheckBox(text="Full precision", name="exact", value=False)
-        self.exact.tooltip = (
-            "Record everything in full precision: exact maps at the price of memory "
-            "(1.4 GB at 512×512)"
-        )
-        for field in (self.steps, self.guidance, self.width_, self.height_):
+        self.exact.tooltip = "Exact maps at the price of memory (1.4 GB at 512×512)"
+        sizes = self.width_, self.height_
+        for field in (self.steps, self.guidance, *sizes, self.frames):
             field.tooltip = "0: the model's own"
         note = QLabel("0 stands for the model's own value.")
         loaded = QLabel("How the model looks at a loaded image:")
@@ -176,15 +182,15 @@ class ImageSection(Section):
             (self.seed, dice),
             self.steps,
             self.guidance,
-            self.width_,
-            self.height_,
+            *sizes,
             self.count,
+            self.frames,
             self.branch,
             self.exact,
             *self.look,
         )
         layout: Any = fields.layout()
-        layout.insertRow(9, loaded)
+        layout.insertRow(10, loaded)
         layout.insertRow(2, note)
         self.at_once = check_box(
             "Maps and labels at once",
@@ -233,17 +239,18 @@ class ImageSection(Section):
         if self.exact.value:
             trace |= {"layers": None, "calls": None, "dtype": None}
         self.session.feature(Images).generate(
-            values, count=int(self.count.value), trace=trace
+            values,
+            count=int(self.count.value),
+            trace=trace,
+            frames=int(self.frames.value) or None,
         )
 
     # -- loading ---------------------------------------------------------------
 
     def _fill_menu(self, menu: QMenu) -> None:
         menu_entry(menu, "From disk…", self._browse_image)
-        for layer in self.session.viewer.layers:
-            if isinstance(layer, Image) and not role_of(layer)[1]:
-                text = f"Layer {layer.name}"
-                menu_entry(menu, text, partial(self.load_layer, layer))
+        for name, layers in loadable(self.session.viewer.layers).items():
+            menu_entry(menu, name, partial(self.load_layer, *layers))
 
     def _browse_image(self) -> None:
         path, _filter = QFileDialog.getOpenFileName(
@@ -256,21 +263,14 @@ class ImageSection(Section):
         """Load an image from disk; of several pages, the one from 0 that is named."""
         path = Path(path)
         name = path.stem if page is None else f"{path.stem} page {page + 1}"
-        self._load(partial(read_image, path, page), name, self.prompt.text())
+        text = self.prompt.text()
+        self._load(lambda _: read_image(path, page), name, prompt=text)
 
-    def _load(
-        self,
-        read: Callable[[], tuple[Any, ImageMetadata | None]],
-        name: str,
-        prompt: str = "",
-        placement: dict[str, Any] | None = None,
-    ) -> None:
+    def _load(self, read: Read, name: str, **known: Any) -> None:
         self._choose()
         for offer in self._offers:
             offer.hide()
-        self.session.feature(Images).load(
-            read, name, prompt=prompt, look=self._look(), placement=placement
-        )
+        self.session.feature(Images).load(read, name, look=self._look(), **known)
 
     def _look(self) -> dict[str, Any]:
         return {field.name: field.value for field in self.look}
@@ -303,15 +303,26 @@ class ImageSection(Section):
             for path in paths:
                 self.session.in_turn(partial(self.load_path, path))
 
-    def load_layer(self, layer: Image) -> None:
-        """Load an image from a layer; it lies in the world where the layer does."""
+    def load_layer(self, *layers: Image) -> None:
+        """Load a layer, or several as one, once channels and planes are chosen."""
         try:
-            pixels = reader_of_layer(layer)
+            self.layer_form.ask(layers)
         except ValueError as error:
             self.session.complain(error, "Nothing was changed.")
+
+    def _load_source(self, source: Source, planes: list[tuple[int, ...]]) -> None:
+        """Load a picture of layers, or make samples of several planes."""
+        self._choose()
+        if len(planes) > 1:
+            self.session.feature(Stacking).load(source, planes)
             return
-        there = placement_of(layer)
-        self._load(lambda: (pixels(), None), layer.name, placement=there)
+        at = planes[0] if planes else ()
+        self._load(
+            lambda progress: (source.pictures.read(at, progress), None),
+            source.title(at),
+            about=source.about(at),
+            added=partial(source.lead, self.session.feature(SampleLayers)),
+        )
 
     def _restore(self, settings: GenerationSettings) -> None:
         """Show the settings that an image was made with."""

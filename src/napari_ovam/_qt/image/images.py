@@ -1,20 +1,17 @@
-"""Images as the model takes them: RGB of 8 bits, from layers and from disk."""
+"""Images from disk, and what their files say of how they were made."""
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 from napari_ovam.base.prompt_syntax import plain_prompt
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from pathlib import Path
 
-    from napari.layers import Image
+    import numpy as np
     from numpy.typing import NDArray
 
     from napari_ovam.base.generation_settings import GenerationSettings
@@ -22,84 +19,6 @@ if TYPE_CHECKING:
 
 LOOK = ("noise_level", "noise_seeds", "flip", "max_tiles")
 """How the model looks at a loaded image: what `trace_image` takes."""
-
-
-def reader_of_layer(layer: Image) -> Callable[[], NDArray[np.uint8]]:
-    """Return what makes a layer's pixels (H, W, 3) uint8, as its contrast limits do.
-
-    The layer is looked at now; the conversion may run in another thread.
-
-    Raises
-    ------
-    ValueError
-        If the layer is not one plain 2D image. Values that are not finite are found
-        by the conversion.
-    """
-    if layer.multiscale:
-        raise ValueError(
-            f"the layer {layer.name!r} is a pyramid: load one level of it, or a crop"
-        )
-    data, name, rgb = layer.data, layer.name, layer.rgb
-    _check_shape(data.shape, name, rgb)
-    limits = None if rgb else tuple(layer.contrast_limits)
-    return lambda: to_rgb(np.asarray(data), name, rgb=rgb, limits=limits)
-
-
-def to_rgb(
-    data: NDArray[Any],
-    name: str,
-    *,
-    rgb: bool,
-    limits: tuple[float, float] | None = None,
-) -> NDArray[np.uint8]:
-    """Convert grey, RGB or RGBA pixels of any type to (H, W, 3) uint8.
-
-    Parameters
-    ----------
-    data
-        (H, W), or (H, W, 3 or 4) where `rgb`.
-    name
-        Whose pixels they are, for the message.
-    rgb
-        Whether the last axis is colour.
-    limits
-        The values of black and white; those of the type where None (0 and 1 for
-        floats).
-
-    Raises
-    ------
-    ValueError
-        If there are other axes, or values that are not finite.
-    """
-    _check_shape(data.shape, name, rgb)
-    if limits is None:
-        integer = np.issubdtype(data.dtype, np.integer)
-        limits = (0.0, float(np.iinfo(data.dtype).max) if integer else 1.0)
-    if data.dtype != np.uint8 or limits != (0.0, 255.0):
-        low, high = limits
-        values = data.astype(np.float32)
-        if not np.isfinite(values).all():
-            raise ValueError(f"{name!r} holds NaN or infinite values: replace them")
-        scaled = (values - low) / ((high - low) or 1.0)
-        data = (scaled.clip(0, 1) * 255).round().astype(np.uint8)
-    if not rgb:
-        return np.repeat(data[..., None], 3, axis=-1)
-    if data.shape[-1] == 4:
-        # Transparent parts become white, as image viewers show them.
-        alpha = data[..., 3:].astype(np.float32) / 255
-        mixed = data[..., :3] * alpha + 255 * (1 - alpha)
-        return mixed.round().astype(np.uint8)
-    return np.ascontiguousarray(data[..., :3])
-
-
-def _check_shape(shape: tuple[int, ...], name: str, rgb: bool) -> None:
-    if len(shape) != (3 if rgb else 2):
-        raise ValueError(
-            f"{name!r} has the shape {shape}: only one 2D image, grey or colour, "
-            "can be annotated; slice a stack or choose one channel first"
-        )
-    if 0 in shape:
-        raise ValueError(f"{name!r} has no pixels: {shape}")
 
 
 class SeveralPages(ValueError):

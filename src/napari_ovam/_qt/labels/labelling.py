@@ -12,7 +12,7 @@ from napari_ovam._qt.layers.layers import SampleLayers
 from napari_ovam._qt.layers.marked import role_of
 from napari_ovam._qt.session import tasks
 from napari_ovam._qt.session.background import Background
-from napari_ovam._qt.session.edits import Edits, as_labels
+from napari_ovam._qt.session.edits import Edits, Proposed, as_labels
 from napari_ovam._qt.session.state import DECIDED
 from napari_ovam.project.files import replace_ids
 
@@ -106,17 +106,18 @@ class Labelling:
         request = self.session.label_request(sample)
         active = {entry.id for entry in self.session.classes.active}
         maps = {i: values for i, values in sample.maps.items() if i in active}
+        now = sample.edits.now if sample.edits is not None else None
 
-        def make(_: Job) -> NDArray[Any]:
+        def make(_: Job) -> NDArray[Any] | Proposed:
             labels, sample.probabilities = self._labeller.labels(
                 maps, request, sample.image
             )
-            return labels
+            return labels if now is None else Proposed.over(now, labels)
 
         return make, partial(self._found, sample)
 
-    def _found(self, sample: LiveSample, labels: NDArray[Any]) -> None:
-        sample.found = labels
+    def _found(self, sample: LiveSample, labels: NDArray[Any] | Proposed) -> None:
+        sample.found = _whole(labels)
         if sample is self.session.current:
             self.session.maps_seen.emit()
         if sample.key in self._wanted or (
@@ -125,7 +126,10 @@ class Labelling:
             self._proposed(sample, labels)
 
     def _proposed(
-        self, sample: LiveSample, labels: NDArray[Any], patience: int = _PATIENCE
+        self,
+        sample: LiveSample,
+        labels: NDArray[Any] | Proposed,
+        patience: int = _PATIENCE,
     ) -> None:
         layers = self._layers
         layer = layers.labels(sample.key)
@@ -136,14 +140,16 @@ class Labelling:
             return
         if sample.status in DECIDED:  # in the meantime
             return
-        labels = replace_ids(labels, self.session.classes.replaced())
+        changes = self.session.classes.replaced()
+        if changes.keys() & sample.maps.keys():  # classes were merged meanwhile
+            labels = replace_ids(_whole(labels), changes)
         first = sample.status == "new"
         model = sample.trace.model if sample.trace is not None else ""
         about = self.session.describe_maps(model)
         asked = sample.key in self._wanted
         self._wanted.discard(sample.key)
         if sample.edits is None:
-            sample.edits = Edits(labels, about=about)
+            sample.edits = Edits(_whole(labels), about=about)
         else:
             self.take_edits(sample)
             sample.edits.propose(labels, about)
@@ -247,6 +253,8 @@ class Labelling:
             redone = undone and self._layers.watches[layer].redone
             about = {"by": "redo"} if redone else {"tool": str(layer.mode)}
             changed = sample.edits.take(layer.data, tiles, undone=undone, about=about)
+            known = sample.edits.now if tiles is None else None
+            self._layers.watches[layer].known = known
         except ValueError as error:
             self.session.complain(error, "They are as they were before.")
             self.session.layers.show_labels(sample, self.session.classes)
@@ -258,3 +266,8 @@ class Labelling:
                     f"Label {unknown[0]} has no class: create it under Labels.",
                     "warning",
                 )
+
+
+def _whole(labels: NDArray[Any] | Proposed) -> NDArray[Any]:
+    """Return what is proposed, (H, W) class ids."""
+    return labels.labels if isinstance(labels, Proposed) else labels

@@ -31,6 +31,7 @@ from napari_ovam.segmentation.presence import ABSENT
 from napari_ovam.segmentation.thresholds import THRESHOLD
 
 from .labelling import Labelling
+from .stack_labels import collect_stack
 from .uncertainty import UncertainPlaces
 
 if TYPE_CHECKING:
@@ -110,6 +111,13 @@ class LabelsSection(Section):
         fields: Any = form(*changing)
         fields.layout().addRow(self.live)
         fields.layout().addRow(self.uncertain)
+        self.stack_button = button(
+            "All planes as one layer",
+            "stack_labels_button",
+            partial(collect_stack, self.session),
+            "Add the labels of the whole stack as a layer of napari's own: a copy",
+        )
+        fields.layout().addRow(self.stack_button)
         for field in changing:
             field.changed.connect(self._options_changed)
         keys = QLabel("\n".join(["Keys on the layers:", described("\n")]))
@@ -223,6 +231,8 @@ class LabelsSection(Section):
         else:
             self.edits.setText(f"{edits.count} pixels painted")
         self.discard_button.setEnabled(bool(edits and edits.count))
+        in_stack = sample is not None and sample.plane is not None
+        self.stack_button.setVisible(in_stack)
         unknown = self.session.unknown_ids(self.session.current)
         self.create_button.setVisible(bool(unknown))
         if unknown:

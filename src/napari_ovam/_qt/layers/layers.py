@@ -8,7 +8,6 @@ from __future__ import annotations
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from napari.layers import Image, Labels, Layer
 
 from napari_ovam.images.overlay import MAP_COLOR, map_range
@@ -16,12 +15,14 @@ from napari_ovam.images.overlay import MAP_COLOR, map_range
 from .colors import label_colormap, label_features, map_colormap
 from .keys import add_actions
 from .marked import COVER, INSTANCES, KEY, MAPS, Mark, MarkedLayers, role_of
-from .placement import placed
+from .placement import placed, placed_stack
+from .stacks import StackPictures, StackView
 from .strokes import LabelsWatch
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
+    import numpy as np
     from numpy.typing import NDArray
 
     from napari_ovam._qt.session.session import Session
@@ -52,13 +53,14 @@ class SampleLayers(MarkedLayers):
         super().__init__(session)
         session.layers = self
         add_actions(session)
-        self._hidden: dict[str, dict[Layer, bool]] = {}
         self._history: dict[str, tuple[Any, Any]] = {}  # labels, what can be undone
         self._expected: set[str] = set()
+        self.stack = StackView(self)
         self.viewer.layers.events.inserted.connect(self._inserted)
 
     def close(self) -> None:
         """Watch no layer any more."""
+        self.stack.close()
         for watch in self.watches.values():
             watch.close()
 
@@ -93,6 +95,23 @@ class SampleLayers(MarkedLayers):
             layer.visible = self.session.view(number).shown if is_map else visible
         self._switching = False
 
+    def conceal(self, sample: str) -> None:
+        """Hide all but the picture of a plane that the slider is not on."""
+        if sample in self._hidden:
+            return
+        flat = [layer for layer in self.of_sample(sample) if layer.ndim == 2]
+        self._hidden[sample] = {layer: layer.visible for layer in flat}
+        self._switching = True
+        for layer in flat:
+            layer.visible = False
+        self._switching = False
+
+    def reveal(self, sample: str) -> bool:
+        """Show what `conceal` hid, if it did."""
+        hidden = sample in self._hidden
+        self.switch("", sample)
+        return hidden
+
     def hand_over(self, old: LiveSample, new: LiveSample) -> None:
         """Show another sample in the layers of one: brush and view stay.
 
@@ -100,25 +119,29 @@ class SampleLayers(MarkedLayers):
         and given up where its labels changed meanwhile. Removing a layer takes napari
         0.9 up to half a second (it collects garbage): so they are used again.
         """
-        moved = placed(new) if placed(new) != placed(old) else {}
+        hidden = self._hidden.pop(old.key, {})
         for layer in self.of_sample(old.key):
             role, watch = role_of(layer)[1], self.watches.get(layer)
             self.mark(layer, (new.key, role, 0))
-            if role == "image":
+            if role == "image" and new.same_stack(old):
+                continue  # it is the picture of all its planes
+            if role == "image" and new.plane is old.plane is None:
                 layer.data = new.image
                 layer.name = new.name
             elif watch is not None and old.edits and new.edits:
                 self._history[old.key] = old.edits.now, watch.history
                 labels, history = self._history.pop(new.key, (None, None))
-                watch.write(
-                    new.edits.labels, history if labels is new.edits.now else None
-                )
+                now = new.edits.now
+                watch.show(now, history if labels is now else None, anew=True)
                 layer.name = f"{new.name} labels"
             else:
                 self._remove(layer)
                 continue
-            for name, value in moved.items():
-                setattr(layer, name, value)
+            self.place(layer, new)
+        self._hidden[new.key] = {
+            layer: seen for layer, seen in hidden.items() if role_of(layer)[0]
+        }
+        self.reveal(new.key)
 
     def forget_history(self) -> None:
         """Empty what can be undone: it may hold ids of classes that are gone."""
@@ -137,7 +160,15 @@ class SampleLayers(MarkedLayers):
         """Make the image layer of a sample, or return it."""
         layer = self.find(sample.key, "image")
         if layer is None:
-            layer = Image(sample.image, rgb=True, name=sample.name, **placed(sample))
+            plane = sample.plane
+            if plane is None:
+                data: Any = sample.image
+                name, there = sample.name, placed(sample)
+            else:
+                data = StackPictures(plane.shape, sample.shape)
+                data.held[plane.at] = sample.image
+                name, there = plane.name, placed_stack(sample, plane)
+            layer = Image(data, rgb=True, name=name, **there)
             self._insert(layer, (sample.key, "image", 0))
         return layer
 
@@ -213,11 +244,12 @@ class SampleLayers(MarkedLayers):
             if layer is not None:
                 layer.visible = False
         elif layer is None:
-            layer = Image(cover, rgb=True, name="outlines", **placed(sample))
-            layer.scale = np.multiply(layer.scale, step)
+            layer = Image(cover, rgb=True, name="outlines")
+            self.place(layer, sample, (step, step))
             self._insert(layer, (sample.key, COVER, 0))
         else:
             layer.data = cover
+            self.place(layer, sample, (step, step))
             layer.visible = True
 
     def remove_extra(self, sample: str, role: str) -> None:
@@ -238,11 +270,11 @@ class SampleLayers(MarkedLayers):
         """Make or update the Labels layer of a sample."""
         if sample.edits is None:
             return None
-        labels, layer = sample.edits.labels, self.labels(sample.key)
+        layer = self.labels(sample.key)
         if layer is not None:
-            if not np.array_equal(layer.data, labels):
-                self.watches[layer].write(labels)
+            self.watches[layer].show(sample.edits.now)
             return layer
+        labels = sample.edits.labels
         layer = Labels(
             labels,
             name=f"{sample.name} labels",

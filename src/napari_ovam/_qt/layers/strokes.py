@@ -16,10 +16,12 @@ from qtpy.QtCore import QTimer
 from napari_ovam.base.tiles import tile_places, tiles_in
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
 
     from napari.layers import Labels
     from numpy.typing import NDArray
+
+    from napari_ovam._qt.session.edits import Snapshot
 
     Masks = dict[int, NDArray[np.bool_]]  # by tile
 
@@ -54,6 +56,8 @@ class LabelsWatch:
     ----------
     redone
         Whether what happened last without a stroke was a redo.
+    known
+        What the layer held when all of it was looked at last.
     """
 
     def __init__(self, layer: Labels, listener: Listener) -> None:
@@ -63,6 +67,7 @@ class LabelsWatch:
         self._confirmed: list[Masks] = []  # of each stroke that can be undone
         self._redo = 0
         self.redone = False
+        self.known: Snapshot | None = None
         self._painted = False  # since the brush came down
         self._ended: Masks = {}  # of a brush that came up before its event
         self._soon, self._again = QTimer(), QTimer()
@@ -107,6 +112,39 @@ class LabelsWatch:
         self.forget_history()
         with self.silent():
             layer.data = labels
+        self._take_history(history)
+
+    def show(self, now: Snapshot, history: Any = None, *, anew: bool = False) -> None:
+        """Show the labels of a moment, as `write`, in the tiles that differ.
+
+        Where none does nothing happens, unless they are of another sample, `anew`.
+        """
+        layer, data, known = self._layer, self._layer.data, self.known
+        self.known = now
+        if data.shape != now.shape or data.dtype != np.uint16:
+            self.write(now.labels, history)
+            return
+        before = known.tiles if known is not None else (None,) * len(now.tiles)
+        changed = [
+            (at, new.labels)
+            for at, old, new in zip(
+                tile_places(now.shape), before, now.tiles, strict=True
+            )
+            if old is None or old.labels is not new.labels
+            if not np.array_equal(data[at], new.labels)
+        ]
+        if not changed and not anew:
+            return
+        self.forget_history()
+        for at, labels in changed:
+            data[at] = labels
+        with self.silent():
+            if changed:
+                refresh_part(layer, [at for at, _ in changed])
+        self._take_history(history)
+
+    def _take_history(self, history: Any) -> None:
+        layer = self._layer
         if history is not None:
             layer._undo_history, layer._redo_history, self._confirmed = history
         self._pending.clear()
@@ -225,6 +263,25 @@ def end_stroke(layer: Labels) -> None:
         drags.clear()
     layer._overlays["brush_stroke"].active = False
     layer._commit_stroke()
+
+
+def refresh_part(layer: Labels, places: Sequence[tuple[slice, slice]]) -> None:
+    """Have napari draw what changed in some places, as after a stroke.
+
+    `layer.refresh()` makes a picture of the whole layer: half a second at 8000x8000.
+    """
+    shown = layer._slice.image
+    drawn = layer.visible and np.may_share_memory(shown.raw, layer.data)
+    if not drawn or layer.contour or shown.raw.shape != layer.data.shape:
+        layer.refresh()
+        return
+    box = tuple(
+        slice(min(side.start for side in sides), max(side.stop for side in sides))
+        for sides in zip(*places, strict=True)
+    )
+    shown.view[box] = layer.colormap._data_to_texture(shown.raw[box])
+    layer._accumulate_updated_slice(box)
+    layer._partial_labels_refresh()
 
 
 def _brush_over(under: Masks, start: Any, end: Any, layer: Labels) -> None:

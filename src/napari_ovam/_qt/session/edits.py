@@ -46,10 +46,18 @@ class _Tile:
 
     def same(self, other: _Tile) -> bool:
         """Whether another tile holds the same."""
-        return self is other or (
-            np.array_equal(self.painted, other.painted)
-            and np.array_equal(self.labels, other.labels)
-        )
+        pairs = (self.painted, other.painted), (self.labels, other.labels)
+        return all(a is b or np.array_equal(a, b) for a, b in pairs)
+
+    def over(self, proposal: Labels) -> _Tile:
+        """Return it with another proposal under what a person decided."""
+        labels = np.where(self.painted, self.labels, proposal)
+        if not np.array_equal(labels, self.labels):
+            return _Tile(labels, self.painted, proposal)
+        new = _Tile(self.labels, self.painted, proposal)
+        counted = {k: v for k, v in vars(self).items() if k in ("ids", "count")}
+        vars(new).update(counted)
+        return new
 
 
 class Snapshot:
@@ -95,6 +103,25 @@ class Snapshot:
         return whole
 
 
+class Proposed(NamedTuple):
+    """What a proposal makes of labels at one moment, by any thread."""
+
+    labels: Labels
+    before: Snapshot
+    tiles: tuple[_Tile, ...]  # what becomes of those before
+
+    @classmethod
+    def over(cls, before: Snapshot, proposal: NDArray[Any]) -> Proposed:
+        """Put (H, W) class ids under labels; `ValueError` if they do not fit."""
+        if proposal.shape != before.shape:
+            raise ValueError(
+                f"a proposal of {proposal.shape} for labels of {before.shape}"
+            )
+        labels = as_labels(proposal)
+        pairs = zip(before.tiles, tile_places(before.shape), strict=True)
+        return cls(labels, before, tuple(tile.over(labels[at]) for tile, at in pairs))
+
+
 class Step(NamedTuple):
     """Labels before and after something changed them, and what that was.
 
@@ -116,7 +143,7 @@ class Step(NamedTuple):
 
 def _changed(old: _Tile | None, new: _Tile, place: tuple[slice, slice]) -> Piece | None:
     """Return the pixels of a tile whose label or decision is another."""
-    if old is new:
+    if old is new or (old is not None and new.same(old)):
         return None
     mask = new.labels != 0 if old is None else new.labels != old.labels
     mask = mask | (new.painted if old is None else new.painted != old.painted)
@@ -246,31 +273,20 @@ class Edits:
             self._by = None
 
     def propose(
-        self, proposal: NDArray[Any], about: Mapping[str, Any] | None = None
+        self,
+        proposal: NDArray[Any] | Proposed,
+        about: Mapping[str, Any] | None = None,
     ) -> None:
-        """Take a new proposal; only pixels that nobody painted change.
-
-        `about` is what made it, as for `Change`.
-        """
-        if proposal.shape != self.now.shape:
-            raise ValueError(
-                f"a proposal of {proposal.shape} for labels of {self.now.shape}"
-            )
-        self.proposal = as_labels(proposal)
+        """Take a proposal that `about` made; only what nobody painted changes."""
+        if not isinstance(proposal, Proposed):
+            proposal = Proposed.over(self.now, proposal)
+        self.proposal, old, new = proposal
         places = tile_places(self.now.shape)
-        self._replace(
-            {
-                number: _Tile(
-                    np.where(tile.painted, tile.labels, self.proposal[at]),
-                    tile.painted,
-                    self.proposal[at],
-                )
-                for number, (at, tile) in enumerate(
-                    zip(places, self.now.tiles, strict=True)
-                )
-            },
-            {"by": "maps", **(about or {})},
+        tiles = tuple(
+            new[n] if tile is old.tiles[n] else tile.over(self.proposal[places[n]])
+            for n, tile in enumerate(self.now.tiles)  # painted meanwhile, or not
         )
+        self._note(Snapshot(self.now.shape, tiles), {"by": "maps", **(about or {})})
 
     def take(
         self,

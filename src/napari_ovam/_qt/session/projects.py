@@ -252,8 +252,8 @@ class Projects:
         if old is not None and old is not sample:
             session.take_edits(old)
         first = not session.viewer.layers
-        in_project = self.opened.chosen
-        if in_project and old is not None and old is not sample:
+        hands_over = self.opened.chosen or sample.same_stack(old)
+        if hands_over and old is not None and old is not sample:
             if session.layers.of_sample(key):
                 session.layers.forget(old.key)
                 session.layers.switch("", key)
@@ -263,7 +263,7 @@ class Projects:
             session.layers.switch(old.key if old else "", key)
         session.current = sample
         session.show(sample)
-        same_view = in_project and old is not None and old.shape == sample.shape
+        same_view = hands_over and old is not None and old.shape == sample.shape
         if first or (old is not sample and not same_view):
             session.viewer.reset_view()
         self._selected(sample)
@@ -284,13 +284,14 @@ class Projects:
         """Read what comes next, and let go of what was shown long ago."""
         self.wanted = ""
         self.selected.emit(sample.key)  # which says what is near
-        if not self.opened.chosen:
+        chosen = self.opened.chosen
+        if not (chosen or sample.plane):  # each has layers of its own
             return
         samples = self.session.samples
         samples.remove(sample)  # the last one shown is last
         samples.append(sample)
         for old in samples[:-_IN_MEMORY]:
-            if self.saving.written(old.key):
+            if (chosen or old.plane) and self.saving.written(old.key):
                 self._forget(old)
         self._ready = {k: s for k, s in self._ready.items() if k in self.near}
         self._read(sample.key, only_new=not self._is_old(sample))

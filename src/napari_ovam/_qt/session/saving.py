@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from contextlib import suppress
 from dataclasses import asdict, replace
 from functools import partial
@@ -58,6 +59,7 @@ class Saving:
         self.autosave: Autosave | None = None
         self.trouble = ""
         self._classes: list[ProjectClass] = []
+        self._traced: tuple[Any, str] = (lambda: None, "")  # the last one, of which
         self._voice = _Voice()
         self._voice.failed.connect(self._failed)
         self._voice.merged.connect(self._merged)
@@ -165,7 +167,11 @@ class Saving:
         from napari_ovam.attention.trace_cache import trace_bytes  # reads torch
 
         if trace is not None and trace_bytes(trace) <= _LARGEST_TRACE:
-            self.submit("trace", name, partial(project.save_trace, name, trace))
+            # Frames that a model sees as one have one trace, and so one file.
+            same, self._traced = self._traced, (weakref.ref(trace), name)
+            as_of = same[1] if same[0]() is trace else None
+            save = partial(project.save_trace, name, trace, as_of=as_of)
+            self.submit("trace", name, save)
         self.save_index()
         return name
 

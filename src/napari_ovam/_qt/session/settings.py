@@ -25,6 +25,10 @@ class Preferences:
         Whether new images get maps and labels of their prompt's nouns by themselves.
     learn
         Whether tokens learn from accepted images by themselves.
+    largest_picture
+        The longest side in pixels of what is taken out of a multiscale layer.
+    stack_memory
+        Megabytes for the pictures of a stack around the one that is shown.
     """
 
     model: str = "tiny"
@@ -34,6 +38,8 @@ class Preferences:
     folder: str = ""
     at_once: bool = True
     learn: bool = True
+    largest_picture: int = 8192
+    stack_memory: int = 512
 
     @property
     def choice(self) -> ModelChoice:
@@ -60,6 +66,8 @@ def preferences() -> Preferences:
         folder=values.folder.strip(),
         at_once=values.at_once,
         learn=values.learn,
+        largest_picture=values.largest_picture,
+        stack_memory=values.stack_memory,
     )
 
 

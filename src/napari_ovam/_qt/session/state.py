@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from napari_ovam.base.ids import IGNORE
 from napari_ovam.base.words import read_phrases
+from napari_ovam.images.arrays.stacks import Plane
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -179,6 +180,16 @@ class LiveSample:
     def about(self) -> Mapping[str, Any]:
         """How it came to be, as JSON: its prompt, its file's words, how it is seen."""
         return self.record.provenance
+
+    @property
+    def plane(self) -> Plane | None:
+        """Which plane of a stack it is; None where it is of none."""
+        return Plane.of(self.about)
+
+    def same_stack(self, other: LiveSample | None) -> bool:
+        """Whether another is a plane of the same stack."""
+        mine, theirs = self.plane, other.plane if other is not None else None
+        return mine is not None and theirs is not None and mine.id == theirs.id
 
     @property
     def unsaved(self) -> bool:

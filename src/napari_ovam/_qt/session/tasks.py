@@ -8,9 +8,11 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
 import numpy as np
 
+from napari_ovam.images.arrays.stacks import Plane
 from napari_ovam.segmentation.class_maps import (
     class_iou,
     class_map,
@@ -91,7 +93,8 @@ class Preview:
 class Made:
     """A finished image with its trace and, where phrases are in use, its maps.
 
-    `seconds` is how long the model ran for it, `probabilities` what labels come from.
+    `seconds` is how long the model ran for it, `probabilities` what labels come from,
+    `plane` which frame of a video it is.
     """
 
     generation: Generation
@@ -101,6 +104,7 @@ class Made:
     probabilities: dict[int, NDArray[np.float32]] = field(default_factory=dict)
     seconds: float = 0
     notes: tuple[str, ...] = ()
+    plane: Plane | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -211,29 +215,41 @@ class Maker:
     labels: LabelRequest | None
 
     def generate(
-        self, job: Job, settings: GenerationSettings, count: int, trace: TraceSettings
+        self,
+        job: Job,
+        settings: GenerationSettings,
+        count: int,
+        trace: TraceSettings,
+        frames: int | None = None,
     ) -> None:
-        """Generate images, with one seed after the other."""
-        from napari_ovam import generate
+        """Generate images, or videos of some frames, with one seed after the other."""
+        from napari_ovam import generate, generate_video
+        from napari_ovam.diffusion.pipelines import pipeline_architecture
 
         pipe = self.models.get(self.choice, job)
+        is_video = bool(pipeline_architecture(pipe).length)
+        how: dict[str, Any] = {"trace": trace, "progress": job.progress}
+        black = (
+            "The model returned a black image (a safety checker, or too little "
+            "precision): try another seed or prompt."
+        )
         for index in range(count):
             each = replace(settings, seed=settings.seed + index)
             suffix = f" {index + 1} of {count}" if count > 1 else ""
             job.describe(f"Generating{suffix}")
             start = time.monotonic()
-            generation = generate(
-                pipe,
-                each,
-                trace=trace,
-                progress=job.progress,
-                preview=lambda _, picture: job.preview(Preview(picture)),
+            if not is_video:
+                show = lambda _, picture: job.preview(Preview(picture))  # noqa: E731
+                made = generate(pipe, each, preview=show, **how)
+                self._post(job, made, start, black)
+                continue
+            stack, several = (
+                uuid4().hex,
+                generate_video(pipe, each, frames=frames, **how),
             )
-            black = (
-                "The model returned a black image (a safety checker, or too little "
-                "precision): try another seed or prompt."
-            )
-            self._post(job, generation, start, black)
+            for number, made in enumerate(several):
+                plane = Plane.frame(stack, each.prompt, number, len(several))
+                self._post(job, made, start, black, plane)
 
     def trace(
         self,
@@ -279,6 +295,7 @@ class Maker:
         generation: Generation,
         start: float,
         black: str = _BLACK,
+        plane: Plane | None = None,
     ) -> None:
         seconds = time.monotonic() - start
         notes = [] if generation.image.any() else [black]
@@ -295,7 +312,7 @@ class Maker:
             image = generation.image
             proposal, likely = Labeller().labels(maps.maps, self.labels, image)
         choice, said = self.choice, tuple(notes)
-        job.post(Made(generation, choice, maps, proposal, likely, seconds, said))
+        job.post(Made(generation, choice, maps, proposal, likely, seconds, said, plane))
 
 
 def optimize(

@@ -68,6 +68,9 @@ class Canvas(Protocol):
     def show_labels(self, sample: LiveSample, classes: ClassTable) -> Any:
         """Make or update the Labels layer of a sample."""
 
+    def place(self, layer: Any, sample: LiveSample, pixel: Any = None) -> None:
+        """Place a layer over a sample's image; `pixel` is how many one of it covers."""
+
     def remove_maps(self, sample: str, keep: Iterable[int]) -> None:
         """Remove the maps of other classes."""
 
@@ -119,6 +122,7 @@ class Workspace(JobRunner):
     more_wanted = Signal(int)  # a class: more like it is in the image that is shown
     files_wanted = Signal(object)  # places of pictures and stores: to be added
     settings_restored = Signal(object)  # GenerationSettings of a loaded PNG
+    placed = Signal()  # a sample's layers lie elsewhere in the world
     maps_seen = Signal()  # other maps are seen, or what they and their lines show
 
     layers: Canvas

@@ -151,12 +151,11 @@ class _LiveMap:
         self._session.optimized_step.emit(value.index, value.loss)
         if (layer := self._shown) is not None:
             layer.data = value.map
-            scale = np.divide(self._sample.shape, value.map.shape)
-            if not np.array_equal(layer.scale, scale):  # each costs a drawing
-                layer.scale = scale
+            down, right = np.divide(self._sample.shape, value.map.shape).tolist()
+            self._session.layers.place(layer, self._sample, (down, right))
 
     def restore(self) -> None:
         """Show the map again."""
         if (layer := self._shown) is not None:
-            layer.scale = (1, 1)
+            self._session.layers.place(layer, self._sample, (1.0, 1.0))
             layer.data = self._sample.maps.get(self._number, layer.data)

@@ -19,6 +19,8 @@ from napari_ovam.datasets.importers.source import (
     Picture,
     Source,
 )
+from napari_ovam.images.arrays.stacks import STACK
+from napari_ovam.images.arrays.stacks import Plane as StackPlane
 from napari_ovam.images.ome_zarr import OmeImage, open_images
 from napari_ovam.images.ome_zarr_pixels import (
     count_missing,
@@ -162,7 +164,7 @@ def _pictures(
                 "level": level,
                 "plane": list(plane),
             },
-            **_placement(image, level),
+            **(_placement(image, level) | _stack(image, plane, stem)),
         }
         found.append(
             StorePicture(
@@ -208,6 +210,24 @@ def _placement(image: OmeImage, level: int) -> dict[str, Any]:
     if all(units):
         found["units"] = units
     return {"placement": found} if found else {}
+
+
+def _stack(image: OmeImage, plane: Plane, name: str) -> dict[str, Any]:
+    """Return which plane of the image's stack it is, as the provenance says it."""
+    axes, whole = other_axes(image), image.levels[0]
+    if all(whole.shape[axis] == 1 for axis in axes):
+        return {}
+    found = StackPlane(
+        id=f"{image.place}/{image.path}",
+        name=name,
+        at=tuple(plane),
+        shape=tuple(whole.shape[axis] for axis in axes),
+        axes=tuple(image.axes[axis].name for axis in axes),
+        scale=tuple(float(whole.scale[axis]) for axis in axes),
+        translate=tuple(float(whole.translation[axis]) for axis in axes),
+        units=tuple(image.axes[axis].unit or "pixel" for axis in axes),
+    )
+    return {STACK: found.as_json()}
 
 
 # -- labels --------------------------------------------------------------------------

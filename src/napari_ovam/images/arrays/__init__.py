@@ -1,0 +1,1 @@
+"""Pictures in arrays: planes of stacks, levels of pyramids, channels."""
