@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import weakref
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from qtpy.QtCore import QTimer
@@ -21,10 +21,9 @@ from napari_ovam.images.arrays.stacks import Plane
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from napari_ovam._qt.session.session import Session
     from napari_ovam._qt.session.state import LiveSample
     from napari_ovam.project import Sample
-
-    from .layers import SampleLayers
 
     At = tuple[int, ...]
 
@@ -76,6 +75,24 @@ class StackPictures:
         return shown
 
 
+class Layers(Protocol):
+    """What shows samples: `SampleLayers`."""
+
+    session: Session
+
+    def find(self, sample: str, role: str) -> Any:
+        """Return a layer of a sample."""
+
+    def show_image(self, sample: LiveSample) -> Any:
+        """Return the layer of a sample's picture."""
+
+    def conceal(self, sample: str) -> None:
+        """Hide all but the picture."""
+
+    def reveal(self, sample: str) -> bool:
+        """Show what was hidden, if it was."""
+
+
 class StackView:
     """Keeps slider and sample together, and reads the pictures around.
 
@@ -85,7 +102,7 @@ class StackView:
         Of the session.
     """
 
-    def __init__(self, layers: SampleLayers) -> None:
+    def __init__(self, layers: Layers) -> None:
         self._layers, self.session = layers, layers.session
         self._stack, self._pictures = "", StackPictures((1,), (1, 1))
         self._keys: dict[At, str] = {}
