@@ -6,14 +6,15 @@ for, in bands, so that reading reports progress and can be cancelled.
 
 from __future__ import annotations
 
-import threading
+import math
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_ovam.base.progress import no_progress
+from napari_ovam.base.progress import Cancelled, no_progress
+from napari_ovam.base.waiting import wait_for
 from napari_ovam.images.pixels import over_white
 
 if TYPE_CHECKING:
@@ -27,7 +28,6 @@ LARGEST = 8192
 """The longest side of a picture that is taken out of a pyramid, in pixels."""
 
 _BAND = 32_000_000  # bytes that are read at a time, where the array's blocks allow
-_LOOK = 0.1  # seconds between looks whether reading was cancelled
 
 
 @dataclass(frozen=True, eq=False)
@@ -249,26 +249,25 @@ def _read(
     if isinstance(array, np.ndarray):
         there: NDArray[Any] = array[where]
         return there
-    found: list[Any] = []
 
-    def read() -> None:
-        try:
-            found.append(np.asarray(array[where]))
-        except Exception as error:  # noqa: BLE001 (raised below)
-            found.append(error)
-
-    thread = threading.Thread(target=read, name="napari-ovam pixels", daemon=True)
-    thread.start()
-    while thread.is_alive():
-        thread.join(_LOOK)
+    def progress(*_: int) -> None:
         check()
-    if isinstance(found[0], Exception):
+
+    try:
+        part: NDArray[Any] = wait_for(
+            lambda: np.asarray(array[where]),
+            shown.name,
+            seconds=math.inf,
+            progress=progress,
+        )
+    except Cancelled:
+        raise
+    except Exception as error:  # dask, zarr and their codecs raise any kind
         rows = where[shown.axes[-2]]
-        why = str(found[0]) or type(found[0]).__name__
+        why = str(error) or type(error).__name__
         raise ValueError(
             f"{shown.name!r} cannot be read in rows {rows.start} to {rows.stop}: {why}"
-        ) from found[0]
-    part: NDArray[Any] = found[0]
+        ) from error
     return part
 
 
