@@ -19,7 +19,7 @@ from napari_ovam.diffusion.devices import OutOfMemory
 from napari_ovam.diffusion.generation import GenerationError
 from napari_ovam.project import Project
 from napari_ovam.project.verify import verify
-from napari_ovam.workflows.dataset import shards
+from napari_ovam.workflows.dataset import collecting, shards
 from napari_ovam.workflows.dataset.making import load_maker
 from napari_ovam.workflows.dataset.plan import Filters, PlanError
 from napari_ovam.workflows.dataset.planning import (
@@ -76,6 +76,29 @@ def test_the_result_is_a_project_to_be_reviewed(tmp_path):
     sample = project.samples[0]
     assert sample.provenance["title"] == project.settings(sample.name)["prompt"]
     assert not [p for p in (tmp_path / "a/shards").iterdir() if p.is_dir()]
+
+
+def test_what_a_worker_commits_meanwhile_waits_for_the_next_time(tmp_path, monkeypatch):
+    plan, folder = make_plan(24), tmp_path / "a"
+    start(plan, folder)
+    with Inline(folder, plan, load=load_fast) as engine:
+        (folder / "shards").mkdir()
+        each = [shards.Shard(i, tuple(range(4 * i, 4 * i + 4))) for i in range(6)]
+        list(engine.make(each, quiet))
+    first, calls = collecting.read_records, []
+
+    def late(*of):
+        """Return the last shard from the third time on: it was not there before."""
+        calls.append(of)
+        records = list(first(*of))
+        return records if len(calls) > 2 else records[:-1]
+
+    monkeypatch.setattr(collecting, "read_records", late)
+    collecting.collect(Project.open(folder), plan)
+    assert not Project.open(folder).notes, "an image that no sample has"
+    collecting.collect(Project.open(folder), plan)
+    assert set(statuses(folder).values()) <= {"proposed", "rejected"}
+    assert len(statuses(folder)) == 23
 
 
 def test_a_second_run_makes_nothing_again(tmp_path):

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from napari_ovam.cli import store_options
 from napari_ovam.cli.common import (
     ByReference,
     Folder,
@@ -22,6 +23,7 @@ from napari_ovam.cli.common import (
 if TYPE_CHECKING:
     from napari_ovam.datasets.exporters import Exported
     from napari_ovam.project.index import Status
+    from napari_ovam.workflows.importing import ImportReport
 
 
 def register(app: typer.Typer) -> None:
@@ -146,21 +148,9 @@ def import_(
         bool, typer.Option(help="Replace labels that a person made, too.")
     ] = False,
     by_reference: ByReference = False,
-    level: Annotated[
-        int | None,
-        typer.Option(
-            help="ome-zarr: the size to take, 0 is the full one; by default the first "
-            "that is not too large."
-        ),
-    ] = None,
-    channels: Annotated[
-        str | None,
-        typer.Option(help="ome-zarr: those that make the picture, such as 0,2."),
-    ] = None,
-    planes: Annotated[
-        list[str] | None,
-        typer.Option(help="ome-zarr: those of a stack, such as z=10:20; all else."),
-    ] = None,
+    level: store_options.Level = None,
+    channels: store_options.Channels = None,
+    planes: store_options.Planes = None,
 ) -> None:
     """Import images and masks of another data set into a project.
 
@@ -176,10 +166,10 @@ def import_(
         listed = None if classes is None else read_class_list(classes)
         # before a folder is made
         if format == "ome-zarr":
-            from napari_ovam.cli.store_options import read_choice
             from napari_ovam.datasets.importers.ome_zarr import open_ome_zarr
 
-            found = open_ome_zarr(source, read_choice(level, channels, planes))
+            choice = store_options.read_choice(level, channels, planes)
+            found = open_ome_zarr(source, choice)
         else:
             found = open_source(source, format, listed, background=background)
         with working_in(folder, create=True) as project:
@@ -190,18 +180,24 @@ def import_(
                 by_reference=by_reference,
                 progress=progress,
             )
-        for note in report.notes:
-            say(note)
-        partly = {path: "; ".join(said) for path, said in report.skipped.items()}
-        for what, why in report.kept.items():
-            say(f"{what}: {why}", err=True)
-        say(
-            f"{len(report.labelled)} labelled ({len(report.added)} new images), "
-            f"{len(report.kept)} left as they were, {len(report.failed)} failed; "
-            f"{len(report.new_classes)} new classes"
-            + (f"; {len(partly)} not understood in all" if partly else "")
-        )
+        partly = _say_imported(report)
     say_failed({**report.failed, **partly})
+
+
+def _say_imported(report: ImportReport) -> dict[str, str]:
+    """Say what was imported; return what was not understood in all."""
+    for note in report.notes:
+        say(note)
+    partly = {path: "; ".join(said) for path, said in report.skipped.items()}
+    for what, why in report.kept.items():
+        say(f"{what}: {why}", err=True)
+    say(
+        f"{len(report.labelled)} labelled ({len(report.added)} new images), "
+        f"{len(report.kept)} left as they were, {len(report.failed)} failed; "
+        f"{len(report.new_classes)} new classes"
+        + (f"; {len(partly)} not understood in all" if partly else "")
+    )
+    return partly
 
 
 def verify(

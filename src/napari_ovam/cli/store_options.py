@@ -2,10 +2,28 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
+
+import typer
 
 if TYPE_CHECKING:
     from napari_ovam.datasets.importers.ome_zarr import Choice
+
+Level = Annotated[
+    int | None,
+    typer.Option(
+        help="ome-zarr: the size to take, 0 is the full one; by default the first that "
+        "is not too large."
+    ),
+]
+Channels = Annotated[
+    str | None,
+    typer.Option(help="ome-zarr: those that make the picture, such as 0,2."),
+]
+Planes = Annotated[
+    list[str] | None,
+    typer.Option(help="ome-zarr: those of a stack, such as z=10:20; all else."),
+]
 
 
 def read_choice(

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_ovam.base.hashing import hash_file
 from napari_ovam.base.ids import IGNORE
 from napari_ovam.base.names import safe_name
 from napari_ovam.base.progress import Progress, no_progress
@@ -98,6 +97,7 @@ def import_masks(
     own_ids = [listed.ids[c.name] for c in source.classes]
     table = np.array([0, *own_ids, IGNORE], "u2")
     keep = cache(partial(keep_source, project.path, source, own_ids))  # once, if at all
+    left_in = source if by_reference else None
     labelled: list[str] = []
     added: list[str] = []
     kept: dict[str, str] = {}
@@ -112,27 +112,21 @@ def import_masks(
         name = here.get(picture.path)
         if picture.path in failed:
             continue
-        if name is not None and not overwrite and (why := _why_kept(project, name)):
-            kept[name] = f"it is there already; its labels are kept ({why})"
-            continue
-        if name is not None and picture.unlabelled:
-            kept[name] = "it is there already"
+        if name is not None and (why := _why_kept(project, name, picture, overwrite)):
+            kept[name] = f"it is there already{why}".strip()
             continue
         wanted = names[picture.path]
         try:
             masks, about = picture.read_masks(), _about(source, picture, keep())
-            sample = name or _add(
-                project, picture, masks, wanted, about, source if by_reference else None
-            )
+            sample = name or _add(project, picture, masks, wanted, about, left_in)
             if picture.unlabelled:
                 skipped[picture.path] += picture.problems
             else:
                 skipped[picture.path] += _label(project, sample, masks, table, about)
+                labelled.append(sample)
         except ValueError as error:  # its own; a full disk ends the run
             failed[picture.path] = str(error)
             continue
-        if not picture.unlabelled:
-            labelled.append(sample)
         if name is None:
             added.append(sample)
             if sample != wanted:
@@ -279,7 +273,7 @@ def _is_same(project: Project, sample: Sample, picture: Picture, by_name: bool) 
         about = sample.provenance.get("imported")
         if not by_name and isinstance(about, dict):
             known = about.get("sha256")
-            if known and known == _hash(picture):
+            if known and known == picture.sha256():
                 return True
         image = picture.read_image()
         if image.shape[:2] != size:
@@ -298,15 +292,17 @@ def _is_same(project: Project, sample: Sample, picture: Picture, by_name: bool) 
     return bool(near and difference.mean() <= _NEAR)
 
 
-def _why_kept(project: Project, name: str) -> str:
-    """Return why labels of a sample are not to be replaced; empty if they are."""
-    if not project.files.labels(name).is_file():
-        return ""
-    status = project.sample(name).status
-    if status in _DECIDED:
-        return status
-    painted = project.load_painted(name)
-    return "painted" if painted is not None and painted.any() else ""
+def _why_kept(project: Project, name: str, picture: Picture, overwrite: bool) -> str:
+    """Return why a sample stays as it is; empty if its labels are to be replaced."""
+    reason = ""
+    if not overwrite and project.files.labels(name).is_file():
+        painted = project.load_painted(name)
+        reason = "painted" if painted is not None and painted.any() else ""
+        status = project.sample(name).status
+        reason = status if status in _DECIDED else reason
+    if reason:
+        return f"; its labels are kept ({reason})"
+    return " " if picture.unlabelled else ""
 
 
 # -- writing -------------------------------------------------------------------------
@@ -318,7 +314,7 @@ def _about(source: Source, picture: Picture, kept_as: str) -> dict[str, Any]:
         "from": source.path.name,
         "path": picture.path,
     }
-    if digest := _hash(picture):
+    if digest := picture.sha256():
         about["sha256"] = digest
     if kept_as and picture.record is not None:
         about |= {"kept": kept_as, "record": list(picture.record)}
@@ -328,15 +324,6 @@ def _about(source: Source, picture: Picture, kept_as: str) -> dict[str, Any]:
                 place = picture.file.relative_to(source.root)
                 about["file"] = place.as_posix()
     return about
-
-
-def _hash(picture: Picture) -> str:
-    """Return the SHA-256 of a picture's file, "" if it has none."""
-    if picture.file is not None:
-        return hash_file(picture.file)
-    if picture.read_bytes is not None:
-        return sha256(picture.read_bytes()).hexdigest()
-    return ""
 
 
 def _check_size(size: tuple[int, ...], masks: Masks) -> None:

@@ -35,10 +35,10 @@ __all__ = [
 
 _OPENERS = {
     "coco": ("coco", "open_coco"),
-    "cvat": ("cvat", "open_cvat"),
-    "labelme": ("labelme", "open_labelme"),
-    "label-studio": ("label_studio", "open_label_studio"),
-    "datumaro": ("datumaro", "open_datumaro"),
+    "cvat": ("tools.cvat", "open_cvat"),
+    "labelme": ("tools.labelme", "open_labelme"),
+    "label-studio": ("tools.label_studio", "open_label_studio"),
+    "datumaro": ("tools.datumaro", "open_datumaro"),
 }
 """Modules of annotation files and their functions, loaded where they are used."""
 

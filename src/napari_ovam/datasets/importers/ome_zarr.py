@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -139,19 +139,8 @@ def _pictures(
         )
     layers = [_Layer.of(image.label_image(name), name, table) for name in wanted]
     level = finest_level(image) if choice.level is None else choice.level
-    if choice.level is None and level:
-        height, width = plane_size(image)
-        notes.append(
-            f"{shown}: level {level} of {image.where} is taken, as level 0 is too "
-            f"large ({width} x {height})"
-        )
+    notes += _said_of(image, shown, level, chosen=choice.level is not None)
     size = plane_size(image, level)
-    missing, blocks = count_missing(image, level)
-    if missing:
-        notes.append(
-            f"{shown}: {missing} of {blocks} blocks of {image.where} are not in the "
-            "store and count as 0: if it should be full, it was cut off"
-        )
     stem = "-".join(filter(None, (stem_of(image.place), image.path.replace("/", "-"))))
     found = []
     for plane in planes_of(image, choice.planes):
@@ -185,6 +174,22 @@ def _pictures(
             )
         )
     return list(found)
+
+
+def _said_of(image: OmeImage, shown: str, level: int, *, chosen: bool) -> Iterator[str]:
+    """Yield what a person should know of an image, as sentences."""
+    if level and not chosen:
+        height, width = plane_size(image)
+        yield (
+            f"{shown}: level {level} of {image.where} is taken, as level 0 is too "
+            f"large ({width} x {height})"
+        )
+    missing, blocks = count_missing(image, level)
+    if missing:
+        yield (
+            f"{shown}: {missing} of {blocks} blocks of {image.where} are not in the "
+            "store and count as 0: if it should be full, it was cut off"
+        )
 
 
 def _plane_name(image: OmeImage, plane: Plane) -> str:

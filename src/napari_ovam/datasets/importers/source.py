@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
+from napari_ovam.base.hashing import hash_file
 from napari_ovam.images.files import read
 from napari_ovam.images.pixels import turned
 
@@ -92,6 +94,14 @@ class Picture:
             file = Path(folder) / f"{PurePosixPath(self.path).stem[:40]} (embedded)"
             file.write_bytes(self.read_bytes())
             return read(file)
+
+    def sha256(self) -> str:
+        """Return the SHA-256 of its file, in hexadecimal; "" if it has none."""
+        if self.file is not None:
+            return hash_file(self.file)
+        if self.read_bytes is not None:
+            return hashlib.sha256(self.read_bytes()).hexdigest()
+        return ""
 
     def read_masks(self) -> Masks:
         """Return the masks as they lie on the upright picture."""

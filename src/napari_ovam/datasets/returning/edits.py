@@ -10,10 +10,10 @@ from uuid import NAMESPACE_URL, uuid5
 from napari_ovam.datasets.class_lists import whole
 from napari_ovam.datasets.exporters.polygons import outlines
 from napari_ovam.datasets.exporters.tools import cvat, datumaro, label_studio, labelme
-from napari_ovam.datasets.importers import cvat as read_cvat
-from napari_ovam.datasets.importers import datumaro as read_datumaro
-from napari_ovam.datasets.importers import label_studio as read_label_studio
-from napari_ovam.datasets.importers import labelme as read_labelme
+from napari_ovam.datasets.importers.tools import cvat as read_cvat
+from napari_ovam.datasets.importers.tools import datumaro as read_datumaro
+from napari_ovam.datasets.importers.tools import label_studio as read_label_studio
+from napari_ovam.datasets.importers.tools import labelme as read_labelme
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from napari_ovam.datasets.exporters.dataset import LabelClass
     from napari_ovam.datasets.exporters.tools.objects import Object
-    from napari_ovam.datasets.importers.annotated import Annotated, AnnotationFile
+    from napari_ovam.datasets.importers.tools.annotated import Annotated, AnnotationFile
 
 
 @dataclass(frozen=True)

@@ -54,6 +54,8 @@ def collect(project: Project, plan: Plan) -> int:
         if folder.is_dir():
             for row in record["rows"]:
                 name = row["name"]
+                if not project.has_sample(name):  # a worker made it since
+                    continue
                 _move(folder / labels_file(name), project.files.labels(name))
                 _move(folder / image_file(name), project.files.image(name))
             with suppress(OSError):  # a worker may be at it still

@@ -11,17 +11,17 @@ import numpy as np
 
 from napari_ovam.datasets.class_lists import ListedClass, plain, whole
 from napari_ovam.datasets.exporters.tools.label_studio import decode_result
-from napari_ovam.datasets.importers.annotated import (
+from napari_ovam.datasets.importers.coco import path_of
+from napari_ovam.datasets.importers.search import PICTURES
+from napari_ovam.datasets.importers.shapes import Shape, Size, exact
+from napari_ovam.datasets.importers.source import ImportSourceError, Source
+from napari_ovam.datasets.importers.tools.annotated import (
     Annotated,
     AnnotationFile,
     open_files,
 )
-from napari_ovam.datasets.importers.coco import path_of
-from napari_ovam.datasets.importers.cvat import draw_outline, hex_color, read_xml
-from napari_ovam.datasets.importers.labelme import read_json
-from napari_ovam.datasets.importers.search import PICTURES
-from napari_ovam.datasets.importers.shapes import Shape, Size, exact
-from napari_ovam.datasets.importers.source import ImportSourceError, Source
+from napari_ovam.datasets.importers.tools.cvat import draw_outline, hex_color, read_xml
+from napari_ovam.datasets.importers.tools.labelme import read_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -9,17 +9,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_ovam.datasets.class_lists import ListedClass, plain, whole
-from napari_ovam.datasets.importers.annotated import (
+from napari_ovam.datasets.importers.coco import path_of
+from napari_ovam.datasets.importers.coco_masks import decode
+from napari_ovam.datasets.importers.shapes import ERRORS, Shape, Size, exact
+from napari_ovam.datasets.importers.source import ImportSourceError, Source
+from napari_ovam.datasets.importers.tools.annotated import (
     Annotated,
     AnnotationFile,
     open_files,
 )
-from napari_ovam.datasets.importers.coco import path_of
-from napari_ovam.datasets.importers.coco_masks import decode
-from napari_ovam.datasets.importers.cvat import draw_outline
-from napari_ovam.datasets.importers.labelme import read_json
-from napari_ovam.datasets.importers.shapes import ERRORS, Shape, Size, exact
-from napari_ovam.datasets.importers.source import ImportSourceError, Source
+from napari_ovam.datasets.importers.tools.cvat import draw_outline
+from napari_ovam.datasets.importers.tools.labelme import read_json
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -12,11 +12,6 @@ import numpy as np
 
 from napari_ovam.datasets.class_lists import ListedClass, plain, read_text, whole
 from napari_ovam.datasets.exporters.tools.cvat import decode_mask
-from napari_ovam.datasets.importers.annotated import (
-    Annotated,
-    AnnotationFile,
-    open_files,
-)
 from napari_ovam.datasets.importers.coco import path_of
 from napari_ovam.datasets.importers.coco_masks import draw_polygon
 from napari_ovam.datasets.importers.shapes import (
@@ -30,6 +25,11 @@ from napari_ovam.datasets.importers.source import (
     BrokenFileError,
     ImportSourceError,
     Source,
+)
+from napari_ovam.datasets.importers.tools.annotated import (
+    Annotated,
+    AnnotationFile,
+    open_files,
 )
 
 if TYPE_CHECKING:

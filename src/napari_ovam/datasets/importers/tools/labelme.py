@@ -14,13 +14,7 @@ import numpy as np
 
 from napari_ovam.datasets.class_lists import ListedClass, plain, read_text, whole
 from napari_ovam.datasets.exporters.tools.labelme import decode_shape
-from napari_ovam.datasets.importers.annotated import (
-    Annotated,
-    AnnotationFile,
-    open_files,
-)
 from napari_ovam.datasets.importers.coco import path_of
-from napari_ovam.datasets.importers.cvat import draw_outline
 from napari_ovam.datasets.importers.search import PICTURES
 from napari_ovam.datasets.importers.shapes import BROKEN, Shape, Size, exact
 from napari_ovam.datasets.importers.source import (
@@ -29,6 +23,12 @@ from napari_ovam.datasets.importers.source import (
     ImportSourceError,
     Source,
 )
+from napari_ovam.datasets.importers.tools.annotated import (
+    Annotated,
+    AnnotationFile,
+    open_files,
+)
+from napari_ovam.datasets.importers.tools.cvat import draw_outline
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -1,0 +1,1 @@
+"""Annotation files of other tools: CVAT, LabelMe, Label Studio, Datumaro."""
