@@ -8,6 +8,7 @@ shown, and are hidden while another is waited for.
 from __future__ import annotations
 
 import weakref
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -119,9 +120,10 @@ class StackView:
 
     def close(self) -> None:
         """Stop what runs."""
-        self._timer.stop()
         self._loader.close()
         self.session.viewer.dims.events.point.disconnect(self._slid)
+        with suppress(RuntimeError):  # Qt is gone where the program ends at once
+            self._timer.stop()
 
     def records(self, record: Sample) -> list[Sample]:
         """Return all samples of the stack that one is of, or it alone."""
