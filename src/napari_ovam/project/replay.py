@@ -164,11 +164,16 @@ class _Replay:
             self._table = np.arange(1 << 16, dtype=np.uint16)
             self._table[list(replaced)] = list(replaced.values())
         self._done: deque[_Done] = deque()
+        self._undone: list[_Done] = []  # of which something can be done again
         self._bytes = 0
 
     def apply(self, number: int, change: Change) -> None:
         """Apply a change; its number is what it is known by."""
         by = change.about.get("by")
+        if by not in ("undo", "redo", *OBJECTS):  # nothing can be done again after it
+            for done in self._undone:
+                done.dead[:] = False
+            self._undone.clear()
         for piece in change.pieces:
             inner = _common(piece.box, self._window)
             if inner is None:
@@ -222,6 +227,7 @@ class _Replay:
                 gone = back[inside] & later.alive[part]
                 later.alive[part] &= ~gone
                 later.dead[part] |= gone
+                self._undone.append(later)
             mask[here] &= ~found
         return mask
 

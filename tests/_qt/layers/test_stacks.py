@@ -136,7 +136,12 @@ def test_the_labels_of_all_planes_as_one_layer(film: Any) -> None:
         with labels.block_history():
             labels.paint((number, 9), 1)
     film.press("stack_labels_button")
-    whole = film.viewer.layers[-1]
+
+    def copies() -> list[Any]:
+        return [x for x in film.viewer.layers if x.name.endswith("all planes")]
+
+    film.bot.waitUntil(lambda: bool(copies()), timeout=30_000)
+    (whole,) = copies()
     assert whole.data.shape == FILM.shape
     assert [bool(plane.any()) for plane in whole.data] == [True, *[False] * 3, True]
     np.testing.assert_allclose(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -221,6 +221,9 @@ STEP = st.tuples(
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 @given(steps=st.lists(STEP, max_size=25))
+@example(  # a new stroke like one that was undone: what is done again is the new one
+    steps=[(kind, 1, 0, 0) for kind in ("stroke", "undo", "stroke", "undo", "redo")]
+)
 def test_any_order_of_work_is_replayed_and_told(tmp_path_factory, steps) -> None:
     project = Project.create(tmp_path_factory.mktemp("any") / "project")
     project.add_sample(np.zeros((*SIZE, 3), np.uint8), name="a")
