@@ -21,7 +21,6 @@ import json
 import os
 import platform
 import re
-import shutil
 import statistics
 import subprocess
 import sys
@@ -31,6 +30,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from alone import run_alone, with_display
 from project_scripts import FOLDER, MOVES, PROJECT_STEPS, plain_project, project
 from scripts import JOBS, STEPS, close, drive, plain, work
 from watch import Block, Watch
@@ -97,23 +97,7 @@ def run_part(part: str) -> None:
 
 def measured(part: str) -> dict[str, Any]:
     """Run a part in a process and a home of its own; return what it printed."""
-    with tempfile.TemporaryDirectory() as home:
-        environment = {
-            **os.environ,
-            "HOME": home,
-            "NAPARI_CONFIG": f"{home}/napari.yaml",
-            "NAPARI_OVAM_SCRATCH": f"{home}/scratch",
-        }
-        environment.setdefault("OMP_NUM_THREADS", "1")
-        process = subprocess.run(  # noqa: S603 (our own)
-            [sys.executable, __file__, "--part", part],
-            capture_output=True,
-            text=True,
-            check=False,
-            env=environment,
-            timeout=600,
-        )
-        ended = time.time()
+    process, ended = run_alone([sys.executable, __file__, "--part", part], 600)
     said = process.stderr.replace("WARNING: could not determine DPI\n", "")
     # Of plain napari only the time is asked; looking at a thread can keep a painter.
     if process.returncode or (said and not part.startswith("plain")):
@@ -145,10 +129,7 @@ def main() -> None:
         run_part(arguments.part)
         return
     if not os.environ.get("DISPLAY"):
-        if shutil.which("xvfb-run") is None:
-            raise SystemExit("there is no display: install xvfb, or set DISPLAY")
-        screen = ["xvfb-run", "-a", "-s", "-screen 0 1400x900x24"]
-        command = [*screen, sys.executable, *sys.argv]
+        command = with_display([sys.executable, *sys.argv])
         raise SystemExit(subprocess.call(command))  # noqa: S603 (our own)
     print(f"{platform.machine()}, {os.cpu_count()} cores, {time.strftime('%F')}\n")
     with tempfile.TemporaryDirectory() as scratch:

@@ -20,8 +20,6 @@ import argparse
 import json
 import os
 import platform
-import shutil
-import subprocess
 import sys
 import tempfile
 import time
@@ -29,6 +27,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from alone import run_alone, with_display
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -239,26 +238,7 @@ def measure(size: int, part: str) -> None:
 def run(size: int, part: str) -> Any:
     """Measure a part in a process and a home of its own."""
     command = [sys.executable, __file__, "--one", str(size), "--part", part]
-    if not os.environ.get("DISPLAY"):
-        if shutil.which("xvfb-run") is None:
-            raise SystemExit("there is no display: install xvfb, or set DISPLAY")
-        command = ["xvfb-run", "-a", "-s", "-screen 0 1400x900x24", *command]
-    with tempfile.TemporaryDirectory() as home:
-        environment = {
-            **os.environ,
-            "HOME": home,
-            "NAPARI_CONFIG": f"{home}/napari.yaml",
-            "NAPARI_OVAM_SCRATCH": f"{home}/scratch",
-        }
-        environment.setdefault("OMP_NUM_THREADS", "1")
-        done = subprocess.run(  # noqa: S603 (our own)
-            command,
-            env=environment,
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=900,
-        )
+    done, _ = run_alone(with_display(command), 900)
     if not done.stdout.strip():
         raise SystemExit(done.stderr)
     return json.loads(done.stdout.splitlines()[-1])

@@ -51,26 +51,26 @@ def project_reader(
 
 def _read_store(path: str | Sequence[str]) -> list[LayerTuple]:
     (folder,) = _paths(path)
-    viewer = napari.current_viewer()
-    if viewer is None:
-        raise ValueError(
-            f"{folder} is an OME-Zarr store: open it in a napari window, or import it "
-            "with napari-ovam import"
-        )
-    Opening.of(viewer).store(folder)
+    how = "import it with napari-ovam import"
+    _opening(folder, "an OME-Zarr store", how).store(folder)
     return _NOTHING
 
 
 def _read_project(path: str | Sequence[str]) -> list[LayerTuple]:
     (folder,) = _paths(path)
+    how = "read it with napari_ovam.project.Project.open"
+    _opening(folder, "a project", how).project(folder)
+    return _NOTHING
+
+
+def _opening(folder: Path, what: str, otherwise: str) -> Opening:
+    """Return what opens a folder in napari's window; `ValueError` if there is none."""
     viewer = napari.current_viewer()
     if viewer is None:
         raise ValueError(
-            f"{folder} is a project: open it in a napari window, or read it with "
-            "napari_ovam.project.Project.open"
+            f"{folder} is {what}: open it in a napari window, or {otherwise}"
         )
-    Opening.of(viewer).project(folder)
-    return _NOTHING
+    return Opening.of(viewer)
 
 
 # -- tokens and traces ----------------------------------------------------------

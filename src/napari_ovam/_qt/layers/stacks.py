@@ -10,6 +10,7 @@ from __future__ import annotations
 import weakref
 from contextlib import suppress
 from functools import partial
+from heapq import nsmallest
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -215,10 +216,10 @@ class StackView:
             self._find_keys()
         most = max(1, int(preferences().stack_memory * 1e6 / sample.image.nbytes))
 
-        def away(at: At) -> float:
-            return float(np.abs(np.subtract(at, plane.at)).sum())
+        def away(at: At) -> int:
+            return sum(abs(a - b) for a, b in zip(at, plane.at, strict=True))
 
-        near = sorted(self._keys, key=away)[:most]
+        near = nsmallest(most, self._keys, key=away)
         held = self._pictures.held
         for at in [at for at in held if at not in near]:
             del held[at]

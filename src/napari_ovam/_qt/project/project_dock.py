@@ -291,9 +291,9 @@ class ProjectWidget(BelowDock):
             menu_entry(menu, text, self._locate)
 
     def _add_pictures(self) -> None:
-        names = " ".join(f"*{ending}" for ending in PICTURE_SUFFIXES)
+        kinds = f"Images (*{' *'.join(PICTURE_SUFFIXES)})"
         files, _ = QFileDialog.getOpenFileNames(
-            self, "Add pictures", str(Path.home()), f"Images ({names})"
+            self, "Add pictures", str(Path.home()), kinds
         )
         if files:
             self.session.feature(Adding).add([Path(file) for file in files])

@@ -17,7 +17,7 @@ from .polygons import LowestIou
 INDEX = "ovam.json"
 """In the folder of each format: what `verify` compares with, and may be replaced."""
 
-_PROGRAM = "napari-ovam"
+PROGRAM = "napari-ovam"
 BROKEN = (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError)
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ def save_index(
             place = path.relative_to(folder).as_posix()
             files[place] = {"sha256": hash_file(path), "bytes": path.stat().st_size}
     about = {
-        "program": f"{_PROGRAM} {__version__}",
+        "program": f"{PROGRAM} {__version__}",
         "format": form,
         "classes": [asdict(entry) for entry in classes],
         "lowest_iou": None if lowest is None else asdict(lowest),
@@ -91,7 +91,7 @@ def read_listed_files(folder: Path) -> dict[str, tuple[str, int]]:
     It raises one of `BROKEN` where no export says so in the folder.
     """
     content = json.loads((folder / INDEX).read_text(encoding="utf-8"))
-    if not str(content["program"]).startswith(_PROGRAM):
+    if not str(content["program"]).startswith(PROGRAM):
         raise ValueError(f"it is of {content['program']!r}")
     return {
         str(place): (str(about["sha256"]), int(about["bytes"]))

@@ -21,6 +21,7 @@ from napari_ovam.diffusion.generation import (
 from napari_ovam.diffusion.weights_hash import model_hash, text_encoder_hash
 from napari_ovam.images.files import PICTURE_SUFFIXES
 from napari_ovam.project import Project
+from napari_ovam.workflows.adding import pictures_in
 from napari_ovam.workflows.dataset.plan import (
     PLAN,
     Picture,
@@ -128,12 +129,7 @@ def plan_pictures(
 
     All else as for `plan_prompts`. It raises `PlanError` if there is no picture.
     """
-    paths = sorted(
-        path
-        for path in folder.rglob("*")
-        if path.suffix.lower() in PICTURE_SUFFIXES
-        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
-    )
+    paths = pictures_in(folder)
     pictures: dict[str, Picture] = {}
     for done, path in enumerate(paths):
         progress(done, len(paths))

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from napari_ovam import __version__
 from napari_ovam.base.hashing import hash_file
 from napari_ovam.base.names import check_name
-from napari_ovam.datasets.exporters.report import _PROGRAM
+from napari_ovam.datasets.exporters.report import PROGRAM
 from napari_ovam.datasets.exporters.staging import FolderExistsError
 from napari_ovam.images.ome_zarr_write import (
     About,
@@ -134,7 +134,7 @@ def check_label_group(folder: Path, *, overwrite: bool) -> None:
     said = _read_attributes(folder).get(_OURS)
     if not isinstance(said, Mapping):
         raise FolderExistsError(
-            f"{folder} was not written by {_PROGRAM}: it stays. Choose another name "
+            f"{folder} was not written by {PROGRAM}: it stays. Choose another name "
             "for the labels"
         )
     listed = said.get("files")
@@ -147,7 +147,7 @@ def check_label_group(folder: Path, *, overwrite: bool) -> None:
         more = f" and {len(changed) - 3} more" if len(changed) > 3 else ""
         raise FolderExistsError(
             f"{', '.join(sorted(changed)[:3])}{more} in {folder} changed since "
-            f"{_PROGRAM} wrote it. It stays: choose another name for the labels, or "
+            f"{PROGRAM} wrote it. It stays: choose another name for the labels, or "
             "move it away"
         )
     if not overwrite:
@@ -222,7 +222,7 @@ def _sign(folder: Path) -> None:
     content = json.loads(head.read_text(encoding="utf-8"))
     attributes = content if head.name == ".zattrs" else content["attributes"]
     attributes[_OURS] = {
-        "program": f"{_PROGRAM} {__version__}",
+        "program": f"{PROGRAM} {__version__}",
         "files": _hashes(folder),
     }
     head.write_text(json.dumps(content, indent=1), encoding="utf-8")

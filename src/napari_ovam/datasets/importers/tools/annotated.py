@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
+from xml.etree import ElementTree
 
+from napari_ovam.datasets.class_lists import read_text
 from napari_ovam.datasets.exporters.report import INDEX
+from napari_ovam.datasets.importers.coco_masks import draw_polygon
 from napari_ovam.datasets.importers.named_pictures import (
     Key,
     NamedPictures,
@@ -15,10 +20,12 @@ from napari_ovam.datasets.importers.named_pictures import (
 )
 from napari_ovam.datasets.importers.search import list_files
 from napari_ovam.datasets.importers.shapes import (
+    BROKEN,
     Shape,
     Size,
     as_masks,
     check_drawable,
+    crosses_itself,
     draw_shapes,
     in_order,
     no_wrong,
@@ -37,7 +44,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
     from pathlib import Path
 
+    import numpy as np
+    from numpy.typing import NDArray
+
     from napari_ovam.datasets.class_lists import ListedClass
+
+CROSSES = "its outline crosses itself: what lies inside twice is not in it"
 
 LARGEST_FILE = 500_000_000
 """Bytes of an annotation file: as objects it takes about ten times as much memory."""
@@ -225,3 +237,56 @@ def read_masks(
     if (about.shapes or about.others) and not drawn:
         raise ImportSourceError("; ".join([*_say_others(about), *say(wrong)]))
     return as_masks(in_order(drawn), size, list(places), wrong)
+
+
+# -- what several formats hold -------------------------------------------------------
+
+
+def read_xml(path: Path) -> ElementTree.Element:
+    """Read an XML without document type: no entity is defined, and none expanded.
+
+    It raises `BrokenFileError` if it is broken or has one.
+    """
+    try:
+        text = read_text(path)
+        if re.search(r"<!\s*(DOCTYPE|ENTITY)", text):
+            raise BrokenFileError("it has a document type, which no annotations need")
+        # The text is no bytes any more: what its head says of its encoding is over.
+        text = re.sub(r"^\s*<\?xml[^>]*\?>", "", text)
+        builder = ElementTree.TreeBuilder(insert_comments=True)
+        parser = ElementTree.XMLParser(target=builder)  # noqa: S314 - no entities
+        return ElementTree.fromstring(text, parser=parser)  # noqa: S314
+    except (ElementTree.ParseError, *BROKEN, OSError) as error:
+        if isinstance(error, BrokenFileError):
+            raise
+        raise BrokenFileError(f"it is broken or no XML: {error}") from error
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON.
+
+    It raises `BrokenFileError` if it is broken.
+    """
+    try:
+        return json.loads(read_text(path))
+    except (*BROKEN, OSError) as error:
+        raise BrokenFileError(f"it is broken or no JSON: {error}") from error
+
+
+def parse_color(text: Any) -> tuple[int, int, int] | None:
+    """Return a colour that is written as "#rrggbb"; None if it is not."""
+    if not isinstance(text, str) or not re.fullmatch(r"#[0-9a-fA-F]{6}", text.strip()):
+        return None
+    red, green, blue = bytes.fromhex(text.strip()[1:])
+    return red, green, blue
+
+
+def draw_outline(
+    points: NDArray[np.float64], size: Size
+) -> tuple[NDArray[np.bool_], Sequence[str]]:
+    """Return the mask of a polygon of (N, 2) points, and what is to be said of it.
+
+    It raises `ValueError` if it is none.
+    """
+    mask = draw_polygon(points.ravel().tolist(), size)
+    return mask, [CROSSES] if crosses_itself(points) else ()

@@ -2,39 +2,37 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from functools import partial
-from typing import TYPE_CHECKING, Any
-from xml.etree import ElementTree
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from napari_ovam.datasets.class_lists import ListedClass, plain, read_text, whole
+from napari_ovam.datasets.class_lists import ListedClass, plain, whole
 from napari_ovam.datasets.exporters.tools.cvat import decode_mask
 from napari_ovam.datasets.importers.coco import path_of
-from napari_ovam.datasets.importers.coco_masks import draw_polygon
 from napari_ovam.datasets.importers.shapes import (
-    BROKEN,
     Shape,
     Size,
-    crosses_itself,
     exact,
 )
 from napari_ovam.datasets.importers.source import (
-    BrokenFileError,
     ImportSourceError,
     Source,
 )
 from napari_ovam.datasets.importers.tools.annotated import (
     Annotated,
     AnnotationFile,
+    draw_outline,
     open_files,
+    parse_color,
+    read_xml,
 )
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
+    from xml.etree import ElementTree
 
     from numpy.typing import NDArray
 
@@ -47,7 +45,6 @@ _OTHERS = {
     "cuboid": "cuboids",
     "skeleton": "skeletons",
 }
-CROSSES = "its outline crosses itself: what lies inside twice is not in it"
 
 
 def open_cvat(path: Path, classes: Sequence[ListedClass] | None = None) -> Source:
@@ -64,26 +61,6 @@ def open_cvat(path: Path, classes: Sequence[ListedClass] | None = None) -> Sourc
     """
     del classes
     return open_files(FORM, path, ".xml", read_cvat)
-
-
-def read_xml(path: Path) -> ElementTree.Element:
-    """Read an XML without document type: no entity is defined, and none expanded.
-
-    It raises `BrokenFileError` if it is broken or has one.
-    """
-    try:
-        text = read_text(path)
-        if re.search(r"<!\s*(DOCTYPE|ENTITY)", text):
-            raise BrokenFileError("it has a document type, which no annotations need")
-        # The text is no bytes any more: what its head says of its encoding is over.
-        text = re.sub(r"^\s*<\?xml[^>]*\?>", "", text)
-        builder = ElementTree.TreeBuilder(insert_comments=True)
-        parser = ElementTree.XMLParser(target=builder)  # noqa: S314 - no entities
-        return ElementTree.fromstring(text, parser=parser)  # noqa: S314
-    except (ElementTree.ParseError, *BROKEN, OSError) as error:
-        if isinstance(error, BrokenFileError):
-            raise
-        raise BrokenFileError(f"it is broken or no XML: {error}") from error
 
 
 def read_cvat(root: Path, place: str) -> AnnotationFile:
@@ -129,15 +106,7 @@ def read_cvat(root: Path, place: str) -> AnnotationFile:
 
 def read_color(label: ElementTree.Element) -> tuple[int, int, int] | None:
     """Return the colour of a label, "#rrggbb"; None if it has none."""
-    return hex_color(label.findtext("color"))
-
-
-def hex_color(text: Any) -> tuple[int, int, int] | None:
-    """Return a colour that is written as "#rrggbb"; None if it is not."""
-    if not isinstance(text, str) or not re.fullmatch(r"#[0-9a-fA-F]{6}", text.strip()):
-        return None
-    red, green, blue = bytes.fromhex(text.strip()[1:])
-    return red, green, blue
+    return parse_color(label.findtext("color"))
 
 
 def _read_image(
@@ -196,14 +165,3 @@ def draw_points(
     if points.ndim != 2 or points.shape[1] != 2:
         raise ValueError("its points are not x,y;x,y …")
     return draw_outline(points, size)
-
-
-def draw_outline(
-    points: NDArray[np.float64], size: Size
-) -> tuple[NDArray[np.bool_], Sequence[str]]:
-    """Return the mask of a polygon of (N, 2) points, and what is to be said of it.
-
-    It raises `ValueError` if it is none.
-    """
-    mask = draw_polygon(points.ravel().tolist(), size)
-    return mask, [CROSSES] if crosses_itself(points) else ()

@@ -16,10 +16,10 @@ from napari_ovam.datasets.importers.source import ImportSourceError, Source
 from napari_ovam.datasets.importers.tools.annotated import (
     Annotated,
     AnnotationFile,
+    draw_outline,
     open_files,
+    read_json,
 )
-from napari_ovam.datasets.importers.tools.cvat import draw_outline
-from napari_ovam.datasets.importers.tools.labelme import read_json
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -18,10 +18,12 @@ from napari_ovam.datasets.importers.source import ImportSourceError, Source
 from napari_ovam.datasets.importers.tools.annotated import (
     Annotated,
     AnnotationFile,
+    draw_outline,
     open_files,
+    parse_color,
+    read_json,
+    read_xml,
 )
-from napari_ovam.datasets.importers.tools.cvat import draw_outline, hex_color, read_xml
-from napari_ovam.datasets.importers.tools.labelme import read_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -113,7 +115,7 @@ def _read_config(folder: Path, file: AnnotationFile) -> Iterator[ListedClass]:
     for kind in ("BrushLabels", "PolygonLabels"):
         for label in tree.iterfind(f".//{kind}/Label"):
             if name := (label.get("value") or "").strip():
-                color = hex_color(label.get("background"))
+                color = parse_color(label.get("background"))
                 yield ListedClass(plain(name), color=color)
 
 

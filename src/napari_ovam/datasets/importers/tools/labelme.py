@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import json
 import posixpath
 from functools import partial
 from glob import escape
@@ -12,23 +11,23 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_ovam.datasets.class_lists import ListedClass, plain, read_text, whole
+from napari_ovam.datasets.class_lists import ListedClass, plain, whole
 from napari_ovam.datasets.exporters.tools.labelme import decode_shape
 from napari_ovam.datasets.importers.coco import path_of
 from napari_ovam.datasets.importers.search import PICTURES
-from napari_ovam.datasets.importers.shapes import BROKEN, Shape, Size, exact
+from napari_ovam.datasets.importers.shapes import Shape, Size, exact
 from napari_ovam.datasets.importers.source import (
     UNSURE,
-    BrokenFileError,
     ImportSourceError,
     Source,
 )
 from napari_ovam.datasets.importers.tools.annotated import (
     Annotated,
     AnnotationFile,
+    draw_outline,
     open_files,
+    read_json,
 )
-from napari_ovam.datasets.importers.tools.cvat import draw_outline
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -55,17 +54,6 @@ def open_labelme(path: Path, classes: Sequence[ListedClass] | None = None) -> So
     """
     del classes
     return open_files(FORM, path, ".json", read_labelme, together=True)
-
-
-def read_json(path: Path) -> Any:
-    """Read a JSON.
-
-    It raises `BrokenFileError` if it is broken.
-    """
-    try:
-        return json.loads(read_text(path))
-    except (*BROKEN, OSError) as error:
-        raise BrokenFileError(f"it is broken or no JSON: {error}") from error
 
 
 def read_labelme(root: Path, place: str) -> AnnotationFile:
