@@ -135,7 +135,8 @@ class Panel:
             if isinstance(above, QCollapsible) and not above.isExpanded():
                 above.expand(animate=False)
             above = above.parentWidget()
-        self.bot.waitUntil(button.isVisible)
+        # one that was just shown has no height until its row is laid out anew
+        self.bot.waitUntil(lambda: button.isVisible() and not button.size().isEmpty())
         self.widget.findChild(QWidget, "sections").ensureWidgetVisible(button)
         self.bot.mouseClick(button, Qt.MouseButton.LeftButton)
 

@@ -74,6 +74,7 @@ class Window:
     def click(self, name: str) -> None:
         made = self.find(name)
         assert made.isEnabled(), f"{name} cannot be pressed"
+        self.bot.waitUntil(lambda: not made.size().isEmpty())
         self.bot.mouseClick(made, Qt.MouseButton.LeftButton)
 
     def wait(self) -> None:

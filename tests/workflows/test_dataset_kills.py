@@ -134,7 +134,10 @@ def test_kills_of_worker_driver_and_scheduler_change_nothing(tmp_path, processes
     _, said = driver.communicate(timeout=PATIENCE)
     assert b"the scheduler went away" in said
     assert count() < ITEMS / 4  # there is something left to do
+    ending = [*workers.children(recursive=True), workers]
     workers.terminate()
+    # a shard that one of them still writes would come after the last look
+    assert not psutil.wait_procs(ending, timeout=PATIENCE)[1]
     # What is left is made here, by the one who would have asked the workers.
     start(plan, calm)
     for place in (folder, calm):

@@ -241,6 +241,34 @@ def test_damaged_records_and_lost_files_are_made_again(tmp_path):
     assert not verify(folder).problems
 
 
+@pytest.mark.parametrize("when", ["committed", "made again"])
+def test_a_worker_killed_after_the_commit_leaves_nothing(tmp_path, monkeypatch, when):
+    plan, folder = make_plan(8), tmp_path / "a"
+    project, shard = start(plan, folder), shards.Shard(0, (0, 1, 2, 3))
+    (folder / "shards").mkdir()
+    if when == "made again":
+        shards.make_shard(folder, plan, shard, Fast(0))
+
+    class Killed(BaseException):
+        pass
+
+    def kill(*args: object) -> None:
+        if when == "committed":
+            commit(*args)
+        raise Killed
+
+    commit = shards._commit
+    with monkeypatch.context() as patched:
+        patched.setattr(shards, "_commit", kill)
+        with pytest.raises(Killed):
+            shards.make_shard(folder, plan, shard, Fast(0))
+    assert (shard.folder(folder) / "trying.json").exists()
+    with Inline(folder, plan, load=load_fast) as engine:
+        assert run(project, engine).made == 7
+    assert not [p for p in (folder / "shards").iterdir() if p.is_dir()]
+    assert not verify(folder).problems
+
+
 def test_what_a_late_worker_writes_never_replaces_a_persons_work(tmp_path):
     plan, folder = make_plan(8), tmp_path / "a"
     start(plan, folder)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 from weakref import WeakKeyDictionary
@@ -98,10 +99,9 @@ class Source:
 
     def about(self, at: tuple[int, ...]) -> dict[str, Any]:
         """Return where a plane lies, for the provenance of its sample."""
-        axes, plane = self.pictures.shown[0].axes[-2:], self.plane(at)
-        there = placement_of(self.layers[0], axes, self.pictures.pixel)
+        plane = self.plane(at)
         stack = {} if plane is None else {STACK: plane.as_json()}
-        return {PLACEMENT: there, **stack}
+        return {PLACEMENT: self._there, **stack}
 
     def lead(self, layers: SampleLayers, key: str) -> None:
         """Have a sample, and all of its stack, follow the layer from now on."""
@@ -117,8 +117,16 @@ class Source:
 
     def plane(self, at: tuple[int, ...]) -> Plane | None:
         """Return which plane of the layer's stack a picture is; None without one."""
-        if not at:
-            return None
+        return replace(self._first, at=at) if at else None
+
+    @cached_property
+    def _there(self) -> dict[str, Any]:
+        axes = self.pictures.shown[0].axes[-2:]
+        return placement_of(self.layers[0], axes, self.pictures.pixel)
+
+    @cached_property
+    def _first(self) -> Plane:
+        """The first plane: the others differ by their number, and may be thousands."""
         layer, axes = self.layers[0], self.pictures.shown[0].axes[:-2]
         labels = layer.axis_labels
         named = not layer._has_default_axis_labels()
@@ -128,7 +136,7 @@ class Source:
         return Plane(
             id=_ids.setdefault(layer, uuid4().hex),
             name=self.name,
-            at=at,
+            at=(0,) * len(axes),
             shape=self.pictures.planes,
             axes=tuple(name if name.isalnum() else "p" for name in names),
             **planes_of(layer, axes),

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from napari_ovam._qt.session.project_reading import MISSING
+from napari_ovam.project.references import Reference
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -109,14 +110,11 @@ class Adding:
             session.current = None
             session.select(shown.key)
 
-    def missing(self) -> int:
-        """Return how many pictures are not where the project says that they are."""
-        project = self.session.project
-        return sum(
-            project.reference(name) is not None and project.is_missing(name)
-            for name in self.session.projects.keys
-            if project.has_sample(name)
-        )
+    @property
+    def refers(self) -> bool:
+        """Whether any picture was left where it is; no disk is asked."""
+        samples = self.session.project.samples
+        return any(Reference.of(sample.provenance) for sample in samples)
 
 
 def _add(

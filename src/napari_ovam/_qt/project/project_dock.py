@@ -286,9 +286,8 @@ class ProjectWidget(BelowDock):
         # napari's style shows no box beside an entry that can be ticked
         tick = "✓ " if adding.by_reference else ""
         menu_entry(menu, f"{tick}Leave pictures where they are (no copies)", turn)
-        if missing := adding.missing():
-            text = f"Locate {missing} missing picture{'s' * (missing != 1)}…"
-            menu_entry(menu, text, self._locate)
+        if adding.refers:
+            menu_entry(menu, "Locate missing pictures…", self._locate)
 
     def _add_pictures(self) -> None:
         kinds = f"Images (*{' *'.join(PICTURE_SUFFIXES)})"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
@@ -52,14 +53,15 @@ def collect(project: Project, plan: Plan) -> int:
     for record in read_records(root, plan):
         folder = Shard(record["shard"], ()).folder(root)
         if folder.is_dir():
-            for row in record["rows"]:
-                name = row["name"]
-                if not project.has_sample(name):  # a worker made it since
-                    continue
+            names = [row["name"] for row in record["rows"]]
+            taken = [name for name in names if project.has_sample(name)]
+            for name in taken:
                 _move(folder / labels_file(name), project.files.labels(name))
                 _move(folder / image_file(name), project.files.image(name))
-            with suppress(OSError):  # a worker may be at it still
-                folder.rmdir()
+            if len(taken) == len(names):  # else a worker has made more since
+                # What is left is of a worker that was killed after the commit, or as
+                # it made the shard a second time.
+                shutil.rmtree(folder, ignore_errors=True)
     return len(rejected)
 
 
