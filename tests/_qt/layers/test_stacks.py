@@ -359,3 +359,71 @@ def test_a_video_is_a_stack(panel: Any, video_folder: Callable[..., Any]) -> Non
     panel.viewer.dims.set_point(0, 1)
     panel.bot.waitUntil(lambda: session.current.name == "a cat_t001", timeout=30_000)
     assert session.current.trace is not None or session.current.edits is not None
+
+
+@pytest.fixture
+def colors(tmp_path: Path) -> Any:
+    """Return a film of colour pictures, (T, Y, X, 3), that lies on the disk in zarr."""
+    import zarr
+
+    film = RNG.integers(0, 255, (5, 30, 40, 3), np.uint8)
+    stored = zarr.create_array(
+        tmp_path / "film.zarr", shape=film.shape, chunks=(1, 16, 16, 3), dtype="u1"
+    )
+    stored[:] = film
+    return zarr.open_array(tmp_path / "film.zarr", mode="r")
+
+
+def test_a_film_in_zarr_is_gone_through_and_shown_again(
+    panel: Any, colors: Any, tmp_path: Path
+) -> None:
+    panel.film = panel.viewer.add_image(colors, name="film", rgb=True, **PLACE)
+    load(panel, panel.film, planes=1)
+    session = panel.session
+    panel.bot.waitUntil(lambda: session.current is not None, timeout=30_000)
+    for number in (3, 1, 3):
+        slide(panel, number)
+        np.testing.assert_array_equal(session.current.image, colors[number])
+    session.class_changes.add("cat")
+    session.show(session.current)
+    labels = session.layers.labels(session.current.key)
+    with labels.block_history():
+        labels.paint((7, 9), 1)
+    place = panel.film.data_to_world((3, 7, 9))
+    np.testing.assert_allclose(labels.data_to_world((7, 9)), place[1:])
+    stack = session.layers.find(session.current.key, "image")
+    np.testing.assert_allclose(stack.data_to_world((3, 7, 9)), place)
+    path = tmp_path / "saved"
+    session.projects.save_as(path)
+    panel.wait()
+    project = Project.open(path)
+    name = next(s.name for s in project.samples if s.name.endswith("t003"))
+    np.testing.assert_array_equal(project.load_image(name), colors[3])
+    assert project.load_labels(name)[7, 9] == 1
+
+
+def test_levels_in_zarr_are_a_pyramid(panel: Any, tmp_path: Path) -> None:
+    import zarr
+
+    fine = RNG.integers(0, 255, (64, 48, 3), np.uint8)
+    group = zarr.open_group(tmp_path / "levels.zarr")
+    for number, step in enumerate((1, 2, 4)):
+        group.create_array(str(number), data=fine[::step, ::step], chunks=(16, 16, 3))
+    levels = [group[str(number)] for number in range(3)]
+    layer = panel.viewer.add_image(levels, rgb=True, multiscale=True, name="levels")
+    panel.widget.sections["Image"].load_layer(layer)
+    panel.wait()
+    np.testing.assert_array_equal(panel.session.current.image, fine)
+
+
+def test_a_zarr_that_lost_its_disk_is_named(panel: Any, tmp_path: Path) -> None:
+    import zarr
+
+    stored = zarr.create_array(tmp_path / "a.zarr", data=FILM, chunks=(1, 16, 16))
+    layer = panel.viewer.add_image(stored, name="cells", contrast_limits=(0, 255))
+    chunk = next(p for p in (tmp_path / "a.zarr").rglob("c/4/*/*") if p.is_file())
+    chunk.write_bytes(b"cut")
+    load(panel, layer, planes=1)
+    assert "'cells' cannot be read" in panel.status
+    assert "The planes before it are samples" in panel.status
+    assert len(panel.session.project.samples) == 4
