@@ -68,6 +68,10 @@ def test_a_size_that_the_model_cannot_make(panel: Any) -> None:
 
 
 def test_a_phrase_that_is_too_long(mapped: Any) -> None:
+    def outlined() -> bool:  # a moment after the maps
+        return any(layer.name == "outlines" for layer in mapped.viewer.layers)
+
+    mapped.bot.waitUntil(outlined, timeout=10_000)
     names = [la.name for la in mapped.viewer.layers]
     mapped.find("phrases").setText("cat, " + "hat " * 60)
     mapped.press("map_button")

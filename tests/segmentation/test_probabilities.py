@@ -68,6 +68,44 @@ def test_objects_are_found_whole(seed, classes):
 
 @FEW
 @given(SEEDS)
+def test_a_tiny_object_is_found_on_a_ground_that_its_map_is_uneven_on(seed):
+    rng = np.random.default_rng(seed)
+    y, x = np.mgrid[:128, :128]
+    mask = np.hypot(y - rng.integers(20, 108), x - rng.integers(20, 108)) < 5
+    ground = gaussian_filter(rng.standard_normal((128, 128)), 12, mode="wrap")
+    ground = (ground - ground.min()) / np.ptp(ground)
+    seen = 0.3 * ground + 0.8 * gaussian_filter(mask.astype(float), 2)
+    image = np.where(mask[..., None], 180, rng.integers(60, 120, (128, 128, 3)))
+    found = labelled(seen[None].astype(np.float32), image.astype(np.uint8))
+    assert iou(found == 1, mask) > 0.5
+
+
+@FEW
+@given(SEEDS)
+def test_a_small_object_on_a_large_one_leaves_it_the_rest(seed):
+    rng = np.random.default_rng(seed)
+    y, x = np.mgrid[:128, :128]
+    large = (np.abs(y - 64) < 30) & (np.abs(x - 64) < 50)
+    small = np.hypot(y - rng.integers(46, 82), x - rng.integers(30, 98)) < 6
+    maps = np.stack(
+        [
+            gaussian_filter(large.astype(float), 4),
+            # as high on all of the large one as a halo
+            0.3 * gaussian_filter(large.astype(float), 4)
+            + 0.7 * gaussian_filter(small.astype(float), 2),
+        ]
+    )
+    maps += 0.02 * gaussian_filter(rng.standard_normal(maps.shape), (0, 4, 4)) / 0.07
+    image = rng.integers(90, 110, (128, 128, 3))
+    image[large] += 60
+    image[small, 0] += 30
+    found = labelled(maps.astype(np.float32), image.astype(np.uint8))
+    assert iou(found == 1, large & ~small) > 0.9
+    assert iou(found == 2, small) > 0.5
+
+
+@FEW
+@given(SEEDS)
 def test_a_map_that_is_not_flat_is_never_empty(seed):
     rng = np.random.default_rng(seed)
     size = tuple(int(side) for side in rng.integers(1, 40, 2))

@@ -1,13 +1,17 @@
 """Whose a pixel is that several classes claim.
 
 A class's map is high on other objects too, so that of several classes each claims what
-is another's. There, what any class claims is an object, and contrast decides whose: a
-class is where its map is higher than halfway between what it has in its own object and
-in those of others. Where they claim apart, each keeps its own: docs/quality.md.
+is another's. A small one then needs more of its map where a larger one is
+(`levels_within`), and each loses by what another has more (`against_others`). What
+several claim all the same goes to one of them (`decide`): what any claims there is an
+object, and a class is where its map is higher than halfway between what it has in its
+own object and in those of others. Where they claim apart, each keeps its own:
+docs/quality.md.
 """
 
 from __future__ import annotations
 
+from itertools import permutations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,7 +24,7 @@ from skimage.color import rgb2lab
 from torch import Tensor
 from torch.nn import functional
 
-from napari_ovam.segmentation.thresholds import THRESHOLD
+from napari_ovam.segmentation.thresholds import THRESHOLD, threshold_by_share
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -47,6 +51,66 @@ _CELLS = 64
 _REACH = 0.3
 _EDGE = 10.0
 _LEAK = 0.05
+
+
+# A class that has so many times another's area raises its threshold: a little from the
+# first on, to what the map wants there from the second.
+_LARGER = (1.3, 2.1)
+# How much of what another class has more counts against one, in contrasts; its colours
+# are learnt where no other has so much more.
+_LOSS, _BEHIND = 0.25, 0.3
+
+
+def levels_within(maps: Tensor, levels: Tensor) -> Tensor:
+    """Return thresholds (P, h, w) that are higher where a larger class is.
+
+    A map is higher on all of a large object than on the ground, so that a small object
+    on it would be as large: a driver the bus.
+
+    Parameters
+    ----------
+    maps
+        Shape (P, h, w).
+    levels
+        Shape (P, 1, 1), their thresholds.
+    """
+    claimed = maps >= levels
+    areas = claimed.float().mean((1, 2))
+    found = levels.expand_as(maps).clone()
+    low, high = _LARGER
+    for own, larger in permutations(range(len(maps)), 2):
+        weight = float(((areas[larger] / areas[own] - low) / (high - low)).clamp(0, 1))
+        there = claimed[larger]
+        wanted = threshold_by_share(maps[own][there].numpy()) if weight else np.inf
+        if np.isfinite(wanted):  # else the map is flat there
+            level = levels[own, 0, 0]
+            raised = level + weight * (wanted - level)
+            found[own][there] = found[own][there].maximum(raised)
+    return found
+
+
+def against_others(heights: Tensor) -> tuple[Tensor, Tensor]:
+    """Return lower heights where others have more, and where a class is not far behind.
+
+    Parameters
+    ----------
+    heights
+        Shape (P, h, w): maps with a contrast of 1, 0 at their thresholds.
+
+    Returns
+    -------
+    lower, near
+        (P, h, w) each; the second is bool: pixels whose colours may be the class's.
+    """
+    capped = heights.clamp(max=1)
+    others = torch.stack(
+        [
+            torch.cat([capped[:place], capped[place + 1 :]]).amax(0)
+            for place in range(len(capped))
+        ]
+    )
+    loss = _LOSS * (others - capped).clamp_min(0) * (others > 0)
+    return heights - loss, heights >= heights.amax(0) - _BEHIND
 
 
 def decide(

@@ -7,7 +7,8 @@ generated pictures, photographs and maps of real models at once: docs/quality.md
 2. Its distance from `thresholds.threshold_by_share` says how likely a pixel is the
    object's; the colours of both sides, found in turn, add to it
    (`color_histograms`); the guided filter moves borders to edges.
-3. What several classes claim goes to one of them by `contrast`.
+3. Where another class is, a class needs more to be; what several claim all the same
+   goes to one of them by `contrast`.
 """
 
 from __future__ import annotations
@@ -90,7 +91,13 @@ def class_probabilities(
         edges = GuidedFilter(picture)
         colors = ColorHistograms(picture.permute(1, 2, 0).numpy())
         levels, contrasts = _levels(evidence)
-        found = _alone((evidence - levels) / contrasts, edges, colors)
+        near: Tensor | None = None
+        if len(told) > 1:
+            levels = contrast.levels_within(evidence, levels)
+        heights = (evidence - levels) / contrasts
+        if len(told) > 1:
+            heights, near = contrast.against_others(heights)
+        found = _alone(heights, edges, colors, near)
         if len(told) > 1:
 
             def together() -> Tensor:
@@ -122,17 +129,24 @@ def _levels(evidence: Tensor) -> tuple[Tensor, Tensor]:
     return levels, contrasts
 
 
-def _alone(heights: Tensor, edges: GuidedFilter, colors: ColorHistograms) -> Tensor:
+def _alone(
+    heights: Tensor,
+    edges: GuidedFilter,
+    colors: ColorHistograms,
+    near: Tensor | None = None,
+) -> Tensor:
     """Return the probabilities of classes, each as if there were no others.
 
-    `heights` are maps (P, h, w) with a contrast of 1, 0 at their thresholds.
+    `heights` are maps (P, h, w) with a contrast of 1, 0 at their thresholds; colours
+    are learnt `near` (P, h, w), if that is given.
     """
     priors = (_GAIN * heights).clamp(-_SUREST, _SUREST)
     found = priors.sigmoid()
     for _ in range(_ROUNDS):
-        likely = np.stack(
-            [colors.log_ratio(each >= THRESHOLD) for each in found.numpy()]
-        )
+        inside = found >= THRESHOLD
+        if near is not None:
+            inside &= near
+        likely = np.stack([colors.log_ratio(each) for each in inside.numpy()])
         found = edges((priors + _COLOR * torch.from_numpy(likely)).sigmoid())
         found = found.clamp(0, 1)
     return found

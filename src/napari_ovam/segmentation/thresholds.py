@@ -12,6 +12,9 @@ if TYPE_CHECKING:
 THRESHOLD = 0.5
 """The probability from which a pixel is a class's, unless told."""
 
+# The search from above begins at this share of the map's range, and what it finds is
+# the object where it is so many times as far above the rest as that is above its own.
+_FROM_ABOVE, _STANDS_OUT = 0.7, 1.5
 _ROUNDS = 40
 
 
@@ -24,6 +27,10 @@ def threshold_by_share(map: NDArray[Any]) -> float:
     below + k (above - below), with k = 0.40 - 0.25 log10(share of pixels above t)
     between 0.35 and 0.85 (fitted on photographs; docs/quality.md), until it stays.
 
+    Otsu's threshold parts the background itself where the object is tiny. So it is
+    searched from high values as well, and what is found there is the object if it
+    stands out from all that is above the lower threshold.
+
     Parameters
     ----------
     map
@@ -34,8 +41,21 @@ def threshold_by_share(map: NDArray[Any]) -> float:
     values = np.sort(map, axis=None)
     if values[0] == values[-1]:
         return float("inf")
-    sums, total = np.cumsum(values, dtype=np.float64), len(values)
-    level = float(threshold_otsu(values))
+    sums = np.cumsum(values, dtype=np.float64)
+    start = values[0] + _FROM_ABOVE * (values[-1] - values[0])
+    low = _settled(values, sums, float(threshold_otsu(values)))
+    high = _settled(values, sums, float(start))
+    if high > low:
+        above = values[values >= low]
+        rest, upper = values[values < low].mean(), above.mean()
+        if above[above >= high].mean() - upper > _STANDS_OUT * (upper - rest):
+            low = high
+    return low
+
+
+def _settled(values: NDArray[Any], sums: NDArray[np.float64], level: float) -> float:
+    """Move a threshold of sorted values until it is where their shares want it."""
+    total = len(values)
     for _ in range(_ROUNDS):
         below = int(np.searchsorted(values, level))
         if not 0 < below < total:
