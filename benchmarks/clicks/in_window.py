@@ -7,7 +7,8 @@
 *Answers*: in a picture of 512 pixels a side an object is clicked and then corrected,
 with the mouse; from the press of the button until the mask is drawn, by the clock and
 by what the process computed meanwhile, and the longest time that the window could take
-no event.
+no event. Every other time the mouse rested for 0.3 seconds before, which is when the
+panel looks at the place; a person rests as well, to aim.
 
 *Session*: 20 generated test pictures of a project, with their prompts; the first is
 painted, Propose labels is pressed,
@@ -84,10 +85,13 @@ class Hand:
     def layer(self) -> Any:
         return self.session.layers.labels(self.session.current.key)
 
-    def click(self, row: int, column: int, positive: bool = True) -> tuple[float, ...]:
+    def click(
+        self, row: int, column: int, positive: bool = True, rest: float = 0.3
+    ) -> tuple[float, ...]:
         """Click, and return the seconds until its answer is drawn.
 
-        By the clock, that the process computed, and that its window's thread did.
+        By the clock, that the process computed, and that its window's thread did. The
+        mouse has been there for so many seconds before.
         """
         from film import LEFT, RIGHT
         from qtpy.QtTest import QTest
@@ -96,7 +100,8 @@ class Hand:
         tool = self.session.clicks
         at, canvas = self.film.on_picture(row, column), self.film._canvas
         QTest.mouseMove(canvas, at)
-        self.shown.pump(0.3)
+        if rest:
+            self.shown.pump(rest)
         clocks = time.perf_counter, time.process_time, time.thread_time
         start = [clock() for clock in clocks]
         QTest.mouseClick(canvas, LEFT if positive else RIGHT, pos=at)
@@ -143,15 +148,18 @@ def measure_answers(home: Path) -> None:
     shown.pump(2)
     hand, watch = Hand(shown), Watch()
     random = np.random.default_rng(0)
-    times: dict[str, list[Any]] = {"first click": [], "correction": []}
-    for number in range(ANSWERS + 1):  # the first one warms up
+    times: dict[str, list[Any]] = {}
+    for number in range(-1, 2 * ANSWERS):  # the first one warms up
+        rest, how = (0.3, "rested 0.3 s") if number % 2 else (0, "came just now")
         exact = labels == random.choice(list(scene.classes.values()))
         inside = np.argwhere(distance_transform_edt(exact) > 6)
         place, positive = random.choice(inside), True
-        for found in times.values():
+        for kind in ("first click", "correction"):
             watch.begin("answer")
-            found += [hand.click(*place, positive)][: bool(number)]
+            seconds = hand.click(*place, positive, rest)
             watch.begin("")
+            if number >= 0:
+                times.setdefault(f"{kind}, the mouse {how}", []).append(seconds)
             answer = shown.session.clicks._answer
             error = exact ^ answer.found.mask
             row, column, _ = middle(error)

@@ -150,6 +150,39 @@ def test_the_status_bar_says_what_set_the_pixel_below_the_mouse(
     assert np.array_equal(replayed, labels)
 
 
+def test_where_the_mouse_rests_is_looked_at_before_it_is_clicked(
+    window: Clicks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from napari_ovam.segmentation.click_evidence import Evidence
+
+    looks, corrections = [], []
+    look, weigh = Evidence.look, Evidence.weigh
+    monkeypatch.setattr(Evidence, "look", lambda *of: (looks.append(1), look(*of))[1])
+    monkeypatch.setattr(
+        Evidence, "weigh", lambda *of: (corrections.append(1), weigh(*of))[1]
+    )
+    native, at = window.point(20, 20)
+    window.bot.mouseMove(native, at)
+    window.bot.waitUntil(lambda: len(looks) == 2, timeout=5000)  # coarse, then fine
+    window.settle()
+    assert not window.tool.clicks
+    assert not window.preview.any()
+    window.bot.mouseClick(native, LEFT, pos=at)
+    window.settle()
+    assert window.preview.any()
+    assert len(looks) == 2  # nothing was left to do
+    # the object is pointed at again: a right click takes of it
+    native, at = window.point(24, 20)
+    window.bot.mouseMove(native, at)
+    window.bot.wait(200)
+    window.settle()
+    before = len(corrections)
+    window.bot.mouseClick(native, Qt.MouseButton.RightButton, pos=at)
+    window.settle()
+    assert len(corrections) == before
+    assert [click.positive for click in window.tool.clicks] == [True, False]
+
+
 def test_clicks_are_taken_back_and_dropped(window: Clicks) -> None:
     window.tap(18, 18)
     window.tap(44, 44)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -15,13 +17,13 @@ from napari_ovam._qt.session.background import Background
 from napari_ovam._qt.session.edits import Edits
 from napari_ovam._qt.session.state import UNSURE
 
+from .looking import Looking, described
 from .preview import ClickPreview, draw
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from napari.layers import Labels
-    from numpy.typing import NDArray
 
     from napari_ovam._qt.session.background import Work
     from napari_ovam._qt.session.edits import Snapshot
@@ -29,7 +31,7 @@ if TYPE_CHECKING:
     from napari_ovam._qt.session.state import LiveSample
     from napari_ovam._qt.session.worker import Job
     from napari_ovam.segmentation.click_evidence import Click
-    from napari_ovam.segmentation.clicks import ClickMask, ClickSegmenter
+    from napari_ovam.segmentation.clicks import ClickMask
 
     from .preview import Drawn
 
@@ -38,6 +40,7 @@ NO_TRACE = (
     "The model has not looked at this picture: clicks go by its colours. Look at it "
     "makes them better."
 )
+_REST = 60  # ms that the mouse has to stay for a look ahead
 _STROKE = 4  # canvas pixels from which a press is a scribble or a box
 
 
@@ -74,8 +77,12 @@ class Clicking:
         self._number = 0  # the class that is clicked
         self._answer: _Answer | None = None
         self._accept_next = False  # as soon as there is an answer
-        self._segmenter: tuple[Any, ClickSegmenter | None] = (None, None)
-        self._base: tuple[Any, NDArray[np.bool_] | None] = (None, None)
+        self._looking = Looking()
+        self._over: Click | None = None  # what a click where the mouse rests would be
+        self._rests = QTimer()
+        self._rests.setSingleShot(True)
+        self._rests.setInterval(_REST)
+        self._rests.timeout.connect(self._look_ahead)
         session.actions["clicks"] = lambda: self.set_on(not self.on)
         session.current_changed.connect(self._switched)
         session.labels_changed.connect(self._labels_changed)
@@ -133,6 +140,7 @@ class Clicking:
         layer.mode = "pan_zoom"
         layer.mouse_pan, layer.cursor = False, "cross"
         layer.mouse_drag_callbacks.append(self._drag)
+        layer.mouse_move_callbacks.append(self._move)
         layer.events.mode.connect(self._mode_changed)
         for key, call in self._keys().items():
             layer.bind_key(key, call, overwrite=True)
@@ -150,8 +158,10 @@ class Clicking:
     def _release(self, layer: Labels) -> None:
         self._layer = None
         layer.events.mode.disconnect(self._mode_changed)
+        self._rests.stop()
         if self._drag in layer.mouse_drag_callbacks:
             layer.mouse_drag_callbacks.remove(self._drag)
+            layer.mouse_move_callbacks.remove(self._move)
         for key in self._keys():
             layer.keymap.pop(KeyBinding.from_str(key.replace("-", "+")), None)
         if layer.mode == "pan_zoom":
@@ -175,6 +185,18 @@ class Clicking:
             QTimer.singleShot(0, partial(self.session.say, text, "warning"))
 
     # -- the mouse ---------------------------------------------------------------------
+
+    def _move(self, layer: Labels, event: Any) -> None:
+        """See where the mouse comes to rest: a click there is looked at before."""
+        from napari_ovam.segmentation.click_evidence import Click
+
+        place = _place(layer, event)
+        self._over = Click(*place) if _is_in(layer, place) else None
+        self._rests.start()
+
+    def _look_ahead(self) -> None:
+        if self.on and self._over is not None and not self.busy:
+            self._background.ask("ahead", self._prepare_ahead)
 
     def _drag(self, layer: Labels, event: Any) -> Iterator[None]:
         """Take a click, a scribble, or with Shift a box."""
@@ -230,39 +252,31 @@ class Clicking:
         labels, number = sample.edits.now, self._number
 
         def make(_: Job) -> _Answer | None:
-            segmenter = self._prepared(sample, number)
-            if not clicks and box is None:
-                return None  # it was for what no click changes
-            key = labels, number
-            if self._base[0] != key:
-                self._base = key, labels.labels == number
-            base = self._base[1]
-            assert base is not None  # noqa: S101 (just made)
-            found = segmenter(clicks, box=box, mask=base)
+            found = self._looking.look(sample, labels, number, clicks, box)
+            if found is None:
+                return None
             return _Answer(found, labels, draw(found, clicks))
 
         return make, partial(self._answered, sample, clicks, box)
 
-    def _prepared(self, sample: LiveSample, number: int) -> ClickSegmenter:
-        """Return what answers clicks on a sample; it is made where it is another."""
-        from napari_ovam.segmentation.clicks import ClickSegmenter
-        from napari_ovam.workflows.object_token import load_object_token
-        from napari_ovam.workflows.sample_trace import saved_trace
+    def _prepare_ahead(self) -> Work | None:
+        sample, over, layer = self.session.current, self._over, self._layer
+        if sample is None or sample.edits is None or over is None or layer is None:
+            return None
+        labels = sample.edits.now
+        number = self._number if self.pending else int(layer.selected_label)
+        if not number:
+            return None
+        if self._answer is not None:  # who clicks on the object wants less of it
+            place = int(over.row + 0.5), int(over.column + 0.5)
+            over = replace(over, positive=not self._answer.found.mask[place])
+        clicks, box = (*self.clicks, over), self.box
 
-        if sample.trace is None:
-            sample.trace = saved_trace(sample.project, sample.key)
-        key = sample, sample.trace, id(sample.maps.get(number))
-        if self._segmenter[0] != key:
-            trace = sample.trace
-            model = trace.model if trace is not None else ""
-            objects = load_object_token(sample.project, model)
-            found = ClickSegmenter(
-                trace, sample.image, sample.maps.get(number), objects
-            )
-            self._segmenter = key, found
-        found_now = self._segmenter[1]
-        assert found_now is not None  # noqa: S101 (just made)
-        return found_now
+        def make(_: Job) -> None:
+            with suppress(Exception):  # a click there says what is wrong
+                self._looking.look(sample, labels, number, clicks, box)
+
+        return make, lambda _: None
 
     def _answered(
         self,
@@ -318,7 +332,7 @@ class Clicking:
         rows, columns = (
             p + side.start for p, side in zip(places, found.window, strict=True)
         )
-        about = _about(self.clicks, self.box)
+        about = described(self.clicks, self.box)
         self._forget()
         with sample.edits.doing(about):
             with layer.block_history():
@@ -372,12 +386,6 @@ class Clicking:
         self.session.start(
             "Looking at the picture", run, returned=returned, kept="The clicks stay."
         )
-
-
-def _about(clicks: tuple[Click, ...], box: Any) -> dict[str, Any]:
-    """Return what labels were made by, as `project.history.Change` has it."""
-    places = [[round(c.row, 1), round(c.column, 1), c.positive] for c in clicks]
-    return {"by": "click", "clicks": places, **({"box": box} if box else {})}
 
 
 def _place(layer: Labels, event: Any) -> tuple[float, float]:
