@@ -329,6 +329,7 @@ def waiting_plan(folder: Path, count: int, shard: int) -> Plan:
 
 
 HOSTS = 4  # processes that simulated workers share
+BEGIN = 25  # of them begin at a time
 
 
 def simulate(counts: Sequence[int], seconds: float) -> None:
@@ -400,9 +401,12 @@ def host_workers(address: str, count: int) -> None:
 
     async def run() -> None:
         async with AsyncExitStack() as stack:
-            for _ in range(count):
-                worker = Worker(address, nthreads=1, memory_limit=0, dashboard=False)
-                await stack.enter_async_context(worker)
+            for first in range(0, count, BEGIN):
+                workers = [
+                    Worker(address, nthreads=1, memory_limit=0, dashboard=False)
+                    for _ in range(first, min(first + BEGIN, count))
+                ]
+                await asyncio.gather(*map(stack.enter_async_context, workers))
             await asyncio.Event().wait()
 
     prepare()
@@ -410,7 +414,10 @@ def host_workers(address: str, count: int) -> None:
 
 
 def prepare() -> None:
-    """Say little, and allow as many open files, which connections are, as may be."""
+    """Say little, have no profiler in each worker, and allow enough open files."""
+    import dask
+
+    dask.config.set({"distributed.worker.profile.enabled": False})
     logging.getLogger("distributed").setLevel(logging.WARNING)
     most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
