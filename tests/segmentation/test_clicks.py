@@ -69,6 +69,8 @@ def test_a_click_finds_the_object_that_is_clicked_alone():
         assert iou(found.mask, number == LABELS) > 0.9
         assert np.array_equal(found.probability >= 0.5, found.mask)
         assert found.probability.dtype == np.float32
+        every = [found.holds(*at) for at in np.ndindex(found.mask.shape)]
+        assert np.array_equal(np.reshape(every, found.mask.shape), found.mask)
 
 
 def test_a_box_finds_what_is_in_it_and_a_click_corrects():

@@ -61,6 +61,15 @@ class ClickMask:
     part: Mask
     likely: Field
 
+    def holds(self, row: float, column: float) -> bool:
+        """Whether a place is in the mask; the whole of it is not made for that."""
+        place = int(row + 0.5), int(column + 0.5)
+        sides = zip(place, self.window, strict=True)
+        if all(side.start <= at < side.stop for at, side in sides):
+            top, left = (side.start for side in self.window)
+            return bool(self.part[place[0] - top, place[1] - left])
+        return bool(self.begin[place])
+
     @cached_property
     def mask(self) -> Mask:
         """(H, W) bool."""

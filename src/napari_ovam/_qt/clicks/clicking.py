@@ -91,6 +91,7 @@ class Clicking:
 
     def close(self) -> None:
         """Stop what runs."""
+        self._rests.stop()
         self._background.close()
 
     @property
@@ -268,8 +269,8 @@ class Clicking:
         if not number:
             return None
         if self._answer is not None:  # who clicks on the object wants less of it
-            place = int(over.row + 0.5), int(over.column + 0.5)
-            over = replace(over, positive=not self._answer.found.mask[place])
+            inside = self._answer.found.holds(over.row, over.column)
+            over = replace(over, positive=not inside)
         clicks, box = (*self.clicks, over), self.box
 
         def make(_: Job) -> None:
