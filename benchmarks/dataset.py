@@ -18,11 +18,13 @@ import asyncio
 import json
 import logging
 import multiprocessing
+import os
 import resource
 import sys
 import time
 from contextlib import AsyncExitStack
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -53,7 +55,6 @@ if TYPE_CHECKING:
     from napari_ovam.workflows.dataset.plan import Item
 
 QUALITY = Path(__file__).parent / "quality"
-SEEDS = 3
 
 
 class TwoLooks(ModelMaker):
@@ -73,7 +74,7 @@ class TwoLooks(ModelMaker):
         return replace(plain, scores={**by_calls.scores, "band": band})
 
 
-def filters(folder: Path) -> None:
+def filters(folder: Path, seeds: int, workers: int) -> None:
     """Draw objects alone and in pairs; compare masks with those known by colour."""
     sys.path.insert(0, str(QUALITY))
     from make_generated import PAIRS, WHERE, labels_of, mean_colours, prompt_of
@@ -82,8 +83,10 @@ def filters(folder: Path) -> None:
     wanted = [((name,), place) for name in names for place in WHERE[name]]
     wanted += [(pair, place) for pair in PAIRS for place in ("grass", "snow")]
     texts = {prompt_of(each, place): each for each, place in wanted}
-    plan = start(folder, names, [Prompt(t, classes=c) for t, c in texts.items()])
-    with Inline(folder, plan, load=lambda *of: TwoLooks(*of, None)) as engine:
+    prompts = [Prompt(t, classes=c) for t, c in texts.items()]
+    plan = start(folder, names, prompts, seeds=range(seeds))
+    makers = partial(Workers, workers=workers) if workers > 1 else Inline
+    with makers(folder, plan, load=lambda *of: TwoLooks(*of, None)) as engine:
         run(Project.open(folder), engine, progress=lambda *of: print(*of, flush=True))
     project, colours = Project.open(folder), mean_colours()
     ids = {entry.name: entry.id for entry in project.classes}
@@ -122,7 +125,7 @@ def filters(folder: Path) -> None:
     report(rows)
 
 
-def trained(folder: Path, seeds: int) -> None:
+def trained(folder: Path, seeds: Sequence[int]) -> None:
     """Train the network of `benchmarks/quality` on what `filters` made.
 
     On what was kept, on all, and on as many by chance as were kept; scored on generated
@@ -156,7 +159,7 @@ def trained(folder: Path, seeds: int) -> None:
         ],
     }
     found: dict[tuple[str, str], list[float]] = {}
-    for seed in range(seeds):
+    for seed in seeds:
         chance = np.random.default_rng(seed).choice(every, len(kept), replace=False)
         for what, chosen in (("kept", kept), ("all", every), ("chance", chance)):
             net = train(
@@ -202,7 +205,7 @@ def start(folder: Path, names: list[str], prompts: list[Prompt], **how: Any) -> 
         GenerationSettings(""),
         model="tiny",
         dtype="auto",
-        **{"seeds": range(SEEDS), "filters": Filters(), "shard": 8, **how},
+        **{"filters": Filters(), "shard": 8, **how},
     )
     planning.start_folder(plan, project, folder)
     return plan
@@ -328,7 +331,7 @@ def waiting_plan(folder: Path, count: int, shard: int) -> Plan:
     return plan
 
 
-HOSTS = 4  # processes that simulated workers share
+HOSTS = max(4, (os.cpu_count() or 1) // 2)  # processes that simulated workers share
 BEGIN = 25  # of them begin at a time
 
 
@@ -459,20 +462,23 @@ def main() -> None:
     )
     parser.add_argument("folder", type=Path, nargs="?", help="A new one.")
     parser.add_argument("--count", type=int, default=12, help="Items.")
+    parser.add_argument("--seeds", type=int, default=3, help="Images a prompt.")
+    parser.add_argument("--workers", type=int, default=1, help="That make them.")
     parser.add_argument("--since", type=int, default=0, help="Report from this item.")
     parser.add_argument(
         "--runs", type=int, default=2, help="Networks, each from a seed."
     )
+    parser.add_argument("--first", type=int, default=0, help="The first one's seed.")
     parser.add_argument("--seconds", type=float, default=10.0, help="Of a wait.")
     parser.add_argument("--to", type=int, default=1000, help="Simulated workers.")
     given = parser.parse_args()
     if given.what == "filters":
-        filters(given.folder)
+        filters(given.folder, given.seeds, given.workers)
     elif given.what == "report":
         rows = json.loads((given.folder / "filters.json").read_text())
         report([row for row in rows if row["item"] >= given.since])
     elif given.what == "trained":
-        trained(given.folder, given.runs)
+        trained(given.folder, range(given.first, given.first + given.runs))
     elif given.what == "overhead":
         overhead(given.folder, given.count)
     elif given.what == "workers":

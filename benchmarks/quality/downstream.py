@@ -23,6 +23,7 @@ from napari_ovam import (
     joint_map,
     optimize_token,
 )
+from napari_ovam.diffusion.devices import find_device
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -159,7 +160,8 @@ def train(
 ) -> Net:
     torch.manual_seed(seed)
     rng = np.random.default_rng(seed)
-    net = Net(classes)
+    device = find_device("auto")
+    net = Net(classes).to(device)
     optimizer = torch.optim.AdamW(net.parameters(), 2e-3)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, steps)
     for _ in range(steps):
@@ -167,12 +169,12 @@ def train(
         pairs = [_varied(pictures[i], targets[i], rng) for i in chosen]
         images = torch.stack([_tensor(image) for image, _ in pairs])
         wanted = torch.stack([torch.from_numpy(t.copy()) for _, t in pairs])
-        loss = functional.cross_entropy(net(images), wanted)
+        loss = functional.cross_entropy(net(images.to(device)), wanted.to(device))
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         schedule.step()
-    return net.eval()
+    return net.eval().cpu()
 
 
 def _varied(image: Any, target: Any, rng: np.random.Generator) -> tuple[Any, Any]:

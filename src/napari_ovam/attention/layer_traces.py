@@ -102,11 +102,12 @@ class LayerTrace:
         """
         if self.key_weight is None:
             raise TraceError(f"the keys of {self.name} are its stream's")
-        keys = torch.cat(
-            # in parts, as a copy of the whole weight costs more than the product
-            [rows @ weight.to(rows.dtype).T for weight in self.key_weight.split(256)],
-            -1,
-        )
+        weight = self.key_weight
+        if weight.is_cpu:  # in parts: a copy of the whole costs more than the product
+            parts = [rows @ part.to(rows.dtype).T for part in weight.split(256)]
+            keys = torch.cat(parts, -1)
+        else:  # where each operation costs more than that
+            keys = rows @ weight.to(rows.dtype).T
         if self.key_bias is not None:
             keys = keys + self.key_bias.to(rows.dtype)
         if self.norm_weight is not None:

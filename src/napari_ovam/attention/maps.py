@@ -265,23 +265,26 @@ def _layer_maps(
         each[:, :, 1::2] - each[:, :, ::2] if pair else each
         for each, pair in zip(keys, pairs, strict=True)
     ]
-    joined = torch.cat(keys, 2)  # (calls or 1, heads, rows, head_dim)
-    totals = [joined.new_zeros(each.shape[2], cells) for each in keys]
+    # (calls or 1, heads, rows, head_dim)
+    joined = torch.cat(keys, 2) if len(keys) > 1 else keys[0]
     held = heads * cells * max(dim, joined.shape[2])
     chunk = _CHUNK if joined.device.type == "cpu" else _DEVICE_CHUNK
     count = max(1, chunk // held)
     own = joined.split(count) if len(joined) > 1 else repeat(joined)
+    totals: list[Tensor] = []
     for queries, rows in zip(
         _floats(layer.queries, count, joined.requires_grad), own, strict=False
     ):
         scores = rows @ queries.transpose(-1, -2)
         parts = scores.split([each.shape[2] for each in keys], -2)
-        for i, (part, pair, size) in enumerate(zip(parts, pairs, sizes, strict=True)):
-            if pair:
-                active = part.sigmoid()
-            else:
-                active = _ACTIVATIONS[activation](part.unflatten(-2, size))
-            totals[i] = totals[i] + active.sum((0, 1)).reshape(-1, cells)
+        active = [
+            part.sigmoid() if pair else _ACTIVATIONS[activation](part.unflatten(-2, n))
+            for part, pair, n in zip(parts, pairs, sizes, strict=True)
+        ]
+        found = [each.sum((0, 1)).reshape(-1, cells) for each in active]
+        totals = (
+            [a + b for a, b in zip(totals, found, strict=True)] if totals else found
+        )
     return [
         torch.stack([calls * heads - total, total], 1)
         if pair
@@ -296,14 +299,12 @@ def _floats(queries: Tensor, calls: int, keep: bool) -> Iterator[Tensor]:
     All in one buffer, as fresh memory costs several times what the conversion does;
     not if they are to be kept, for gradients.
     """
-    buffer = queries.new_empty((0,), dtype=torch.float32)
+    if keep or len(queries) <= calls or queries.dtype == torch.float32:
+        yield from (part.float() for part in queries.split(calls))
+        return
+    buffer = torch.empty_like(queries[:calls], dtype=torch.float32)
     for part in queries.split(calls):
-        if part.dtype == torch.float32 or keep:
-            yield part.float()
-        else:
-            if len(buffer) < len(part):
-                buffer = torch.empty_like(part, dtype=torch.float32)
-            yield buffer[: len(part)].copy_(part)
+        yield buffer[: len(part)].copy_(part)
 
 
 def _normalized(found: Tensor, trace: Trace, normalize: str) -> Tensor:
