@@ -184,7 +184,7 @@ def test_weights_are_those_that_are_loaded(model, dtype, saved):
 
 
 def test_activations_are_enough_for_what_is_alive_and_not_far_above(tiny):
-    estimate = estimate_memory("tiny", device="cpu").activations
+    estimate = max(estimate_memory("tiny", device="cpu").activations.values())
     with torch.no_grad():
         with Alive(tiny.unet) as unet:
             text = torch.zeros(2, 5, tiny.unet.config.cross_attention_dim)
@@ -192,6 +192,36 @@ def test_activations_are_enough_for_what_is_alive_and_not_far_above(tiny):
         with Alive(tiny.vae) as vae:
             tiny.vae.decode(torch.zeros(1, 4, 32, 32))
     assert max(unet.peak, vae.peak) < estimate < 4 * max(unet.peak, vae.peak)
+
+
+@pytest.fixture
+def as_if_cuda(monkeypatch):
+    monkeypatch.setattr(memory_module, "find_device", torch.device)
+    monkeypatch.setattr(memory_module, "free_memory", lambda _: 2**40)
+
+
+@pytest.mark.parametrize(("side", "worst"), [(64, "unet"), (1024, "vae")])
+def test_offload_counts_the_component_that_takes_most_while_it_runs(
+    as_if_cuda, side, worst
+):
+    whole, moved = (
+        estimate_memory("tiny", device="cuda", height=side, width=side, plan=plan)
+        for plan in (MemoryPlan("float16"), MemoryPlan("float16", offload=True))
+    )
+    assert whole.activations == moved.activations
+    held = {n: w + moved.activations.get(n, 0) for n, w in moved.weights.items()}
+    assert max(held, key=held.__getitem__) == worst
+    assert moved.needed == held[worst] + moved.trace < whole.needed
+
+
+def test_cuda_takes_more_to_decode_than_a_cpu(as_if_cuda):
+    plan, large = MemoryPlan("float32"), {"height": 1024, "width": 1024}
+    cpu, cuda = (
+        estimate_memory("tiny", device=device, plan=plan, **large).activations
+        for device in ("cpu", "cuda")
+    )
+    assert cuda["vae"] > 1.6 * cpu["vae"]
+    assert cuda["unet"] < 1.2 * cpu["unet"] + 2**25
 
 
 def test_a_model_that_does_not_fit_gets_options_that_take_less(monkeypatch):

@@ -5,10 +5,12 @@ from the headers of the files); the trace (exact); and the activations of the la
 the UNet and the decoder, as the largest sum of tensors alive at one time. That sum was
 counted on Stable Diffusion 1.x, XL and their decoders with tensors that have shapes
 only: for the UNet 26 (1.x) and 16 (XL) times its first feature map with both halves of
-the guidance, of which 26 is used, for the decoder 3 times the widest map at full size.
-A fifth is added for what libraries need beside it. A transformer's tokens count as
-such a map, those of all frames of a video at its usual length, which was not counted
-on a real one; a video is decoded a few frames at a time, which count as one.
+the guidance, of which 26 is used, for the decoder 3 times the widest map at full size,
+and 5 on CUDA, where cuDNN copies what goes in and out into its own layout (counted on
+an H200). A fifth is added for what libraries need beside it, on CUDA also cuBLAS's
+workspace. A transformer's tokens count as such a map, those of all frames of a video at
+its usual length, which was not counted on a real one; a video is decoded a few frames
+at a time, which count as one.
 Attention scores count on MPS only: CUDA and CPU never make them.
 """
 
@@ -34,7 +36,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 _UNET_MAPS = 26
-_DECODER_MAPS = 3
+_DECODER_MAPS, _DECODER_MAPS_ON_CUDA = 3, 5
+_CUBLAS = 2**25
 _BESIDE = 1.2
 _TRACE = TraceSettings()
 
@@ -114,7 +117,7 @@ class MemoryEstimate:
     """Bytes on the device."""
 
     weights: Mapping[str, int]  # by component
-    activations: int  # of the UNet or the decoder, whichever takes more
+    activations: Mapping[str, int]  # while they run: of the denoiser and the decoder
     trace: int  # of one image
     free: int  # what the device has left now
     device: str
@@ -123,9 +126,15 @@ class MemoryEstimate:
     @property
     def needed(self) -> int:
         """Bytes at the worst moment."""
-        sizes = self.weights.values()
-        weights = max(sizes, default=0) if self.plan.offload else sum(sizes)
-        return weights + self.activations + self.trace
+        return sum(self._worst) + self.trace
+
+    @property
+    def _worst(self) -> tuple[int, int]:
+        """Weights and activations when they take most together."""
+        if self.plan.offload:
+            both = [(n, self.activations.get(k, 0)) for k, n in self.weights.items()]
+            return max(both, key=sum, default=(0, 0))
+        return sum(self.weights.values()), max(self.activations.values(), default=0)
 
     @property
     def fits(self) -> bool:
@@ -134,10 +143,10 @@ class MemoryEstimate:
 
     def __str__(self) -> str:
         """Return it as a sentence for a person."""
-        weights = self.needed - self.activations - self.trace
+        weights, computing = self._worst
         return (
             f"about {human_size(self.needed)} on {self.device}: weights "
-            f"{human_size(weights)}, computing {human_size(self.activations)}, trace "
+            f"{human_size(weights)}, computing {human_size(computing)}, trace "
             f"{human_size(self.trace)}; {human_size(self.free)} are free"
         )
 
@@ -198,10 +207,16 @@ def estimate_memory(
         pixels = min(pixels, found.tile**2)
     # A decoder that overflows in half precision is run in full.
     wide = 4 if found.upcast and dtype == torch.float16 else item
-    decoder = _DECODER_MAPS * pixels * found.vae_channels * wide
+    on_cuda = target.type == "cuda"
+    maps = _DECODER_MAPS_ON_CUDA if on_cuda else _DECODER_MAPS
+    decoder = maps * pixels * found.vae_channels * wide
+    beside = _CUBLAS if on_cuda else 0
     return MemoryEstimate(
         weights={name: count * item for name, count in found.parameters.items()},
-        activations=int(max(unet, decoder) * _BESIDE),
+        activations={
+            found.denoiser: int(unet * _BESIDE) + beside,
+            found.decoder: int(decoder * _BESIDE) + beside,
+        },
         trace=found.trace_bytes(rows, columns, steps or found.steps, trace, item),
         free=free_memory(target),
         device=str(target),

@@ -67,6 +67,9 @@ class ModelSizes:
     heads: int = 8  # of the finest attention layer, at most
     # Blocks with joint attention and the size of their tokens, each of 2x2 latents.
     joint: tuple[int, int] = (0, 0)
+    # The names of two components.
+    denoiser: str = "unet"
+    decoder: str = "vae"
 
     @classmethod
     def read(cls, path: Path) -> ModelSizes:
@@ -112,6 +115,8 @@ class ModelSizes:
             steps=chosen.get("steps", architecture.steps),
             frames=1 + max(0, architecture.length - 1) // together,
             joint=_joint(architecture, shapes, unet) if is_joint else (0, 0),
+            denoiser=architecture.part,
+            decoder=architecture.autoencoder,
         )
 
     @classmethod
