@@ -125,7 +125,7 @@ def filters(folder: Path, seeds: int, workers: int) -> None:
     report(rows)
 
 
-def trained(folder: Path, seeds: Sequence[int]) -> None:
+def trained(folder: Path, seeds: Sequence[int], parts: Sequence[str]) -> None:
     """Train the network of `benchmarks/quality` on what `filters` made.
 
     On what was kept, on all, and on as many by chance as were kept; scored on generated
@@ -161,7 +161,8 @@ def trained(folder: Path, seeds: Sequence[int]) -> None:
     found: dict[tuple[str, str], list[float]] = {}
     for seed in seeds:
         chance = np.random.default_rng(seed).choice(every, len(kept), replace=False)
-        for what, chosen in (("kept", kept), ("all", every), ("chance", chance)):
+        choices = {"kept": kept, "all": every, "chance": chance}
+        for what, chosen in ((part, choices[part]) for part in parts):
             net = train(
                 [images[n] for n in chosen],
                 [targets[n] for n in chosen],
@@ -469,8 +470,10 @@ def main() -> None:
         "--runs", type=int, default=2, help="Networks, each from a seed."
     )
     parser.add_argument("--first", type=int, default=0, help="The first one's seed.")
+    parser.add_argument("--on", nargs="+", default=["kept", "all", "chance"])
     parser.add_argument("--seconds", type=float, default=10.0, help="Of a wait.")
-    parser.add_argument("--to", type=int, default=1000, help="Simulated workers.")
+    counts = [10, 100, 300, 1000]
+    parser.add_argument("--simulated", type=int, nargs="+", default=counts)
     given = parser.parse_args()
     if given.what == "filters":
         filters(given.folder, given.seeds, given.workers)
@@ -478,7 +481,7 @@ def main() -> None:
         rows = json.loads((given.folder / "filters.json").read_text())
         report([row for row in rows if row["item"] >= given.since])
     elif given.what == "trained":
-        trained(given.folder, range(given.first, given.first + given.runs))
+        trained(given.folder, range(given.first, given.first + given.runs), given.on)
     elif given.what == "overhead":
         overhead(given.folder, given.count)
     elif given.what == "workers":
@@ -486,7 +489,7 @@ def main() -> None:
     elif given.what == "memory":
         memory(given.folder, given.count)
     else:
-        simulate([n for n in (10, 100, 300, 1000) if n <= given.to], given.seconds)
+        simulate(given.simulated, given.seconds)
 
 
 if __name__ == "__main__":

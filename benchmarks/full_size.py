@@ -247,12 +247,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("folder", type=Path)
     parser.add_argument("--device", default="cuda")
+    parser.add_argument("--only", nargs="+", default=["memory", "recording"])
     parser.add_argument("--small", action="store_true")
     given = parser.parse_args()
     if given.device == "cuda":
         print(f"{torch.cuda.get_device_name()}, torch {torch.__version__}")
-    for part in (make, memory, recording):
-        part(given.folder, given.device, given.small)
+    make(given.folder, given.device, given.small)
+    for part in (memory, recording):
+        if part.__name__ in given.only:
+            part(given.folder, given.device, given.small)
 
 
 if __name__ == "__main__":
