@@ -13,7 +13,8 @@ class GenerationSettings:
         What to draw, and what to keep away from.
     seed
         From 0 to 2**63 - 1. Noise is drawn on the CPU, so that a seed means the same
-        on every device (results still differ by rounding).
+        on every device (results still differ by rounding; before torch 2.13 half
+        precision drew other noise than full).
     steps
         Denoising steps, at least 1. A scheduler may run one more (PNDM does).
     guidance_scale
