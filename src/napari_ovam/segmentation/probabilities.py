@@ -4,7 +4,8 @@ The one rule of panel, proposals, demonstration and commands. Chosen on composed
 generated pictures, photographs and maps of real models at once: docs/quality.md.
 
 1. Each map is averaged over neighbours that look alike (`refine.PixelAdaptive`).
-2. Its distance from `thresholds.threshold_by_share` says how likely a pixel is the
+2. Its distance from `thresholds.threshold_by_share`, of a class alone moved to where
+   the map is steepest (`thresholds.steepest_near`), says how likely a pixel is the
    object's; the colours of both sides, found in turn, add to it
    (`color_histograms`); the guided filter moves borders to edges.
 3. Where another class is, a class needs more to be; what several claim all the same
@@ -22,7 +23,11 @@ from torch import Tensor
 from napari_ovam.segmentation import contrast
 from napari_ovam.segmentation.color_histograms import ColorHistograms
 from napari_ovam.segmentation.refine import GuidedFilter, PixelAdaptive, resized
-from napari_ovam.segmentation.thresholds import THRESHOLD, threshold_by_share
+from napari_ovam.segmentation.thresholds import (
+    THRESHOLD,
+    steepest_near,
+    threshold_by_share,
+)
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -90,7 +95,7 @@ def class_probabilities(
         evidence = PixelAdaptive(picture)(_stretched(small))
         edges = GuidedFilter(picture)
         colors = ColorHistograms(picture.permute(1, 2, 0).numpy())
-        levels, contrasts = _levels(evidence)
+        levels, contrasts = _levels(evidence, alone=len(told) == 1)
         near: Tensor | None = None
         if len(told) > 1:
             levels = contrast.levels_within(evidence, levels)
@@ -117,11 +122,13 @@ def class_probabilities(
     return result
 
 
-def _levels(evidence: Tensor) -> tuple[Tensor, Tensor]:
+def _levels(evidence: Tensor, *, alone: bool = False) -> tuple[Tensor, Tensor]:
     """Return each map's threshold and how far it parts both sides, (P, 1, 1) each."""
     found = []
     for values in evidence.numpy():
         level = threshold_by_share(values)
+        if alone:  # several have their borders from one another
+            level = steepest_near(values, level)
         above = values >= level
         apart = float(values[above].mean() - np.median(values[~above]))
         found.append((level, max(apart, 1e-6)))

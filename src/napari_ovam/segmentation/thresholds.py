@@ -16,6 +16,9 @@ THRESHOLD = 0.5
 # the object where it is so many times as far above the rest as that is above its own.
 _FROM_ABOVE, _STANDS_OUT = 0.7, 1.5
 _ROUNDS = 40
+# How far around a threshold the steepest level is looked for, in logits of the share of
+# pixels above it, at how many levels, and what that distance costs.
+_NEAR, _LEVELS, _FAR = 0.4, 11, 0.7
 
 
 def threshold_by_share(map: NDArray[Any]) -> float:
@@ -51,6 +54,44 @@ def threshold_by_share(map: NDArray[Any]) -> float:
         if above[above >= high].mean() - upper > _STANDS_OUT * (upper - rest):
             low = high
     return low
+
+
+def steepest_near(map: NDArray[Any], level: float) -> float:
+    """Return the level near a threshold along whose border a map is steepest.
+
+    A map averaged over what looks alike changes at the borders of things: of the levels
+    that part off up to a half more or less, the one is taken along whose border
+    neighbours differ most, weighed against its distance.
+
+    Parameters
+    ----------
+    map
+        (H, W), not flat.
+    level
+        A value that some pixels have or exceed, and others do not.
+    """
+    values = np.sort(map, axis=None)
+    total = len(values)
+    share = 1 - np.searchsorted(values, level) / total
+    if not 0 < share < 1:
+        return level
+    found = [(_steepness(map, level), level)]
+    for x in np.linspace(-_NEAR, _NEAR, _LEVELS):
+        above = total / (1 + (1 - share) / share * np.exp(-x))
+        if 2 < above < total - 2:
+            other = float(values[int(total - above)])
+            found.append((_steepness(map, other) - _FAR * x**2, other))
+    return max(found)[1]
+
+
+def _steepness(map: NDArray[Any], level: float) -> float:
+    """Return the logarithm of how much neighbours on both sides of a level differ."""
+    above, steps, count = map >= level, 0.0, 0
+    for axis in (0, 1):
+        border = np.diff(above, axis=axis)
+        steps += float(np.abs(np.diff(map, axis=axis))[border].sum())
+        count += int(border.sum())
+    return float(np.log(steps / count)) if steps else -np.inf
 
 
 def _settled(values: NDArray[Any], sums: NDArray[np.float64], level: float) -> float:
