@@ -40,14 +40,6 @@ class _VideoGrid(PatchTransformer):
         """Return the frames that the denoiser sees as one, after the first."""
         return int(pipe.vae_scale_factor_temporal)
 
-    def latent_channels(self, pipe: Any) -> int:
-        """Return the channels of a video's latents."""
-        return int(pipe.vae.config.z_dim)
-
-    def multiple(self, pipe: Any) -> int:
-        """Return the pixels whose multiples are sizes that can be generated."""
-        return self.pixels(pipe) * self.patch(pipe)
-
 
 class Wan(_VideoGrid):
     """Wan 2.1, and 2.2 with one transformer: T5's rows, then zeros to its length."""
@@ -127,6 +119,7 @@ class LTXVideo(PatchTransformer):
     text_place = (1, "encoder_hidden_states")
     text_parts = ("caption_projection",)
     longest = 128
+    negative_at = 2  # before its mask
     length = 161
     default_size = 512, 704
 
@@ -148,23 +141,11 @@ class LTXVideo(PatchTransformer):
         frames, height, width = (argument(args, kwargs, *name) for name in names)
         return frames, height, width
 
-    def encoded_sides(self, encoded: Any) -> tuple[Tensor | None, Tensor | None]:
-        """Return prompts and negative texts, each of which comes before its mask."""
-        return encoded[0], encoded[2]
-
     def text_rows(self, pipe: Any, text: str) -> Tensor:
         """Return [pieces..., end], encoded with the padding that the pipeline adds."""
         rows, mask, *_ = pipe.encode_prompt(
             text, do_classifier_free_guidance=False, max_sequence_length=self.longest
         )
-        (projection,) = self._projections(pipe)
+        (projection,) = self.projections(pipe)
         projected: Tensor = projection(rows.to(self.denoiser(pipe).dtype))
         return projected[0, mask[0].bool()]
-
-    def conditions(self, pipe: Any, prompt: str, size: tuple[int, int]) -> Any:
-        """Return the text and its mask."""
-        del size
-        text, mask, *_ = pipe.encode_prompt(
-            prompt, do_classifier_free_guidance=False, device=pipe._execution_device
-        )
-        return {"encoder_hidden_states": text, "encoder_attention_mask": mask}
