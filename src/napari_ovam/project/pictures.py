@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 from napari_ovam.base.hashing import hash_file
 from napari_ovam.base.progress import Progress, no_progress
+from napari_ovam.base.words import shorten
 from napari_ovam.images.files import image_size, read
 from napari_ovam.images.png import read_png_settings
 from napari_ovam.project.index import ProjectError
-from napari_ovam.project.references import Reference, Search, say_some
+from napari_ovam.project.references import Reference, Search
 from napari_ovam.project.store import ProjectStore
 
 if TYPE_CHECKING:
@@ -40,18 +41,18 @@ class PictureReport:
         if self.moved:
             found.append(
                 f"{_count(self.moved, 'was', 'were')} moved, and found again: "
-                f"{say_some(self.moved)}."
+                f"{shorten(self.moved, 3)}."
             )
         if self.changed:
             found.append(
                 f"{_count(self.changed, 'has', 'have')} changed since being added: "
-                f"{say_some(self.changed)}. Their labels are kept; napari-ovam "
+                f"{shorten(self.changed, 3)}. Their labels are kept; napari-ovam "
                 "pictures --take-changed takes them as they are now."
             )
         if self.missing:
             found.append(
                 f"{_count(self.missing, 'is', 'are')} missing: "
-                f"{say_some(self.missing)}. Their labels are kept; say where their "
+                f"{shorten(self.missing, 3)}. Their labels are kept; say where their "
                 "folder is now (Add… > Locate, or napari-ovam pictures --locate)."
             )
         return found

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -159,9 +159,3 @@ def _has(path: Path, digest: str) -> bool:
     with suppress(OSError):
         return hash_file(path) == digest
     return False
-
-
-def say_some(names: Iterable[str]) -> str:
-    """Return the first three names."""
-    names = list(names)
-    return f"{', '.join(names[:3])}{' …' if len(names) > 3 else ''}"

@@ -17,6 +17,7 @@ import numpy as np
 from napari_ovam.base.hashing import hash_file
 from napari_ovam.base.ids import BACKGROUND, IGNORE
 from napari_ovam.base.progress import Progress, no_progress
+from napari_ovam.base.words import shorten
 from napari_ovam.datasets.exporters.report import (
     BROKEN,
     is_as_listed,
@@ -214,8 +215,7 @@ def _check_labels(
     known |= set(classes.replaced())
     unknown = sorted(set(np.unique(ids).tolist()) - known)
     if unknown:
-        shown = ", ".join(map(str, unknown[:5])) + (" …" if unknown[5:] else "")
-        found.wrong(place, f"holds ids without a class: {shown}")
+        found.wrong(place, f"holds ids without a class: {shorten(unknown)}")
     return ids
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from napari_ovam.base.ids import BACKGROUND, IGNORE
+from napari_ovam.base.words import shorten
 from napari_ovam.datasets.class_lists import (
     ListedClass,
     read_class_list,
@@ -31,7 +32,6 @@ from napari_ovam.datasets.importers.source import (
     ImportSourceError,
     Masks,
     Source,
-    shorten,
 )
 
 if TYPE_CHECKING:

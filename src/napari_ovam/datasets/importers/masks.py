@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_ovam.datasets.importers.source import ImportSourceError, shorten
+from napari_ovam.base.words import shorten
+from napari_ovam.datasets.importers.source import ImportSourceError
 from napari_ovam.images.faults import MAX_PIXELS, named_faults
 from napari_ovam.images.files import image_size, is_tiff, opened, page_count
 from napari_ovam.images.png import stored_values

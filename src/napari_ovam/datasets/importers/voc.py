@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from napari_ovam.base.words import shorten
 from napari_ovam.datasets.class_lists import ListedClass, preset, read_text
 from napari_ovam.datasets.exporters.palette import voc_palette
 from napari_ovam.datasets.importers.mask_files import join, suffix
@@ -24,7 +25,6 @@ from napari_ovam.datasets.importers.source import (
     ImportSourceError,
     Masks,
     Source,
-    shorten,
 )
 from napari_ovam.images.files import opened
 from napari_ovam.images.png import check_exact

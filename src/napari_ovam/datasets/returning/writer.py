@@ -17,6 +17,7 @@ import numpy as np
 
 from napari_ovam.base.hashing import hash_file
 from napari_ovam.base.ids import IGNORE
+from napari_ovam.base.words import shorten
 from napari_ovam.datasets.exporters.dataset import (
     ExportError,
     ExportItem,
@@ -264,10 +265,10 @@ class AsImportedWriter:
 
     def _say(self, data: _DataSet) -> None:
         if data.missing:
-            first = ", ".join(PurePosixPath(place).name for place in data.missing[:3])
+            names = shorten((PurePosixPath(place).name for place in data.missing), 3)
             self.notes.append(
                 f"{len(data.missing)} pictures are not in {data.kept.root} as they "
-                f"were, and are left out ({first} …): put the files beside them"
+                f"were, and are left out ({names}): put the files beside them"
             )
         if data.values is not None and data.values.new:
             listed = ", ".join(f"{c} as {v}" for c, v in data.values.new.items())
