@@ -18,6 +18,7 @@ import numpy as np
 from napari_ovam.base.hashing import hash_file
 from napari_ovam.base.ids import IGNORE
 from napari_ovam.base.words import shorten
+from napari_ovam.datasets.exporters.coco import connected_parts
 from napari_ovam.datasets.exporters.dataset import (
     ExportError,
     ExportItem,
@@ -30,7 +31,7 @@ from napari_ovam.images.pixels import turned
 
 from .kept import Kept, check_files, files_of
 from .mask_values import LISTS, MaskValues, correct_objects, write_values
-from .reconcile import connected_objects, find_changes
+from .reconcile import find_changes
 from .record_files import RecordFile, open_file
 
 if TYPE_CHECKING:
@@ -190,7 +191,7 @@ class AsImportedWriter:
         if data.kept.form == "voc":
             apart = objects_of(place, data.kept.originals)
         if objects is None and (then != labels).any():
-            objects = connected_objects(labels)
+            objects = connected_parts(labels)
         if apart is not None and objects is not None:
             before = values.read(data.source / apart)
             after = correct_objects(before, then, labels, objects, name)
