@@ -244,6 +244,7 @@ def _pictures(
     """Return the pictures of all files."""
     parts = [(file, index) for file in files for index in range(len(file.pictures))]
     groups = [parts] if together else [[p for p in parts if p[0] is f] for f in files]
+    groups = [group for group in groups if group]
     named = [
         NamedPictures(
             group[0][0].place if len({id(f) for f, _ in group}) == 1 else "",
@@ -251,9 +252,7 @@ def _pictures(
             [file.pictures[index].size for file, index in group],
         )
         for group in groups
-        if group
     ]
-    groups = [group for group in groups if group]
 
     def reader(key: Key, size: Size | None) -> partial[Masks]:
         file, index = groups[key[0]][key[1]]

@@ -389,7 +389,4 @@ def _label_plane(
 
 def _flat(image: OmeImage, level: int) -> Any:
     """Return rows and columns of a level."""
-    each = image.levels[level]
-    return type(each)(
-        each.path, each.shape[-2:], each.scale[-2:], each.translation[-2:]
-    )
+    return image.levels[level].on_axes([-2, -1])

@@ -160,17 +160,8 @@ def check_label_group(folder: Path, *, overwrite: bool) -> None:
 def label_frame(image: OmeImage) -> Frame:
     """Return where labels of a picture lie: its levels, without the channels."""
     keep = [n for n in range(len(image.axes)) if n != image.axis("channel")]
-
-    def kept(values: tuple[Any, ...]) -> tuple[Any, ...]:
-        return tuple(values[number] for number in keep)
-
-    levels = tuple(
-        type(each)(
-            each.path, kept(each.shape), kept(each.scale), kept(each.translation)
-        )
-        for each in image.levels
-    )
-    return Frame(kept(image.axes), levels)
+    axes = tuple(image.axes[number] for number in keep)
+    return Frame(axes, tuple(each.on_axes(keep) for each in image.levels))
 
 
 def _replace(target: Path, new: Path, old: Path) -> None:

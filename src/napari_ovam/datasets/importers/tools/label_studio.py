@@ -197,13 +197,14 @@ def _take(
         if name is not None and result.get("image_rotation"):
             turned += 1
             continue
-        brush = kind.startswith("brush")
+        brush, meta = kind.startswith("brush"), result.get("meta")
         about.add(
             name,
             result.get("id", f"#{number}"),
             partial(exact(decode_result) if brush else draw_percent, result),
             labels=labels,
-            group=_group_of(result),
+            # the object of which it is a part, as we write those of several
+            group=meta.get("object") if isinstance(meta, dict) else None,
             record=result,
         )
     if turned:
@@ -220,12 +221,6 @@ def _label_of(result: dict[str, Any]) -> str | None:
             except ValueError:
                 return None
     return None
-
-
-def _group_of(result: dict[str, Any]) -> Any:
-    """Return the object of which a result is a part, as we write those of several."""
-    meta = result.get("meta")
-    return meta.get("object") if isinstance(meta, dict) else None
 
 
 def draw_percent(
