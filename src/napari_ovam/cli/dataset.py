@@ -223,10 +223,10 @@ def _say_report(folder: Path, report: RunReport) -> None:
 
 def _say_estimate(plan: Plan, project: Project, out: Path, pipe: Any) -> None:
     from napari_ovam.hub.store import human_size
-    from napari_ovam.workflows.dataset.making import load_maker
+    from napari_ovam.workflows.dataset.making import ModelMaker
     from napari_ovam.workflows.dataset.status import estimate
 
-    found = estimate(plan, load_maker(plan, project.path, "auto", pipe), out)
+    found = estimate(plan, ModelMaker(plan, project.path, "auto", pipe), out)
     more = f", up to {found.most:,}" if found.most > found.items else ""
     say(f"{found.items:,} images{more}, in shards of {plan.shard}")
     whole = found.items * found.seconds

@@ -62,11 +62,6 @@ class DatasetStatus:
     pace: float | None
     running: bool
 
-    @property
-    def seconds_left(self) -> float | None:
-        """How long what is left takes at this pace; None if that is not known."""
-        return self.left / self.pace if self.pace else None
-
 
 def read_status(folder: Path) -> DatasetStatus:
     """Look how far the plan in a folder is; nothing is changed.
