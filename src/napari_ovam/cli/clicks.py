@@ -57,7 +57,10 @@ def click(
     """
     with reported(), working_in(project) as work:
         clicks = [*_clicks("--at", at, True), *_clicks("--not", without, False)]
-        corners = None if box is None else _corners(box)
+        corners = None
+        if box is not None:
+            top, left, bottom, right = read_numbers("--box", box, 4)
+            corners = (top, left), (bottom, right)
         work.sample(image)  # named before a model is loaded
         import numpy as np
 
@@ -115,8 +118,3 @@ def _clicks(option: str, texts: list[str] | None, positive: bool) -> list[Click]
 
     places = [read_numbers(option, text, 2) for text in texts or ()]
     return [Click(row, column, positive) for row, column in places]
-
-
-def _corners(text: str) -> Box:
-    top, left, bottom, right = read_numbers("--box", text, 4)
-    return (top, left), (bottom, right)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -38,6 +38,18 @@ Images = Annotated[
     list[str] | None, typer.Option("--image", help="Names of images; all by default.")
 ]
 
+Negative = Annotated[str, typer.Option(help="What to keep away from.")]
+Steps = Annotated[int | None, typer.Option(help="Denoising steps.")]
+Guidance = Annotated[float | None, typer.Option(help="How strongly the prompt pulls.")]
+Pixels = Annotated[int | None, typer.Option(help="Pixels.")]
+Page = Annotated[int | None, typer.Option(help="Of several pages or frames, from 0.")]
+Statuses = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="proposed, edited, accepted, rejected; several by commas. By default "
+        "all but the rejected ones."
+    ),
+]
 ByReference = Annotated[
     bool,
     typer.Option(
@@ -141,14 +153,15 @@ def working_in(path: Path, *, create: bool = False) -> Iterator[Project]:
         if lock.note:
             say(lock.note, err=True)
         project = Project.open(path)
-        said = _say_notes(project, 0)
+        said = say_notes(project)
         try:
             yield project
         finally:
-            _say_notes(project, said)
+            say_notes(project, said)
 
 
-def _say_notes(project: Project, said: int) -> int:
+def say_notes(project: Project, said: int = 0) -> int:
+    """Say what is to be said of a project after so many notes; return how many are."""
     for note in project.notes[said:]:
         say(note, err=True)
     return len(project.notes)
@@ -174,6 +187,13 @@ def say_failed(failed: Mapping[str, str]) -> None:
         say(f"{name}: {reason}", err=True)
     if failed:
         raise typer.Exit(2)
+
+
+def check_choice(option: str, given: str, known: Iterable[str]) -> str:
+    """Return what an option was given; ValueError if it is none of the known."""
+    if given not in known:
+        raise ValueError(f"{option} is {given!r}: give one of {', '.join(known)}")
+    return given
 
 
 def part_of(progress: Progress, number: int, count: int) -> Progress:

@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,7 +18,12 @@ from napari_ovam.cli.common import (
     Device,
     Dtype,
     Folder,
+    Guidance,
     Model,
+    Negative,
+    Pixels,
+    Steps,
+    check_choice,
     reported,
     say,
     show_progress,
@@ -59,11 +65,11 @@ def plan(
     filters: options.Filters = None,
     agreement: options.Agreement = "calls",
     clip: options.Clip = None,
-    negative_prompt: options.Negative = "",
-    steps: options.Steps = None,
-    guidance_scale: options.Guidance = None,
-    height: options.Pixels = None,
-    width: options.Pixels = None,
+    negative_prompt: Negative = "",
+    steps: Steps = None,
+    guidance_scale: Guidance = None,
+    height: Pixels = None,
+    width: Pixels = None,
     shard: options.Shard = 32,
     batch: options.Batch = 1,
     dry_run: options.DryRun = False,
@@ -76,19 +82,21 @@ def plan(
     Nothing is made yet, but with --dry-run one or two images, which are thrown away.
     """
     with reported(), show_progress("plan") as progress:
-        _check_one(prompts, template or None, images)
+        if sum(given is not None for given in (prompts, template or None, images)) != 1:
+            raise ValueError("give one of --prompts, --template and --images")
         from napari_ovam.workflows.dataset import planning
+        from napari_ovam.workflows.dataset.scores import LOOKS
 
         opened = napari_ovam.Project.open(project)
         how: dict[str, Any] = {
             "model": options.same_place(model),
             "dtype": dtype,
             "filters": options.read_filters(filters),
-            "agreement": options.check_agreement(agreement),
+            "agreement": check_choice("--agreement", agreement, LOOKS),
             "clip_model": "" if clip is None else str(clip.resolve()),
             "shard": shard,
             "batch": batch,
-            **{"progress": progress, "note": _note},
+            **{"progress": progress, "note": partial(say, err=True)},
         }
         texts = _prompts(opened, prompts, template, word_list)
         if images is None:
@@ -109,11 +117,6 @@ def plan(
         new = planning.start_folder(made, opened, out)
     already = "" if new else f", planned in {out} already"
     say(f"{len(made):,} items{already}\nnapari-ovam dataset run {out}")
-
-
-def _check_one(*sources: object) -> None:
-    if sum(given is not None for given in sources) != 1:
-        raise ValueError("give one of --prompts, --template and --images")
 
 
 @app.command()
@@ -197,10 +200,6 @@ def status(folder: Planned) -> None:
             say(f"{where}: {count:,}")
         for number, error in list(found.errors.items())[:10]:
             say(f"item {number}, {error}", err=True)
-
-
-def _note(text: str) -> None:
-    say(text, err=True)
 
 
 def _say_report(folder: Path, report: RunReport) -> None:

@@ -9,9 +9,11 @@ import typer
 from napari_ovam.cli.common import (
     Folder,
     Images,
+    Statuses,
     reported,
     say,
     say_failed,
+    say_notes,
     show_progress,
 )
 from napari_ovam.cli.exchange import statuses
@@ -22,13 +24,7 @@ from napari_ovam.cli.exchange import statuses
 def store_labels(
     folder: Folder,
     name: Annotated[str, typer.Option(help="Of the labels in the stores.")] = "ovam",
-    status: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="proposed, edited, accepted, rejected; several by commas. By default "
-            "all but the rejected ones."
-        ),
-    ] = None,
+    status: Statuses = None,
     image: Images = None,
     overwrite: Annotated[
         bool, typer.Option(help="Replace what this command wrote before.")
@@ -45,8 +41,7 @@ def store_labels(
         from napari_ovam.workflows.stores import write_into_stores
 
         project = Project.open(folder)
-        for note in project.notes:
-            say(note, err=True)
+        say_notes(project)
         wanted = statuses(status) or ["proposed", "edited", "accepted"]
         items = project.items(image, wanted)
         report = write_into_stores(

@@ -8,7 +8,6 @@ that the hub gives for the whole file.
 from __future__ import annotations
 
 import hashlib
-import math
 import re
 import threading
 import time
@@ -48,7 +47,7 @@ def patiently(work: Callable[[], T], look: Callable[[], None]) -> T:
         Called about ten times a second in this thread. It may raise, such as
         `Cancelled`, and does not wait for `work` then.
     """
-    return wait_for(work, "the hub", seconds=math.inf, progress=lambda *_: look())
+    return wait_for(work, "the hub", progress=lambda *_: look())
 
 
 def part_path(target: Path) -> Path:

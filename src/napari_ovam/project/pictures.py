@@ -159,11 +159,8 @@ class ProjectPictures(ProjectStore):
                 if self.picture_changed(name):
                     changed.append(name)
                 elif not there.is_as_known(self.path):  # copied, say: the same
-                    self._point(
-                        name,
-                        self._refer(there.place(self.path), there),
-                        self.sample(name).sha256,
-                    )
+                    there = self._refer(there.place(self.path), there)
+                    self._point(name, there, self.sample(name).sha256)
                 continue
             root = there.root(self.path)
             search = searches.setdefault(root, Search(root))
@@ -186,7 +183,8 @@ class ProjectPictures(ProjectStore):
             raise ProjectError(f"there is no folder {folder}")
         search = Search(folder)
         with self.writing():
-            gone = [name for name in self._samples if self._is_lost(name)]
+            left = [name for name in self._samples if self.reference(name) is not None]
+            gone = [name for name in left if self.is_missing(name)]
             found = []
             for done, name in enumerate(gone):
                 progress(done, len(gone))
@@ -223,9 +221,6 @@ class ProjectPictures(ProjectStore):
                 self.files.trace(name).unlink(missing_ok=True)
                 self._point(name, there, hash_file(there.place(self.path)))
             self.save()
-
-    def _is_lost(self, name: str) -> bool:
-        return self.reference(name) is not None and self.is_missing(name)
 
     def _find(self, name: str, search: Search, *, by_place: bool = False) -> bool:
         """Point a sample to where its picture is in a folder; return whether it is."""

@@ -72,6 +72,9 @@ class Architecture:
         Frames of a video when nothing is said; 0 of families that make images.
     frames_option
         The argument of a pipeline that says how many.
+    pixels_at, frames_at
+        Where a pipeline says the pixels along a side of a latent cell, and the frames
+        of a video that its denoiser sees as one.
     default_size
         (H, W) in pixels when nothing is said, where the denoiser does not say it.
     autoencoder
@@ -113,6 +116,8 @@ class Architecture:
     upcasts_vae: bool = False
     length: int = 0
     frames_option: str = "num_frames"
+    pixels_at: str = "vae_scale_factor"
+    frames_at: str = ""
     default_size: tuple[int, int] | None = None
     autoencoder: str = "vae"
     is_flow: bool = False
@@ -154,12 +159,11 @@ class Architecture:
 
     def pixels(self, pipe: Any) -> int:
         """Return the pixels along a side of a latent cell."""
-        return int(getattr(pipe, "vae_scale_factor", 8))
+        return int(getattr(pipe, self.pixels_at, 8))
 
     def frames(self, pipe: Any) -> int:
-        """Return the frames of a video that the denoiser sees as one."""
-        del pipe
-        return 1
+        """Return the frames of a video that the denoiser sees as one, after the first."""
+        return int(getattr(pipe, self.frames_at, 1))
 
     def latent_shape(self, args: Any, kwargs: Any) -> tuple[int, int, int]:
         """Return (frames, h, w) of the latents that the denoiser is given."""

@@ -26,19 +26,13 @@ class _VideoGrid(PatchTransformer):
 
     no_self_maps = _ACROSS
     length = 81
+    pixels_at = "vae_scale_factor_spatial"
+    frames_at = "vae_scale_factor_temporal"
     default_size = 480, 832
 
     def patch(self, pipe: Any) -> int:
         """Return the side of the patches that become tokens."""
         return int(self.denoiser(pipe).config.patch_size[-1])
-
-    def pixels(self, pipe: Any) -> int:
-        """Return the pixels along a side of a latent cell."""
-        return int(pipe.vae_scale_factor_spatial)
-
-    def frames(self, pipe: Any) -> int:
-        """Return the frames that the denoiser sees as one, after the first."""
-        return int(pipe.vae_scale_factor_temporal)
 
 
 class Wan(_VideoGrid):
@@ -121,15 +115,9 @@ class LTXVideo(PatchTransformer):
     longest = 128
     negative_at = 2  # before its mask
     length = 161
+    pixels_at = "vae_spatial_compression_ratio"
+    frames_at = "vae_temporal_compression_ratio"
     default_size = 512, 704
-
-    def pixels(self, pipe: Any) -> int:
-        """Return the pixels along a side of a latent cell."""
-        return int(pipe.vae_spatial_compression_ratio)
-
-    def frames(self, pipe: Any) -> int:
-        """Return the frames that the denoiser sees as one, after the first."""
-        return int(pipe.vae_temporal_compression_ratio)
 
     def multiple(self, pipe: Any) -> int:
         """Return the pixels whose multiples are sizes that can be generated."""
