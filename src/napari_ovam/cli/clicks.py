@@ -79,7 +79,8 @@ def click(
             write_png(out, found.mask.astype(np.uint8) * 255)
             say(f"{out}: {said}")
             return
-        changed = np.where(found.begin & ~found.mask, 0, labels)
+        wide = labels.astype(np.uint16)  # the class may be the first above 255
+        changed = np.where(found.begin & ~found.mask, 0, wide)
         changed[found.mask & ~found.begin] = number
         places = [[each.row, each.column, each.positive] for each in clicks]
         about = {"by": "click", "clicks": places, "box": corners}
