@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from napari_ovam.base.progress import Progress
     from napari_ovam.datasets.project_class import ProjectClass
     from napari_ovam.project import Project
+    from napari_ovam.project.index import Status
 
 Model = Annotated[
     str,
@@ -216,3 +217,19 @@ def read_numbers(option: str, text: str, count: int) -> tuple[float, ...]:
     if len(found) != count:
         raise ValueError(f"{option} is {text!r}: give {count} numbers, with commas")
     return found
+
+
+def statuses(values: list[str] | None) -> list[Status]:
+    """Return the statuses that `--status` names; ValueError names one that is none."""
+    from typing import get_args
+
+    from napari_ovam.project.index import Status
+
+    known = {str(each): each for each in get_args(Status)}
+    return [known[check_choice("--status", each, known)] for each in listed(values)]
+
+
+def listed(values: list[str] | None) -> list[str]:
+    """Return values that were given one by one or separated by commas."""
+    parts = [part.strip() for each in values or [] for part in each.split(",")]
+    return [part for part in parts if part]

@@ -24,12 +24,13 @@ from napari_ovam.cli.common import (
     Pixels,
     Steps,
     check_choice,
+    listed,
     reported,
     say,
     show_progress,
     working_in,
 )
-from napari_ovam.cli.exchange import export, listed
+from napari_ovam.cli.exchange import export
 
 # Nothing heavy is imported here: --help and mistakes are answered at once.
 if TYPE_CHECKING:
@@ -82,20 +83,18 @@ def plan(
     Nothing is made yet, but with --dry-run one or two images, which are thrown away.
     """
     with reported(), show_progress("plan") as progress:
-        if sum(given is not None for given in (prompts, template or None, images)) != 1:
+        if [prompts, template or None, images].count(None) != 2:
             raise ValueError("give one of --prompts, --template and --images")
-        from napari_ovam.workflows.dataset import planning
-        from napari_ovam.workflows.dataset.scores import LOOKS
+        from napari_ovam.workflows.dataset import planning, scores
 
         opened = napari_ovam.Project.open(project)
         how: dict[str, Any] = {
             "model": options.same_place(model),
             "dtype": dtype,
             "filters": options.read_filters(filters),
-            "agreement": check_choice("--agreement", agreement, LOOKS),
+            "agreement": check_choice("--agreement", agreement, scores.LOOKS),
             "clip_model": "" if clip is None else str(clip.resolve()),
-            "shard": shard,
-            "batch": batch,
+            **{"shard": shard, "batch": batch},
             **{"progress": progress, "note": partial(say, err=True)},
         }
         texts = _prompts(opened, prompts, template, word_list)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from napari_ovam.cli.exchange import listed
+from napari_ovam.cli.common import listed
 
 # Nothing heavy is imported here: --help and mistakes are answered at once.
 if TYPE_CHECKING:

@@ -7,25 +7,25 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from napari_ovam.cli import store_options
+from napari_ovam.cli import stores
 from napari_ovam.cli.common import (
     ByReference,
     Folder,
     Images,
     Statuses,
-    check_choice,
+    listed,
     reported,
     say,
     say_failed,
     say_notes,
     show_progress,
+    statuses,
     working_in,
 )
 
 # Nothing heavy is imported here: --help and mistakes are answered at once.
 if TYPE_CHECKING:
     from napari_ovam.datasets.exporters import Exported
-    from napari_ovam.project.index import Status
     from napari_ovam.workflows.importing import ImportReport
 
 
@@ -137,9 +137,9 @@ def import_(
         bool, typer.Option(help="Replace labels that a person made, too.")
     ] = False,
     by_reference: ByReference = False,
-    level: store_options.Level = None,
-    channels: store_options.Channels = None,
-    planes: store_options.Planes = None,
+    level: stores.Level = None,
+    channels: stores.Channels = None,
+    planes: stores.Planes = None,
 ) -> None:
     """Import images and masks of another data set into a project.
 
@@ -157,7 +157,7 @@ def import_(
         if format == "ome-zarr":
             from napari_ovam.datasets.importers.ome_zarr import open_ome_zarr
 
-            choice = store_options.read_choice(level, channels, planes)
+            choice = stores.read_choice(level, channels, planes)
             found = open_ome_zarr(source, choice)
         else:
             found = open_source(source, format, listed, background=background)
@@ -208,19 +208,3 @@ def verify(
         say(f"{report.checked} files checked, {count or 'no'} problems")
     if report.problems:
         raise typer.Exit(1)
-
-
-def statuses(values: list[str] | None) -> list[Status]:
-    """Return the statuses that `--status` names; ValueError names one that is none."""
-    from typing import get_args
-
-    from napari_ovam.project.index import Status
-
-    known = {str(each): each for each in get_args(Status)}
-    return [known[check_choice("--status", each, known)] for each in listed(values)]
-
-
-def listed(values: list[str] | None) -> list[str]:
-    """Return values that were given one by one or separated by commas."""
-    parts = [part.strip() for each in values or [] for part in each.split(",")]
-    return [part for part in parts if part]

@@ -375,11 +375,11 @@ def _is_outdated(
     project: Project, name: str, sources: Mapping[int, Sequence[Token]]
 ) -> bool:
     """Whether labels were proposed by what some class has no more, unless given so."""
-    made_by = project.sample(name).provenance.get("proposed_by")
-    if not isinstance(made_by, dict) or made_by.get("given"):
-        return False
+    made_by = project.sample(name).told("proposed_by")
     then = made_by.get("sources")
-    return isinstance(then, dict) and any(
+    if made_by.get("given") or not isinstance(then, dict):
+        return False
+    return any(
         then.get(str(number), now) != now
         for number, tokens in sources.items()
         for now in (describe_source(tokens),)

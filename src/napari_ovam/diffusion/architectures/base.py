@@ -162,7 +162,7 @@ class Architecture:
         return int(getattr(pipe, self.pixels_at, 8))
 
     def frames(self, pipe: Any) -> int:
-        """Return the frames of a video that the denoiser sees as one, after the first."""
+        """Return the frames, after the first, that the denoiser sees as one."""
         return int(getattr(pipe, self.frames_at, 1))
 
     def latent_shape(self, args: Any, kwargs: Any) -> tuple[int, int, int]:

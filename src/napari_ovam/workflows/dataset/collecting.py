@@ -105,9 +105,9 @@ def _made_by(plan: Plan, ids: Any) -> dict[str, Any]:
 def _judge(project: Project, name: str, reasons: list[str]) -> None:
     """Let the status of a sample follow the filters, unless a person changed it."""
     sample = project.sample(name)
-    before = sample.provenance.get("dataset")
+    before = sample.told("dataset")
     status: Status = "rejected" if reasons else "proposed"
-    if not isinstance(before, dict) or sample.status != before.get("status"):
+    if sample.status != before.get("status"):
         return
     if before.get("reasons") != reasons:
         about = {"dataset": {**before, "status": status, "reasons": reasons}}
