@@ -37,7 +37,7 @@ from napari_ovam.base.progress import no_progress
 from napari_ovam.project import Project
 from napari_ovam.workflows.dataset import planning
 from napari_ovam.workflows.dataset.cluster import Workers
-from napari_ovam.workflows.dataset.making import Made, ModelMaker, load_maker
+from napari_ovam.workflows.dataset.making import Made, ModelMaker
 from napari_ovam.workflows.dataset.plan import (
     Filters,
     Plan,
@@ -255,7 +255,7 @@ class Timed:
 def overhead(folder: Path, count: int) -> None:
     """Compare a run with the making alone, of the same items in the same run."""
     plan = start(folder, ["cat", "dog"], cats_and_dogs(count), seeds=(0,))
-    timed = Timed(load_maker(plan, folder))
+    timed = Timed(ModelMaker(plan, folder))
     timed.make([plan.item(0)])  # once, to be warm
     timed.seconds = 0.0
     begin = time.perf_counter()

@@ -13,7 +13,7 @@ import numpy as np
 
 from napari_ovam.base.generation_settings import GenerationSettings
 from napari_ovam.project import Project
-from napari_ovam.workflows.dataset.making import Made, ModelMaker, load_maker
+from napari_ovam.workflows.dataset.making import Made, ModelMaker
 from napari_ovam.workflows.dataset.plan import (
     Plan,
     PlannedClass,
@@ -72,7 +72,7 @@ def load_small(plan: Plan, folder: Path, device: str) -> ModelMaker:
     """Return the small random pipeline, which every process builds for itself."""
     from conftest import build_pipeline
 
-    return load_maker(plan, folder, device, build_pipeline())
+    return ModelMaker(plan, folder, device, build_pipeline())
 
 
 def make_plan(count: int = 40, seconds: float = 0.0, **how) -> Plan:

@@ -66,6 +66,16 @@ def test_the_history_says_what_clicks_did_and_replays_it(
     assert _run("history", project.path, "one", "--at", "900,0").exit_code == 1
 
 
+def test_a_class_may_have_an_id_above_255(project: Project, tmp_path: Path):
+    project.classes.add("cat", 300)
+    project.save()
+    row, column = np.argwhere(np.load(tmp_path / "exact.npy")).mean(0).astype(int)
+    clicked = ("click", project.path, "one", "--class", "cat", "--at")
+    result = _run(*clicked, f"{row},{column}")
+    assert result.exit_code == 0, result.output
+    assert Project.open(project.path).load_labels("one")[row, column] == 300
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [

@@ -403,7 +403,7 @@ def test_xml_with_entities_is_refused(tmp_path: Path):
 
 
 def test_files_that_are_too_large_are_named(tmp_path: Path, monkeypatch):
-    from napari_ovam.datasets.importers.tools import annotated
+    from napari_ovam.datasets.importers import annotated
 
     write_polygons(tmp_path, "labelme", [OUTER])
     monkeypatch.setattr(annotated, "LARGEST_FILE", 100)

@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 
 from napari_ovam.cli import app
 from napari_ovam.project import Project
-from napari_ovam.workflows.dataset.making import load_maker
+from napari_ovam.workflows.dataset.making import ModelMaker
 from napari_ovam.workflows.dataset.plan import Plan, PlanError
 from napari_ovam.workflows.dataset.scores import ClipScorer
 from napari_ovam.workflows.dataset.shards import read_records
@@ -91,7 +91,7 @@ def test_a_plan_is_filtered_by_it(clip, tmp_path):
     told = replace(Plan.load(out), clip_model=str(other))
     assert told.hash == Plan.load(out).hash, "where it lies decides nothing"
     with pytest.raises(PlanError, match="other weights than the plan's CLIP"):
-        load_maker(told, out, "cpu")
+        ModelMaker(told, out, "cpu")
 
 
 def test_a_folder_without_one_is_refused_when_it_is_planned(tmp_path):

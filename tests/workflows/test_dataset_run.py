@@ -20,7 +20,7 @@ from napari_ovam.diffusion.generation import GenerationError
 from napari_ovam.project import Project
 from napari_ovam.project.verify import verify
 from napari_ovam.workflows.dataset import collecting, shards
-from napari_ovam.workflows.dataset.making import load_maker
+from napari_ovam.workflows.dataset.making import ModelMaker
 from napari_ovam.workflows.dataset.plan import Filters, PlanError
 from napari_ovam.workflows.dataset.planning import (
     plan_pictures,
@@ -342,7 +342,7 @@ def test_the_same_files_whatever_the_shards_and_the_order(tmp_path, pipe):
             project, pipe, prompts, settings, model="small", dtype="auto", shard=size
         )
         start_folder(plan, project, folder)
-        maker = load_maker(plan, folder, pipe=pipe)
+        maker = ModelMaker(plan, folder, pipe=pipe)
         if size == 4:  # as a worker that was killed half-way leaves it
             (folder / "shards").mkdir()
             shards.make_shard(folder, plan, shards.Shard(0, (0, 1)), maker)
@@ -375,7 +375,7 @@ def test_a_picture_is_made_again_from_what_its_file_says(tmp_path, pipe):
         dtype="auto",
     )
     start_folder(plan, project, tmp_path / "night")
-    go(tmp_path / "night", plan, load_maker(plan, tmp_path / "night", pipe=pipe))
+    go(tmp_path / "night", plan, ModelMaker(plan, tmp_path / "night", pipe=pipe))
     night = Project.open(tmp_path / "night")
     name = night.samples[0].name
     stored = night.settings(name)
@@ -398,7 +398,7 @@ def test_pictures_of_a_folder_are_labelled_and_bad_ones_named(tmp_path, pipe):
     start_folder(plan, project, tmp_path / "night")
     (folder / "b.png").write_bytes((folder / "a.png").read_bytes())
     (folder / "c.png").unlink()
-    maker = load_maker(plan, tmp_path / "night", pipe=pipe)
+    maker = ModelMaker(plan, tmp_path / "night", pipe=pipe)
     report = go(tmp_path / "night", plan, maker)
     assert report.made == 1
     assert sorted(report.failed) == [1, 2, 3]
@@ -417,7 +417,7 @@ def test_another_model_version_or_token_is_refused(tmp_path, pipe, make_pipe):
     how = {"settings": GenerationSettings("", steps=2), "model": "x", "dtype": "auto"}
     plan = plan_prompts(project, pipe, prompts, **how)
     with pytest.raises(PlanError, match="other weights than the plan"):
-        load_maker(plan, project.path, pipe=make_pipe(seed=3))
+        ModelMaker(plan, project.path, pipe=make_pipe(seed=3))
     old = plan_prompts(project, pipe, prompts, **how, program="0.0.1")
     with pytest.raises(PlanError, match=r"made with 0\.0\.1"):
-        load_maker(old, project.path, pipe=pipe)
+        ModelMaker(old, project.path, pipe=pipe)

@@ -96,9 +96,8 @@ def test_a_token_of_another_model_or_a_damaged_one_is_not_used(project, pipe):
 
 
 def test_a_click_is_worth_what_it_gives(project, pipe):
-    with object_token.Examples(
-        project, pipe, layers="fine", settings=FAST.trace, check=lambda: None
-    ) as examples:
+    how = "fine", FAST.trace, lambda: None
+    with object_token.Examples(project, pipe, *how) as examples:
         example = examples["picture-0"]
     ((one, red), (two, blue)) = sorted(
         object_token._objects(example.labels, [1, 2]), key=lambda o: o[0].column

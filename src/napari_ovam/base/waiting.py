@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from typing import TYPE_CHECKING, TypeVar
@@ -19,7 +20,7 @@ def wait_for(
     call: Callable[[], _Any],
     what: str,
     *,
-    seconds: float,
+    seconds: float = math.inf,
     progress: Progress = no_progress,
 ) -> _Any:
     """Return what a call returns, or raise what it raises; give it up in time.
@@ -34,7 +35,7 @@ def wait_for(
     what
         Who is asked, for the message.
     seconds
-        How long to wait at most.
+        How long to wait at most; for ever by default.
     progress
         Called as (0, 0) while it lasts; may raise `Cancelled`.
     """

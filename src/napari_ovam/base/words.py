@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from napari_ovam.base.prompt_syntax import plain_prompt
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
 _SCALED = re.compile(r"(?<=\w)(?::+\s*[+-]?\d*\.?\d+|[+-]+)(?=\s|$)")  # cat:1.3, cat++
 TOY = re.compile(r"<([\w-]+)>|[<>]")
@@ -130,6 +130,13 @@ def is_named(phrase: str, text: str) -> bool:
         for some in (there[i : i + len(wanted)] for i in range(len(there)))
         if len(some) == len(wanted)
     )
+
+
+def shorten(values: Iterable[object], most: int = 5, between: str = ", ") -> str:
+    """Return some values as text, and how many more there are."""
+    few = list(values)
+    more = f" and {len(few) - most} more" if len(few) > most else ""
+    return between.join(map(str, few[:most])) + more
 
 
 def is_text(text: str) -> bool:

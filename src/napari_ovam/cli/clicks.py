@@ -57,7 +57,10 @@ def click(
     """
     with reported(), working_in(project) as work:
         clicks = [*_clicks("--at", at, True), *_clicks("--not", without, False)]
-        corners = None if box is None else _corners(box)
+        corners = None
+        if box is not None:
+            top, left, bottom, right = read_numbers("--box", box, 4)
+            corners = (top, left), (bottom, right)
         work.sample(image)  # named before a model is loaded
         import numpy as np
 
@@ -76,7 +79,8 @@ def click(
             write_png(out, found.mask.astype(np.uint8) * 255)
             say(f"{out}: {said}")
             return
-        changed = np.where(found.begin & ~found.mask, 0, labels)
+        wide = labels.astype(np.uint16)  # the class may be the first above 255
+        changed = np.where(found.begin & ~found.mask, 0, wide)
         changed[found.mask & ~found.begin] = number
         places = [[each.row, each.column, each.positive] for each in clicks]
         about = {"by": "click", "clicks": places, "box": corners}
@@ -115,8 +119,3 @@ def _clicks(option: str, texts: list[str] | None, positive: bool) -> list[Click]
 
     places = [read_numbers(option, text, 2) for text in texts or ()]
     return [Click(row, column, positive) for row, column in places]
-
-
-def _corners(text: str) -> Box:
-    top, left, bottom, right = read_numbers("--box", text, 4)
-    return (top, left), (bottom, right)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from napari_ovam.base.progress import Progress
     from napari_ovam.datasets.project_class import ProjectClass
     from napari_ovam.project import Project
+    from napari_ovam.project.index import Status
 
 Model = Annotated[
     str,
@@ -38,6 +39,18 @@ Images = Annotated[
     list[str] | None, typer.Option("--image", help="Names of images; all by default.")
 ]
 
+Negative = Annotated[str, typer.Option(help="What to keep away from.")]
+Steps = Annotated[int | None, typer.Option(help="Denoising steps.")]
+Guidance = Annotated[float | None, typer.Option(help="How strongly the prompt pulls.")]
+Pixels = Annotated[int | None, typer.Option(help="Pixels.")]
+Page = Annotated[int | None, typer.Option(help="Of several pages or frames, from 0.")]
+Statuses = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="proposed, edited, accepted, rejected; several by commas. By default "
+        "all but the rejected ones."
+    ),
+]
 ByReference = Annotated[
     bool,
     typer.Option(
@@ -141,14 +154,15 @@ def working_in(path: Path, *, create: bool = False) -> Iterator[Project]:
         if lock.note:
             say(lock.note, err=True)
         project = Project.open(path)
-        said = _say_notes(project, 0)
+        said = say_notes(project)
         try:
             yield project
         finally:
-            _say_notes(project, said)
+            say_notes(project, said)
 
 
-def _say_notes(project: Project, said: int) -> int:
+def say_notes(project: Project, said: int = 0) -> int:
+    """Say what is to be said of a project after so many notes; return how many are."""
     for note in project.notes[said:]:
         say(note, err=True)
     return len(project.notes)
@@ -176,6 +190,13 @@ def say_failed(failed: Mapping[str, str]) -> None:
         raise typer.Exit(2)
 
 
+def check_choice(option: str, given: str, known: Iterable[str]) -> str:
+    """Return what an option was given; ValueError if it is none of the known."""
+    if given not in known:
+        raise ValueError(f"{option} is {given!r}: give one of {', '.join(known)}")
+    return given
+
+
 def part_of(progress: Progress, number: int, count: int) -> Progress:
     """Return the progress of the one of several images that runs now."""
     return lambda done, total: progress(number * total + done, count * total)
@@ -196,3 +217,19 @@ def read_numbers(option: str, text: str, count: int) -> tuple[float, ...]:
     if len(found) != count:
         raise ValueError(f"{option} is {text!r}: give {count} numbers, with commas")
     return found
+
+
+def statuses(values: list[str] | None) -> list[Status]:
+    """Return the statuses that `--status` names; ValueError names one that is none."""
+    from typing import get_args
+
+    from napari_ovam.project.index import Status
+
+    known = {str(each): each for each in get_args(Status)}
+    return [known[check_choice("--status", each, known)] for each in listed(values)]
+
+
+def listed(values: list[str] | None) -> list[str]:
+    """Return values that were given one by one or separated by commas."""
+    parts = [part.strip() for each in values or [] for part in each.split(",")]
+    return [part for part in parts if part]

@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,13 +18,19 @@ from napari_ovam.cli.common import (
     Device,
     Dtype,
     Folder,
+    Guidance,
     Model,
+    Negative,
+    Pixels,
+    Steps,
+    check_choice,
+    listed,
     reported,
     say,
     show_progress,
     working_in,
 )
-from napari_ovam.cli.exchange import export, listed
+from napari_ovam.cli.exchange import export
 
 # Nothing heavy is imported here: --help and mistakes are answered at once.
 if TYPE_CHECKING:
@@ -59,11 +66,11 @@ def plan(
     filters: options.Filters = None,
     agreement: options.Agreement = "calls",
     clip: options.Clip = None,
-    negative_prompt: options.Negative = "",
-    steps: options.Steps = None,
-    guidance_scale: options.Guidance = None,
-    height: options.Pixels = None,
-    width: options.Pixels = None,
+    negative_prompt: Negative = "",
+    steps: Steps = None,
+    guidance_scale: Guidance = None,
+    height: Pixels = None,
+    width: Pixels = None,
     shard: options.Shard = 32,
     batch: options.Batch = 1,
     dry_run: options.DryRun = False,
@@ -76,19 +83,19 @@ def plan(
     Nothing is made yet, but with --dry-run one or two images, which are thrown away.
     """
     with reported(), show_progress("plan") as progress:
-        _check_one(prompts, template or None, images)
-        from napari_ovam.workflows.dataset import planning
+        if [prompts, template or None, images].count(None) != 2:
+            raise ValueError("give one of --prompts, --template and --images")
+        from napari_ovam.workflows.dataset import planning, scores
 
         opened = napari_ovam.Project.open(project)
         how: dict[str, Any] = {
             "model": options.same_place(model),
             "dtype": dtype,
             "filters": options.read_filters(filters),
-            "agreement": options.check_agreement(agreement),
+            "agreement": check_choice("--agreement", agreement, scores.LOOKS),
             "clip_model": "" if clip is None else str(clip.resolve()),
-            "shard": shard,
-            "batch": batch,
-            **{"progress": progress, "note": _note},
+            **{"shard": shard, "batch": batch},
+            **{"progress": progress, "note": partial(say, err=True)},
         }
         texts = _prompts(opened, prompts, template, word_list)
         if images is None:
@@ -109,11 +116,6 @@ def plan(
         new = planning.start_folder(made, opened, out)
     already = "" if new else f", planned in {out} already"
     say(f"{len(made):,} items{already}\nnapari-ovam dataset run {out}")
-
-
-def _check_one(*sources: object) -> None:
-    if sum(given is not None for given in sources) != 1:
-        raise ValueError("give one of --prompts, --template and --images")
 
 
 @app.command()
@@ -199,10 +201,6 @@ def status(folder: Planned) -> None:
             say(f"item {number}, {error}", err=True)
 
 
-def _note(text: str) -> None:
-    say(text, err=True)
-
-
 def _say_report(folder: Path, report: RunReport) -> None:
     kept = report.made - report.rejected
     say(
@@ -223,10 +221,10 @@ def _say_report(folder: Path, report: RunReport) -> None:
 
 def _say_estimate(plan: Plan, project: Project, out: Path, pipe: Any) -> None:
     from napari_ovam.hub.store import human_size
-    from napari_ovam.workflows.dataset.making import load_maker
+    from napari_ovam.workflows.dataset.making import ModelMaker
     from napari_ovam.workflows.dataset.status import estimate
 
-    found = estimate(plan, load_maker(plan, project.path, "auto", pipe), out)
+    found = estimate(plan, ModelMaker(plan, project.path, "auto", pipe), out)
     more = f", up to {found.most:,}" if found.most > found.items else ""
     say(f"{found.items:,} images{more}, in shards of {plan.shard}")
     whole = found.items * found.seconds

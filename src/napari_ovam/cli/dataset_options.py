@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from napari_ovam.cli.exchange import listed
+from napari_ovam.cli.common import listed
 
 # Nothing heavy is imported here: --help and mistakes are answered at once.
 if TYPE_CHECKING:
@@ -59,10 +59,6 @@ Agreement = Annotated[
 Clip = Annotated[
     Path | None, typer.Option(help="A folder with a CLIP model, for its score.")
 ]
-Negative = Annotated[str, typer.Option(help="What to keep away from.")]
-Steps = Annotated[int | None, typer.Option(help="Denoising steps.")]
-Guidance = Annotated[float | None, typer.Option(help="How strongly the prompt pulls.")]
-Pixels = Annotated[int | None, typer.Option(help="Pixels.")]
 Shard = Annotated[int, typer.Option(min=1, help="Images committed at once.")]
 Batch = Annotated[int, typer.Option(min=1, help="Images made at once.")]
 DryRun = Annotated[
@@ -117,15 +113,6 @@ def read_filters(given: list[str] | None) -> plan.Filters:
             limits = limits if name == "area" else limits[0]
         found = replace(found, **{name: limits})
     return found
-
-
-def check_agreement(given: str) -> str:
-    """Return which two looks are compared; ValueError if they are none."""
-    from napari_ovam.workflows.dataset.scores import LOOKS
-
-    if given not in LOOKS:
-        raise ValueError(f"--agreement is {given!r}: give one of {', '.join(LOOKS)}")
-    return given
 
 
 def same_place(model: str) -> str:

@@ -7,22 +7,25 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from napari_ovam.cli import store_options
+from napari_ovam.cli import stores
 from napari_ovam.cli.common import (
     ByReference,
     Folder,
     Images,
+    Statuses,
+    listed,
     reported,
     say,
     say_failed,
+    say_notes,
     show_progress,
+    statuses,
     working_in,
 )
 
 # Nothing heavy is imported here: --help and mistakes are answered at once.
 if TYPE_CHECKING:
     from napari_ovam.datasets.exporters import Exported
-    from napari_ovam.project.index import Status
     from napari_ovam.workflows.importing import ImportReport
 
 
@@ -52,13 +55,7 @@ def export(
         ),
     ] = None,
     seed: Annotated[int, typer.Option(help="Of the split.")] = 0,
-    status: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="proposed, edited, accepted, rejected; several by commas. By default "
-            "all but the rejected ones."
-        ),
-    ] = None,
+    status: Statuses = None,
     image: Images = None,
     overwrite: Annotated[bool, typer.Option(help="Replace these formats.")] = False,
     history: Annotated[
@@ -72,12 +69,11 @@ def export(
     with reported(), show_progress("export") as progress:
         from napari_ovam.datasets import exporters
         from napari_ovam.project import Project, ProjectError
-        from napari_ovam.workflows.returning import more_formats
+        from napari_ovam.workflows.returning import AS_IMPORTED, RETURNED, more_formats
 
         shares = None if split is None else exporters.parse_split(split, seed)
         project = Project.open(folder)
-        for note in project.notes:
-            say(note, err=True)
+        say_notes(project)
         chosen = statuses(status)
         wanted = chosen or ["proposed", "edited", "accepted"]
         items = project.items(image, wanted, history=history)
@@ -85,7 +81,9 @@ def export(
             which = f" with the status {' or '.join(chosen)}" if chosen else ""
             raise ProjectError(f"{folder} holds no labels{which} to export")
         formats = (listed(format) or ["indexed"]) + [exporters.HISTORY] * history
-        _say_losses(formats)
+        for name in formats:
+            if loss := {**exporters.LOSSES, AS_IMPORTED: RETURNED}.get(name):
+                say(f"{name}: {loss}", err=True)
         done = exporters.export_dataset(
             *(items, project.label_classes(), out, formats),
             overwrite=overwrite,
@@ -97,15 +95,6 @@ def export(
         if untouched:
             say(f"{untouched} of {len(items)} images are untouched proposals")
         _say_exported(done)
-
-
-def _say_losses(formats: list[str]) -> None:
-    from napari_ovam.datasets.exporters import LOSSES
-    from napari_ovam.workflows.returning import AS_IMPORTED, RETURNED
-
-    for name in formats:
-        if loss := {**LOSSES, AS_IMPORTED: RETURNED}.get(name):
-            say(f"{name}: {loss}", err=True)
 
 
 def _say_exported(done: Exported) -> None:
@@ -148,9 +137,9 @@ def import_(
         bool, typer.Option(help="Replace labels that a person made, too.")
     ] = False,
     by_reference: ByReference = False,
-    level: store_options.Level = None,
-    channels: store_options.Channels = None,
-    planes: store_options.Planes = None,
+    level: stores.Level = None,
+    channels: stores.Channels = None,
+    planes: stores.Planes = None,
 ) -> None:
     """Import images and masks of another data set into a project.
 
@@ -168,7 +157,7 @@ def import_(
         if format == "ome-zarr":
             from napari_ovam.datasets.importers.ome_zarr import open_ome_zarr
 
-            choice = store_options.read_choice(level, channels, planes)
+            choice = stores.read_choice(level, channels, planes)
             found = open_ome_zarr(source, choice)
         else:
             found = open_source(source, format, listed, background=background)
@@ -219,22 +208,3 @@ def verify(
         say(f"{report.checked} files checked, {count or 'no'} problems")
     if report.problems:
         raise typer.Exit(1)
-
-
-def statuses(values: list[str] | None) -> list[Status]:
-    """Return the statuses that `--status` names; ValueError names one that is none."""
-    from typing import get_args
-
-    from napari_ovam.project.index import Status
-
-    known = {str(each): each for each in get_args(Status)}
-    chosen = listed(values)
-    if unknown := [each for each in chosen if each not in known]:
-        raise ValueError(f"--status is {unknown[0]!r}: give some of {', '.join(known)}")
-    return [known[each] for each in chosen]
-
-
-def listed(values: list[str] | None) -> list[str]:
-    """Return values that were given one by one or separated by commas."""
-    parts = [part.strip() for each in values or [] for part in each.split(",")]
-    return [part for part in parts if part]

@@ -109,17 +109,13 @@ def _save_maps(
     sources: Mapping[int, Sequence[Token]],
     layers: str,
 ) -> None:
-    """Write the maps of classes, before refinement."""
+    """Write the maps of classes, before refinement, as maps/NAME.ID-CLASS.png."""
     trace = sample_trace(project, name, pipe, keep=True)
     for number, values in class_maps(trace, sources, layers).items():
-        path = map_path(project, name, project.classes[number])
+        entry = project.classes[number]
+        path = project.path / "maps" / f"{name}.{number}-{slug(entry.name)}.png"
         path.parent.mkdir(exist_ok=True)
         write_png(path, (values * 65535).round().astype(np.uint16))
-
-
-def map_path(project: Project, name: str, entry: ProjectClass) -> Path:
-    """Return the place of a map: maps/NAME.ID-CLASS.png."""
-    return project.path / "maps" / f"{name}.{entry.id}-{slug(entry.name)}.png"
 
 
 def annotated(

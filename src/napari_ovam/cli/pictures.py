@@ -11,6 +11,7 @@ from napari_ovam.cli.common import (
     ByReference,
     Folder,
     Images,
+    Page,
     reported,
     say,
     say_failed,
@@ -27,9 +28,7 @@ def add(
     ],
     out: Out,
     by_reference: ByReference = False,
-    page: Annotated[
-        int | None, typer.Option(help="Of several pages or frames, from 0.")
-    ] = None,
+    page: Page = None,
 ) -> None:
     """Add pictures to a project, without a look at them: `propose` looks later.
 
@@ -88,9 +87,8 @@ def pictures(
         project.save()  # where moved ones are
         chosen = report.changed if image is None else set(report.changed) & set(image)
         for name in report.changed:
-            what = (
-                "taken as it is now" if take_changed and name in chosen else "changed"
-            )
+            taken = take_changed and name in chosen
+            what = "taken as it is now" if taken else "changed"
             say(f"{name}: {what}, {project.image_file(name)}")
         if take_changed:
             project.take_pictures(chosen)

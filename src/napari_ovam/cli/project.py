@@ -14,8 +14,14 @@ from napari_ovam.cli.common import (
     Device,
     Dtype,
     Folder,
+    Guidance,
     Images,
     Model,
+    Negative,
+    Page,
+    Pixels,
+    Steps,
+    check_choice,
     find_class,
     part_of,
     reported,
@@ -64,13 +70,11 @@ def generate(
     out: Out,
     count: Annotated[int, typer.Option(min=1, help="How many, seed by seed.")] = 1,
     seed: Annotated[int, typer.Option(help="Of the first image.")] = 0,
-    negative_prompt: Annotated[str, typer.Option(help="What to keep away from.")] = "",
-    steps: Annotated[int | None, typer.Option(help="Denoising steps.")] = None,
-    guidance_scale: Annotated[
-        float | None, typer.Option(help="How strongly the prompt pulls.")
-    ] = None,
-    height: Annotated[int | None, typer.Option(help="Pixels.")] = None,
-    width: Annotated[int | None, typer.Option(help="Pixels.")] = None,
+    negative_prompt: Negative = "",
+    steps: Steps = None,
+    guidance_scale: Guidance = None,
+    height: Pixels = None,
+    width: Pixels = None,
     frames: Annotated[
         int | None, typer.Option(help="Of a video, where the model makes videos.")
     ] = None,
@@ -132,9 +136,7 @@ def trace(
             help="Take weights and tags of other programs out of the prompts.",
         ),
     ] = False,
-    page: Annotated[
-        int | None, typer.Option(help="Of several pages or frames, from 0.")
-    ] = None,
+    page: Page = None,
     seed: Annotated[int, typer.Option(help="Of the noise.")] = 0,
     by_reference: ByReference = False,
     model: Model = "tiny",
@@ -220,8 +222,7 @@ def maps(
             raise ValueError(f"--phrase is {', '.join(phrase)!r}: give at least a word")
         from napari_ovam.segmentation.class_maps import LAYERS
 
-        if layers not in LAYERS:
-            raise ValueError(f"--layers is {layers!r}: give one of {', '.join(LAYERS)}")
+        check_choice("--layers", layers, LAYERS)
         for note in notes:
             say(note, err=True)
         with working_in(folder) as project:

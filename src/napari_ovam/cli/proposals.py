@@ -13,6 +13,7 @@ from napari_ovam.cli.common import (
     Device,
     Dtype,
     Folder,
+    Images,
     Model,
     find_class,
     reported,
@@ -55,9 +56,7 @@ def register(app: typer.Typer) -> None:
 
 def propose(
     project: Folder,
-    image: Annotated[
-        list[str] | None, typer.Option(help="Names of images; all by default.")
-    ] = None,
+    image: Images = None,
     classes: Classes = None,
     redo: Annotated[
         bool, typer.Option(help="Do those again that are proposed already.")

@@ -1,34 +1,78 @@
-"""The command `store-labels`: labels into the OME-Zarr stores of their pictures."""
+"""OME-Zarr stores: what `import` wants of one, and `store-labels` writes into them."""
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from napari_ovam.cli.common import (
     Folder,
     Images,
+    Statuses,
     reported,
     say,
     say_failed,
+    say_notes,
     show_progress,
+    statuses,
 )
-from napari_ovam.cli.exchange import statuses
 
 # Nothing heavy is imported here: --help and mistakes are answered at once.
+if TYPE_CHECKING:
+    from napari_ovam.datasets.importers.ome_zarr import Choice
+
+Level = Annotated[
+    int | None,
+    typer.Option(
+        help="ome-zarr: the size to take, 0 is the full one; by default the first that "
+        "is not too large."
+    ),
+]
+Channels = Annotated[
+    str | None,
+    typer.Option(help="ome-zarr: those that make the picture, such as 0,2."),
+]
+Planes = Annotated[
+    list[str] | None,
+    typer.Option(help="ome-zarr: those of a stack, such as z=10:20; all else."),
+]
+
+
+def read_choice(
+    level: int | None, channels: str | None, planes: list[str] | None
+) -> Choice:
+    """Return what the options of `import` want of a store.
+
+    It raises `ValueError` if they are no numbers.
+    """
+    from napari_ovam.datasets.importers.ome_zarr import Choice
+
+    try:
+        numbers = None if channels is None else [int(n) for n in channels.split(",")]
+    except ValueError:
+        raise ValueError(
+            f"--channels is {channels!r}: give numbers from 0, with commas"
+        ) from None
+    ranges = {}
+    for text in planes or ():
+        axis, _, found = text.partition("=")
+        first, colon, last = found.partition(":")
+        try:
+            start = int(first)
+            ranges[axis.strip()] = range(start, int(last) if colon else start + 1)
+        except ValueError:
+            raise ValueError(
+                f"--planes is {text!r}: give an axis and a place, or first:end, such "
+                "as z=10 or z=10:20"
+            ) from None
+    return Choice(level, numbers, ranges)
 
 
 def store_labels(
     folder: Folder,
     name: Annotated[str, typer.Option(help="Of the labels in the stores.")] = "ovam",
-    status: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="proposed, edited, accepted, rejected; several by commas. By default "
-            "all but the rejected ones."
-        ),
-    ] = None,
+    status: Statuses = None,
     image: Images = None,
     overwrite: Annotated[
         bool, typer.Option(help="Replace what this command wrote before.")
@@ -45,8 +89,7 @@ def store_labels(
         from napari_ovam.workflows.stores import write_into_stores
 
         project = Project.open(folder)
-        for note in project.notes:
-            say(note, err=True)
+        say_notes(project)
         wanted = statuses(status) or ["proposed", "edited", "accepted"]
         items = project.items(image, wanted)
         report = write_into_stores(

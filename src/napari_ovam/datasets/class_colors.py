@@ -1,4 +1,6 @@
-"""The colours that new classes get."""
+"""The colours of classes, and those that new ones get."""
+
+from collections.abc import Sequence
 
 Colour = tuple[int, int, int]
 
@@ -17,3 +19,15 @@ PALETTE: tuple[Colour, ...] = (
     (250, 120, 120),
     (60, 220, 210),
 )
+
+
+def default_color(number: int) -> Colour:
+    """Return the colour of the class with an id where nobody chose one."""
+    return PALETTE[(number - 1) % len(PALETTE)]
+
+
+def is_color(values: Sequence[object]) -> bool:
+    """Whether these are (red, green, blue), whole numbers from 0 to 255."""
+    return len(values) == 3 and all(
+        isinstance(v, int) and not isinstance(v, bool) and 0 <= v <= 255 for v in values
+    )

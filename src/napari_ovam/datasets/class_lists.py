@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import codecs
 import json
 import re
-from codecs import BOM_UTF8
+from codecs import BOM_UTF8, BOM_UTF16_BE, BOM_UTF16_LE
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -81,6 +80,13 @@ def whole(value: Any) -> int | None:
     return int(value) if isinstance(value, int) or value.is_integer() else None
 
 
+def as_color(values: Any) -> Colour | None:
+    """Return (red, green, blue) of three numbers from 0 to 255; None of all else."""
+    numbers = [whole(value) for value in values] if isinstance(values, list) else []
+    known = [number for number in numbers if number is not None and 0 <= number <= 255]
+    return (known[0], known[1], known[2]) if len(numbers) == len(known) == 3 else None
+
+
 def preset(name: str) -> list[ListedClass]:
     """Return a list by name: the 20 of Pascal VOC, or the 80 of COCO with their ids.
 
@@ -143,7 +149,7 @@ def read_text(path: Path) -> str:
     It raises `UnicodeDecodeError` if it is neither.
     """
     content = path.read_bytes()
-    wide = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    wide = content.startswith((BOM_UTF16_LE, BOM_UTF16_BE))
     return content.removeprefix(BOM_UTF8).decode("utf-16" if wide else "utf-8")
 
 
@@ -247,26 +253,23 @@ def _from_json(content: Any) -> list[ListedClass]:
         number = whole(entry.get("id"))
         if number is None and entry.get("id") is not None:
             raise ClassListError(f"the id {entry['id']!r} is no whole number")
-        color = entry.get("color")
+        color = as_color(entry.get("color"))
+        if color is None and entry.get("color") is not None:
+            raise ClassListError(
+                f"the colour {entry['color']!r} is none: give (r, g, b), 0-255"
+            )
         thing = entry.get("thing", entry.get("isthing", True))
         phrase = entry.get("phrase")
         found.append(
             ListedClass(
                 plain(entry["name"]),
                 number,
-                None if color is None else _colour(color),
+                color,
                 bool(thing),
                 phrase if isinstance(phrase, str) and phrase.strip() else None,
             )
         )
     return found
-
-
-def _colour(values: Any) -> Colour:
-    red, green, blue = values
-    if any(isinstance(c, bool) or not isinstance(c, int) for c in values):
-        raise ClassListError(f"the colour {values!r} is none: give (r, g, b), 0-255")
-    return red, green, blue
 
 
 def plain(value: Any) -> str:

@@ -7,7 +7,7 @@ from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any
 
 from napari_ovam.base.ids import IGNORE, LARGEST_ID
-from napari_ovam.datasets.class_colors import PALETTE, Colour
+from napari_ovam.datasets.class_colors import Colour, default_color
 from napari_ovam.datasets.exporters import LabelClass
 from napari_ovam.datasets.project_class import (
     ClassError,
@@ -122,7 +122,7 @@ class ClassTable:
             if not alike:
                 self._check_alike(number, name)
             if color is None:
-                color = PALETTE[(number - 1) % len(PALETTE)]
+                color = default_color(number)
             phrase = plain_phrase(phrase or name)
             self._put(ProjectClass(number, name, color, phrase, thing=thing))
             self._last = max(self._last, number)

@@ -72,7 +72,7 @@ def decode_runs(runs: Sequence[int], shape: tuple[int, int]) -> NDArray[np.bool_
     """
     count = np.array(runs, np.int64)
     if (count < 0).any() or count.sum() != shape[0] * shape[1]:
-        raise MaskCodeError(f"its runs do not add up to {shape[0]} x {shape[1]} pixels")
+        raise MaskCodeError(f"its runs do not add up to {shape[0] * shape[1]} pixels")
     return np.repeat(np.arange(len(count)) % 2 == 1, count).reshape(shape)
 
 

@@ -7,14 +7,13 @@ import unicodedata
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
-from napari_ovam.base.ids import BACKGROUND, IGNORE, LARGEST_ID
+from napari_ovam.base.ids import IGNORE, LARGEST_ID, is_class_id
 from napari_ovam.base.names import check_name
 from napari_ovam.base.words import UNSEEN
+from napari_ovam.datasets.class_colors import Colour, is_color
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-
-    from napari_ovam.datasets.class_colors import Colour
 
 Source = Literal["phrase", "token"]
 
@@ -91,9 +90,7 @@ def plain_phrase(name: str) -> str:
 def check_class(entry: ProjectClass) -> None:
     """Raise ClassError, which names the value, where a class cannot be so."""
     number = entry.id
-    if isinstance(number, bool) or not isinstance(number, int):
-        raise ClassError(f"the id {number!r} of {entry.name!r} is no whole number")
-    if number in (BACKGROUND, IGNORE) or not 0 < number <= LARGEST_ID:
+    if not is_class_id(number):
         raise ClassError(
             f"{entry.name!r} cannot have the id {number}: use 1 to {LARGEST_ID} "
             f"without {IGNORE} (0 is the background, {IGNORE} means unsure)"
@@ -104,9 +101,7 @@ def check_class(entry: ProjectClass) -> None:
         raise ClassError(f"class {entry.name!r}: the phrase {entry.phrase!r} is none")
     if entry.token is not None:
         check_name(entry.token)  # a file in `tokens`, and nowhere else
-    if len(entry.color) != 3 or not all(
-        isinstance(c, int) and 0 <= c <= 255 for c in entry.color
-    ):
+    if not is_color(entry.color):
         raise ClassError(
             f"class {entry.name!r} has the colour {entry.color!r}; use (r, g, b), 0-255"
         )

@@ -276,11 +276,8 @@ def resolve_settings(pipe: Any, settings: GenerationSettings) -> GenerationSetti
         for name in ("steps", "guidance_scale", "height", "width")
         for value in [getattr(settings, name)]
     }
-    fewest, most = (
-        architecture.fewest_steps(pipe),
-        pipe.scheduler.config.num_train_timesteps,
-    )
-    check_range("steps", filled["steps"], fewest, most)
+    most = pipe.scheduler.config.num_train_timesteps
+    check_range("steps", filled["steps"], architecture.fewest_steps(pipe), most)
     scale = filled["guidance_scale"]
     if not isinstance(scale, Real) or not 0 <= float(scale) < math.inf:
         raise ValueError(f"guidance_scale is {scale!r}: give a number of 0 or more")

@@ -93,8 +93,11 @@ class MemoryPlan:
         self._check(target)
         if self.attention_slicing:
             pipe.enable_attention_slicing()
-        elif any("Sliced" in type(p).__name__ for p in _processors(pipe)):
-            pipe.disable_attention_slicing()
+        else:
+            denoiser = pipeline_architecture(pipe).denoiser(pipe)
+            there = getattr(denoiser, "attn_processors", {}).values()
+            if any("Sliced" in type(processor).__name__ for processor in there):
+                pipe.disable_attention_slicing()
         if getattr(pipe, "vae", None) is not None:
             (pipe.vae.enable_tiling if self.vae_tiling else pipe.vae.disable_tiling)()
         if self.offload:
@@ -295,8 +298,3 @@ def _path(model: str | Path) -> Path:
     if found.problem:
         raise ModelError(found.problem)
     return found.path
-
-
-def _processors(pipe: Any) -> Any:
-    denoiser = pipeline_architecture(pipe).denoiser(pipe)
-    return getattr(denoiser, "attn_processors", {}).values()

@@ -8,7 +8,6 @@ about to be annotated; who publishes images has to check them otherwise.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +29,7 @@ from napari_ovam.diffusion.libraries import check_missing, explain_loading, quie
 from napari_ovam.hub.download import get_model
 from napari_ovam.hub.families import ModelError
 from napari_ovam.hub.files import (
+    DEFAULTS_FILE,
     INDEX,
     PICKLES,
     check_tokenizers,
@@ -41,8 +41,8 @@ from napari_ovam.hub.files import (
     variant_of,
     weights_of,
 )
+from napari_ovam.hub.store import TINY
 
-DEFAULTS_FILE = "ovam_defaults.json"
 _TEXT = ("tokenizer", "text_encoder", "scheduler")  # all that encoding a text takes
 
 
@@ -153,7 +153,7 @@ def _placed(pipe: Any, target: torch.device) -> Any:
 def _load(model: str | Path, dtype: torch.dtype, *, text_only: bool = False) -> Any:
     path = Path(model).expanduser()
     if str(model) == "tiny":
-        path = Path(str(files("napari_ovam"))) / "tiny"
+        path = TINY
         if not (path / INDEX).is_file():
             raise ModelError(
                 "the embedded model 'tiny' is missing from this installation: install "

@@ -225,15 +225,10 @@ class _Hooks:
         if is_replaying():
             return
         self.check()
-        sample, step, text = (
-            argument(args, kwargs, *place)
-            for place in (
-                self.architecture.latents_place,
-                self.architecture.step_place,
-                self.architecture.text_place,
-            )
-        )
-        sample, step, text = self.architecture.shown(sample, step, text)
+        of = self.architecture
+        places = of.latents_place, of.step_place, of.text_place
+        given = (argument(args, kwargs, *place) for place in places)
+        sample, step, text = of.shown(*given)
         call = Call(sample, text, Step(step), self.texts.encodings)
         self.texts.note_call()
         kept = self.runs[-1] if self.runs else None
@@ -261,20 +256,17 @@ class _Hooks:
             run = kept.run
             run.last, run.count, run.passes = call, run.count + 1, 1
         else:
-            kept = self._begin_run(Run(call, expected_totals(self.pipe, call.step)))
-            run = kept.run
+            run = Run(call, expected_totals(self.pipe, call.step))
+            kept = Kept(run, self.wanted)
+            if isinstance(self.architecture, JointArchitecture):
+                how = {"architecture": self.architecture, "pipe": self.pipe}
+                kept = KeptInputs(run, self.wanted, dtype=self.dtype, **how)
             self.runs.append(kept)
         if call.uncond:
             run.guided = True
         else:
             run.alone.add(run.count - 1)
         return kept
-
-    def _begin_run(self, run: Run) -> Kept:
-        if not isinstance(self.architecture, JointArchitecture):
-            return Kept(run, self.wanted)
-        how = {"architecture": self.architecture, "pipe": self.pipe}
-        return KeptInputs(run, self.wanted, dtype=self.dtype, **how)
 
     def _take_again(self, run: Run, call: Call) -> None:
         """Take a call that shows the latents of the last one with another text."""
@@ -332,17 +324,14 @@ class _Hooks:
             return
         kept = self.runs[-1]
         if (rows := self.texts_read.pop(layer.name, None)) is not None:
-            check_keys(layer, kept.keys[layer.name], rows, keys)
-            self._fold_text_scale(layer)
+            made = kept.keys[layer.name]
+            check_keys(layer, made, rows, keys)
+            text_scale = self.architecture.text_scale(self.pipe, layer.name)
+            if text_scale is not None:
+                made["key_weight"] = made["key_weight"] * text_scale.detach()
         kept.scales[layer.name] = scale
         for part, tensor in zip(layer.parts, (queries, keys), strict=False):
             kept.store(layer, part, tensor, self.rows or [], self.dtype)
-
-    def _fold_text_scale(self, layer: AttentionLayer) -> None:
-        scale = self.architecture.text_scale(self.pipe, layer.name)
-        if scale is not None:
-            keys = self.runs[-1].keys[layer.name]
-            keys["key_weight"] = keys["key_weight"] * scale.detach()
 
     def _keep_keys(
         self, layer: AttentionLayer, _module: Any, args: Any, keys: Tensor

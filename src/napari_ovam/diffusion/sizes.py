@@ -13,6 +13,7 @@ from napari_ovam.attention.trace_settings import TraceSettings, quarter_calls
 from napari_ovam.diffusion.architectures import find_architecture
 from napari_ovam.diffusion.architectures.joint import JointArchitecture
 from napari_ovam.hub.files import (
+    DEFAULTS_FILE,
     LEFT_OUT,
     read_index,
     read_json,
@@ -93,7 +94,7 @@ class ModelSizes:
         side = unet.get("sample_size") or (1024 // factor if is_joint else 64)
         sides = [side, side] if isinstance(side, int) else side
         size = architecture.default_size or [s * factor for s in sides]
-        own = folder / "ovam_defaults.json"
+        own = folder / DEFAULTS_FILE
         chosen = read_json(own) if own.is_file() else {}
         return cls(
             parameters={name: _count(s) for name, s in shapes.items() if s},

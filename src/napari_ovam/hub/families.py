@@ -96,28 +96,7 @@ Z_IMAGE = Family(
     "Z-Image",
     ("ZImagePipeline", "ZImageImg2ImgPipeline", "ZImageInpaintPipeline"),
 )
-FAMILIES = (
-    STABLE_DIFFUSION,
-    STABLE_DIFFUSION_XL,
-    KOLORS,
-    LATENT_CONSISTENCY,
-    PIXART_ALPHA,
-    PIXART_SIGMA,
-    SANA,
-    SANA_SPRINT,
-    HUNYUAN_DIT,
-    LUMINA_NEXT,
-    KANDINSKY_3,
-    SANA_VIDEO,
-    WAN,
-    SKYREELS,
-    LTX_VIDEO,
-    STABLE_DIFFUSION_3,
-    FLUX,
-    FLUX_2_KLEIN,
-    QWEN_IMAGE,
-    Z_IMAGE,
-)
+FAMILIES = tuple(each for each in list(vars().values()) if isinstance(each, Family))
 
 
 def find_family(class_name: object) -> Family:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 INDEX = "model_index.json"
+DEFAULTS_FILE = "ovam_defaults.json"
 PICKLES = (".ckpt", ".pt", ".pth", ".bin", ".pkl")
 # Components that are never loaded.
 LEFT_OUT = ("safety_checker", "feature_extractor")
@@ -109,10 +111,9 @@ def check_tokenizers(folder: Path, index: Mapping[str, Any]) -> None:
 
 
 def _has(module: str) -> bool:
-    try:
+    with suppress(ModuleNotFoundError):
         return find_spec(module) is not None
-    except ModuleNotFoundError:
-        return False
+    return False
 
 
 def tensor_shapes(path: Path) -> dict[str, tuple[int, ...]]:

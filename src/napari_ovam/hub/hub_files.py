@@ -8,7 +8,7 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from napari_ovam.hub.families import ModelError
-from napari_ovam.hub.files import INDEX, LEFT_OUT, PICKLES
+from napari_ovam.hub.files import DEFAULTS_FILE, INDEX, LEFT_OUT, PICKLES
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -46,7 +46,7 @@ def choose_files(
 ) -> tuple[list[HubFile], tuple[str, ...]]:
     """Return the files that a pipeline needs, and the variants that there are."""
     files = list(files)
-    wanted = [f for f in files if f.name == INDEX or f.name == "ovam_defaults.json"]
+    wanted = [f for f in files if f.name in (INDEX, DEFAULTS_FILE)]
     found: set[str] = set()
     fitting = False
     for name, component in index.items():

@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 
 Source = Literal["embedded", "hub", "folder", "file"]
 
+TINY = Path(str(files("napari_ovam"))) / "tiny"
+"""The embedded model."""
+
 _DEPTH = 3  # folders below one that a person named
 
 
@@ -129,9 +132,8 @@ def human_size(size: float) -> str:
 
 
 def _embedded() -> Iterator[LocalModel]:
-    folder = Path(str(files("napari_ovam"))) / "tiny"
-    if folder.is_dir():
-        yield _folder("tiny", "embedded", folder)
+    if TINY.is_dir():
+        yield _folder("tiny", "embedded", TINY)
 
 
 def _cached(only: str | None = None) -> Iterator[LocalModel]:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from huggingface_hub import get_session
 from huggingface_hub.utils import WeakFileLock  # type: ignore[attr-defined]
 
+from napari_ovam.base.waiting import wait_for
 from napari_ovam.hub.families import ModelError
 
 if TYPE_CHECKING:
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _ATTEMPTS = 6  # without a byte between them
-_POLL = 0.1  # seconds between two looks at the progress, and at a cancel
 # Seconds without a byte until it is asked again. A cancelled transfer of a server that
 # hangs holds its file for so long, not its caller.
 _TIMEOUT = 5.0
@@ -47,23 +47,7 @@ def patiently(work: Callable[[], T], look: Callable[[], None]) -> T:
         Called about ten times a second in this thread. It may raise, such as
         `Cancelled`, and does not wait for `work` then.
     """
-    results: list[T] = []
-    errors: list[Exception] = []
-
-    def run() -> None:
-        try:
-            results.append(work())
-        except Exception as error:  # noqa: BLE001 (handed to the caller's thread)
-            errors.append(error)
-
-    thread = threading.Thread(target=run, name="model download", daemon=True)
-    thread.start()
-    while thread.is_alive():
-        thread.join(_POLL)
-        look()
-    if errors:
-        raise errors[0]
-    return results[0]
+    return wait_for(work, "the hub", progress=lambda *_: look())
 
 
 def part_path(target: Path) -> Path:

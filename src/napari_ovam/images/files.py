@@ -91,8 +91,7 @@ def read(path: str | Path, *, page: int | None = None) -> NDArray[np.uint8]:
     if is_tiff(path):
         from napari_ovam.images import tiff
 
-        with named_faults(path):
-            pixels = tiff.read_page(path, page or 0)
+        pixels = tiff.read_page(path, page or 0)
         if pixels is not None:
             return pixels
     with opened(path) as picture:
@@ -122,8 +121,7 @@ def image_size(path: str | Path) -> tuple[int, int]:
     if is_tiff(path):
         from napari_ovam.images import tiff
 
-        with named_faults(path):
-            return tiff.page_size(path)
+        return tiff.page_size(path)
     with opened(path) as picture:
         size = picture.height, picture.width
         return size if _orientation(path, picture) < 5 else size[::-1]
@@ -138,8 +136,7 @@ def read_orientation(path: str | Path) -> int:
     if is_tiff(path):
         from napari_ovam.images import tiff
 
-        with named_faults(path):
-            return tiff.read_orientation(path)
+        return tiff.read_orientation(path)
     with opened(path) as picture:
         return _orientation(path, picture)
 
@@ -186,8 +183,7 @@ def _count_pages(path: Path) -> tuple[int, str]:
     if is_tiff(path):
         from napari_ovam.images import tiff
 
-        with named_faults(path):
-            return tiff.count_pages(path), "pages"
+        return tiff.count_pages(path), "pages"
     with opened(path) as picture:
         # Cameras put previews and depth behind the picture.
         alone = picture.format in ("JPEG", "MPO")

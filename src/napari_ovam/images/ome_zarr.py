@@ -56,6 +56,12 @@ class Level:
     scale: tuple[float, ...]  # world units a pixel, an axis each
     translation: tuple[float, ...]  # of the first pixel's middle
 
+    def on_axes(self, axes: Sequence[int]) -> Level:
+        """Return it with some of its axes only, by their numbers."""
+        both = zip(self.shape, self.scale, self.translation, strict=True)
+        every = list(both)
+        return Level(self.path, *zip(*(every[n] for n in axes), strict=True))
+
 
 @dataclass(frozen=True)
 class Channel:

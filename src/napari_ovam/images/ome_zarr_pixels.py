@@ -144,7 +144,6 @@ def read_rgb(
     *,
     level: int = 0,
     channels: Sequence[int] | None = None,
-    seconds: float = SECONDS,
     progress: Progress = no_progress,
 ) -> NDArray[np.uint8]:
     """Read a plane as (H, W, 3) RGB, its channels added up in their colours.
@@ -158,7 +157,7 @@ def read_rgb(
     channels
         Which, in the order of the colours for those without one; by default the active
         ones, or the first three where nothing says which.
-    image, plane, level, seconds, progress
+    image, plane, level, progress
         As in `read_plane`; with its errors.
     """
     chosen = list(channels) if channels is not None else _shown(image)
@@ -176,14 +175,8 @@ def read_rgb(
         def part(done: int, total: int, number: int = number) -> None:
             progress(number * total + done, len(chosen) * total)
 
-        values = read_plane(
-            image,
-            plane,
-            level=level,
-            channel=channel,
-            seconds=seconds,
-            progress=part,
-        )
+        how = {"level": level, "channel": channel}
+        values = read_plane(image, plane, **how, progress=part)
         grey = _grey(image, image.channels[channel], values)
         if len(chosen) == 1:
             mixed[:] = grey[..., None]

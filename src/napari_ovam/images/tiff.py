@@ -15,7 +15,7 @@ import tifffile
 from PIL import Image
 from tifffile import COMPRESSION, EXTRASAMPLE, PHOTOMETRIC
 
-from napari_ovam.images.faults import ImageFileError, check_size
+from napari_ovam.images.faults import ImageFileError, check_size, named_faults
 from napari_ovam.images.pixels import colors_of, grey_of, over_white, turned
 
 if TYPE_CHECKING:
@@ -40,10 +40,10 @@ def count_pages(path: Path) -> int:
         return len(file.pages)
 
 
-def page_size(path: Path, number: int = 0) -> tuple[int, int]:
-    """Return (H, W) of a page, turned as it says."""
+def page_size(path: Path) -> tuple[int, int]:
+    """Return (H, W) of the first page, turned as it says."""
     with _opened(path) as file:
-        page = _page(path, file, number)
+        page = _page(path, file, 0)
         size = page.imagelength, page.imagewidth
         return size if _orientation(page) < 5 else size[::-1]
 
@@ -51,8 +51,8 @@ def page_size(path: Path, number: int = 0) -> tuple[int, int]:
 def read_page(path: Path, number: int) -> NDArray[np.uint8] | None:
     """Read a page as (H, W, 3) RGB; None where Pillow reads it right.
 
-    It raises `ImageFileError` if it is too large, or of a kind that is not read here;
-    `Exception` of any kind in `BROKEN`, if it is broken.
+    It raises `ImageFileError` if it is broken, too large, or of a kind that is not read
+    here.
     """
     with _opened(path) as file:
         page = _page(path, file, number)
@@ -96,11 +96,12 @@ def _values(page: tifffile.TiffPage) -> NDArray[Any]:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[tifffile.TiffFile]:
-    try:
-        with tifffile.TiffFile(path) as file:
-            yield file
-    except tifffile.TiffFileError as error:
-        raise ValueError(str(error)) from error
+    with named_faults(path):
+        try:
+            with tifffile.TiffFile(path) as file:
+                yield file
+        except tifffile.TiffFileError as error:
+            raise ValueError(str(error)) from error
 
 
 def _page(path: Path, file: tifffile.TiffFile, number: int) -> tifffile.TiffPage:

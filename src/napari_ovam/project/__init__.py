@@ -196,10 +196,9 @@ class Project(ProjectClasses):
 
     def _foreign(self, name: str, image: NDArray[np.uint8]) -> bool:
         """Whether the file of an image is another than a save left that failed."""
-        try:
+        with suppress(ImageFileError):
             return not np.array_equal(read(self.files.image(name)), image)
-        except ImageFileError:
-            return True
+        return True
 
     def provenance(self, name: str) -> dict[str, Any]:
         """Return all that is known of how a sample came to be, as JSON.

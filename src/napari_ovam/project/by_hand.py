@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from PIL import ImageColor
 
-from napari_ovam.base.ids import IGNORE
+from napari_ovam.base.ids import IGNORE, is_class_id
 from napari_ovam.base.loose_json import DamagedError, load_table
 from napari_ovam.base.names import check_name
-from napari_ovam.datasets.class_colors import PALETTE
+from napari_ovam.datasets.class_colors import default_color
 from napari_ovam.datasets.classes import ClassTable
 from napari_ovam.datasets.project_class import (
     KEYS,
@@ -156,7 +156,7 @@ class _Reader:
                 continue
             where += f" ({values['name']!r})" if values.get("name") else ""
             number = self.number(values.get("id"))
-            if number is None or number in entries or not _is_id(number):
+            if number is None or number in entries or not is_class_id(number):
                 waiting.append((values, where))
                 continue
             entries[number] = self._class(number, values, where, entries)
@@ -198,9 +198,7 @@ class _Reader:
     ) -> ProjectClass:
         old = self.copy.classes.get(number)
         name = self._name(number, values, where, others)
-        base = old or ProjectClass(
-            number, name, PALETTE[(number - 1) % len(PALETTE)], name
-        )
+        base = old or ProjectClass(number, name, default_color(number), name)
         for key in set(values) - {f.name for f in fields(ProjectClass)}:
             self.note(where, f"{key!r} is no field of a class and left out")
 
@@ -332,10 +330,6 @@ class _Reader:
             self.note(where, f"{key!r} is {values[key]!r}: true or false?")
             return default
         return word in _TRUE
-
-
-def _is_id(number: int) -> bool:
-    return 0 < number < 1 << 16 and number != IGNORE
 
 
 def _color(value: Any) -> tuple[int, int, int]:

@@ -6,6 +6,7 @@ One of the two is whole at any moment.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from hashlib import sha256
@@ -15,7 +16,6 @@ from napari_ovam.base.atomic import replacing
 from napari_ovam.datasets.classes import ClassTable
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
     from pathlib import Path
 
 Status = Literal["new", "proposed", "edited", "accepted", "rejected"]
@@ -60,6 +60,11 @@ class Sample:
     absent: tuple[int, ...] = ()
     provenance: Mapping[str, Any] = field(default_factory=dict)
     sha256: str = ""
+
+    def told(self, part: str) -> Mapping[str, Any]:
+        """Return a part of its provenance, which may be another's; {} without it."""
+        found = self.provenance.get(part)
+        return found if isinstance(found, Mapping) else {}
 
     @cached_property
     def text(self) -> str:

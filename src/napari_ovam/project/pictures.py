@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 from napari_ovam.base.hashing import hash_file
 from napari_ovam.base.progress import Progress, no_progress
+from napari_ovam.base.words import shorten
 from napari_ovam.images.files import image_size, read
 from napari_ovam.images.png import read_png_settings
 from napari_ovam.project.index import ProjectError
-from napari_ovam.project.references import Reference, Search, say_some
+from napari_ovam.project.references import Reference, Search
 from napari_ovam.project.store import ProjectStore
 
 if TYPE_CHECKING:
@@ -40,18 +41,18 @@ class PictureReport:
         if self.moved:
             found.append(
                 f"{_count(self.moved, 'was', 'were')} moved, and found again: "
-                f"{say_some(self.moved)}."
+                f"{shorten(self.moved, 3)}."
             )
         if self.changed:
             found.append(
                 f"{_count(self.changed, 'has', 'have')} changed since being added: "
-                f"{say_some(self.changed)}. Their labels are kept; napari-ovam "
+                f"{shorten(self.changed, 3)}. Their labels are kept; napari-ovam "
                 "pictures --take-changed takes them as they are now."
             )
         if self.missing:
             found.append(
                 f"{_count(self.missing, 'is', 'are')} missing: "
-                f"{say_some(self.missing)}. Their labels are kept; say where their "
+                f"{shorten(self.missing, 3)}. Their labels are kept; say where their "
                 "folder is now (Add… > Locate, or napari-ovam pictures --locate)."
             )
         return found
@@ -158,11 +159,8 @@ class ProjectPictures(ProjectStore):
                 if self.picture_changed(name):
                     changed.append(name)
                 elif not there.is_as_known(self.path):  # copied, say: the same
-                    self._point(
-                        name,
-                        self._refer(there.place(self.path), there),
-                        self.sample(name).sha256,
-                    )
+                    there = self._refer(there.place(self.path), there)
+                    self._point(name, there, self.sample(name).sha256)
                 continue
             root = there.root(self.path)
             search = searches.setdefault(root, Search(root))
@@ -185,7 +183,8 @@ class ProjectPictures(ProjectStore):
             raise ProjectError(f"there is no folder {folder}")
         search = Search(folder)
         with self.writing():
-            gone = [name for name in self._samples if self._is_lost(name)]
+            left = [name for name in self._samples if self.reference(name) is not None]
+            gone = [name for name in left if self.is_missing(name)]
             found = []
             for done, name in enumerate(gone):
                 progress(done, len(gone))
@@ -222,9 +221,6 @@ class ProjectPictures(ProjectStore):
                 self.files.trace(name).unlink(missing_ok=True)
                 self._point(name, there, hash_file(there.place(self.path)))
             self.save()
-
-    def _is_lost(self, name: str) -> bool:
-        return self.reference(name) is not None and self.is_missing(name)
 
     def _find(self, name: str, search: Search, *, by_place: bool = False) -> bool:
         """Point a sample to where its picture is in a folder; return whether it is."""

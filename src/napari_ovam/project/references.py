@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -87,12 +87,13 @@ class Reference:
         shape
             Its (H, W), where that is known.
         """
-        root = (folder or file.parent).resolve()
+        root, here = (folder or file.parent).resolve(), project.resolve()
         place = file.parent.resolve() / file.name
         height, width = shape or image_size(place)
         stat = place.stat()
+        beside = root.is_relative_to(here.parent)
         return cls(
-            _kept(project, root),
+            Path(os.path.relpath(root, here)).as_posix() if beside else str(root),
             place.relative_to(root).as_posix(),
             stat.st_size,
             stat.st_mtime_ns,
@@ -119,14 +120,6 @@ class Reference:
     def about(self) -> dict[str, Any]:
         """Return it as a part of a provenance."""
         return {PICTURE: asdict(self)}
-
-
-def _kept(project: Path, folder: Path) -> str:
-    """Return a folder as it is kept."""
-    here = project.resolve()
-    if folder.is_relative_to(here.parent):
-        return Path(os.path.relpath(folder, here)).as_posix()
-    return str(folder)
 
 
 class Search:
@@ -159,9 +152,3 @@ def _has(path: Path, digest: str) -> bool:
     with suppress(OSError):
         return hash_file(path) == digest
     return False
-
-
-def say_some(names: Iterable[str]) -> str:
-    """Return the first three names."""
-    names = list(names)
-    return f"{', '.join(names[:3])}{' …' if len(names) > 3 else ''}"

@@ -90,7 +90,7 @@ class History:
         shape
             (H, W) of the image.
         """
-        replay = self._start((slice(0, shape[0]), slice(0, shape[1])))
+        replay = _Replay((slice(0, shape[0]), slice(0, shape[1])), self.replaced)
         for number, change in enumerate(self.changes, start=1):
             replay.apply(number, change)
             yield change, replay.labels.copy()
@@ -128,11 +128,8 @@ class History:
             told.append(f"its object {self.changes[number - 1].tell()}")
         return "; ".join(told)
 
-    def _start(self, window: Box) -> _Replay:
-        return _Replay(window, self.replaced)
-
     def _replayed(self, window: Box) -> _Replay:
-        replay = self._start(window)
+        replay = _Replay(window, self.replaced)
         for number, change in enumerate(self.changes, start=1):
             replay.apply(number, change)
         return replay

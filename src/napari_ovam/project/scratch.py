@@ -10,6 +10,7 @@ from __future__ import annotations
 import shutil
 import time
 import uuid
+from contextlib import suppress
 from datetime import datetime
 from typing import TYPE_CHECKING
 
@@ -149,11 +150,8 @@ def copy_project(path: Path, folder: Path) -> None:
 
 
 def _in_use(path: Path) -> bool:
-    try:
-        lock = lock_folder(path)
-    except OSError:
-        return True
-    if lock is None:
-        return True
-    lock.close()
-    return False
+    with suppress(OSError):
+        if (lock := lock_folder(path)) is not None:
+            lock.close()
+            return False
+    return True

@@ -15,6 +15,7 @@ from napari_ovam import __version__
 from napari_ovam.base.folder_lock import write_lock
 from napari_ovam.base.known_files import KnownFiles
 from napari_ovam.base.names import check_name, safe_name
+from napari_ovam.base.words import shorten
 from napari_ovam.datasets.classes import ClassTable
 from napari_ovam.project.by_hand import keep_copy, read_index
 from napari_ovam.project.files import ProjectFiles, find_left_out, now
@@ -306,7 +307,7 @@ class ProjectStore:
         ]:
             self.notes.append(
                 f"{len(gone)} images are missing from {self.path / 'images'}: "
-                f"{', '.join(gone[:3])}{' …' if len(gone) > 3 else ''}"
+                f"{shorten(gone, 3)}"
             )
         left_out = find_left_out(self.path / "images", self._samples)
         found -= {name for name in found if f"{name}.png" in left_out}
@@ -314,7 +315,7 @@ class ProjectStore:
             reasons = [f"{file}: {reason}" for file, reason in left_out.items()]
             self.notes.append(
                 f"{len(reasons)} pictures in {self.path / 'images'} are left out: "
-                f"{'; '.join(reasons[:3])}{' …' if len(reasons) > 3 else ''}"
+                f"{shorten(reasons, 3, '; ')}"
             )
         new = []
         for name in sorted(found - set(self._samples)):

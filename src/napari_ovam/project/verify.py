@@ -7,23 +7,26 @@ every file of an export with the one in its `ovam.json`.
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from safetensors import SafetensorError, safe_open
 
 from napari_ovam.base.hashing import hash_file
 from napari_ovam.base.ids import BACKGROUND, IGNORE
 from napari_ovam.base.progress import Progress, no_progress
+from napari_ovam.base.words import shorten
 from napari_ovam.datasets.exporters.report import (
     BROKEN,
     is_as_listed,
     read_listed_files,
 )
 from napari_ovam.datasets.exporters.report import INDEX as EXPORT_INDEX
-from napari_ovam.images.files import ImageFileError, image_size, read
+from napari_ovam.images.files import image_size, read
 from napari_ovam.images.png import read_ids
 from napari_ovam.project.by_hand import read_index
 from napari_ovam.project.files import (
@@ -38,6 +41,8 @@ from napari_ovam.project.replay import read_history
 from napari_ovam.segmentation.instances.files import instances_path, load_instances
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from napari_ovam.datasets.classes import ClassTable
     from napari_ovam.project.index import Sample
 
@@ -102,6 +107,15 @@ class _Findings:
     def note(self, place: str, what: str) -> None:
         self.notes.append(f"{place}: {what}")
 
+    @contextmanager
+    def reading(self, place: str, said: str = "cannot be read: ") -> Iterator[None]:
+        """Count a file as read, and name what is wrong with it."""
+        self.checked += 1
+        try:
+            yield
+        except (ValueError, OSError, SafetensorError) as error:
+            self.wrong(place, f"{said}{error}")
+
 
 def _check_project(path: Path, found: _Findings, progress: Progress) -> None:
     try:
@@ -147,13 +161,11 @@ def _check_sample(
         ids = _check_labels(labels, place, size, classes, found)
     elif sample.status not in _UNLABELLED:
         found.wrong(place, f"the labels are missing; the image is {sample.status}")
-    painted = files.painted(sample.name)
+    painted, edits = files.painted(sample.name), f"edits/{sample.name}.png"
     if painted.is_file():
-        mask = _read_ids(painted, f"edits/{sample.name}.png", found)
+        mask = _read_ids(painted, edits, found)
         if mask is not None and size is not None and mask.shape != size:
-            found.wrong(
-                f"edits/{sample.name}.png", f"is {mask.shape}, the image {size}"
-            )
+            found.wrong(edits, f"is {mask.shape}, the image {size}")
     if ids is not None and files.history(sample.name).is_file():
         found.checked += 1
         made = read_history(files.history(sample.name), classes.replaced())
@@ -162,13 +174,9 @@ def _check_sample(
             place = f"history/{sample.name}.jsonl"
             found.note(place, f"does not know where {missing} pixels came from")
     if ids is not None and instances_path(path, sample.name).is_file():
-        found.checked += 1
-        try:
+        with found.reading(f"instances/{sample.name}.png", ""):
             load_instances(path, sample.name, ids)
-        except ValueError as error:
-            found.wrong(f"instances/{sample.name}.png", str(error))
-    unknown = [i for i in sample.absent if i not in classes]
-    if unknown:
+    if unknown := [i for i in sample.absent if i not in classes]:
         found.note(INDEX, f"{sample.name} lacks classes that are none: {unknown}")
 
 
@@ -179,18 +187,15 @@ def _check_image(
     if not path.is_file():
         found.wrong(place, "is missing")
         return None
-    found.checked += 1
-    try:
+    with found.reading(place):
         if digest:
             # Unchanged files are whole: their pixels need not be decoded.
             if hash_file(path) == digest:
                 return image_size(path)
             found.wrong(place, "was changed since it was added")
         height, width, _ = read(path).shape
-    except (ImageFileError, OSError) as error:
-        found.wrong(place, f"cannot be read: {error}")
-        return None
-    return height, width
+        return height, width
+    return None
 
 
 def _check_labels(
@@ -212,20 +217,15 @@ def _check_labels(
         found.wrong(place, "does not hold what was saved in it")
     known = {BACKGROUND, IGNORE, *(entry.id for entry in classes)}
     known |= set(classes.replaced())
-    unknown = sorted(set(np.unique(ids).tolist()) - known)
-    if unknown:
-        shown = ", ".join(map(str, unknown[:5])) + (" …" if unknown[5:] else "")
-        found.wrong(place, f"holds ids without a class: {shown}")
+    if unknown := sorted(set(np.unique(ids).tolist()) - known):
+        found.wrong(place, f"holds ids without a class: {shorten(unknown)}")
     return ids
 
 
 def _read_ids(path: Path, place: str, found: _Findings) -> np.ndarray[Any, Any] | None:
-    found.checked += 1
-    try:
+    with found.reading(place):
         return read_ids(path)
-    except (ImageFileError, OSError) as error:
-        found.wrong(place, f"cannot be read: {error}")
-        return None
+    return None
 
 
 def _check_strangers(path: Path, names: set[str], found: _Findings) -> None:
@@ -245,18 +245,12 @@ def _check_strangers(path: Path, names: set[str], found: _Findings) -> None:
 
 
 def _check_tensors(path: Path, place: str, found: _Findings) -> None:
-    from safetensors import SafetensorError, safe_open
-
     if not path.is_file():
         found.wrong(place, "is missing")
         return
-    found.checked += 1
-    try:
-        with safe_open(path, framework="numpy") as file:
-            if not list(file.keys()):
-                found.wrong(place, "is empty")
-    except (SafetensorError, OSError, ValueError) as error:
-        found.wrong(place, f"cannot be read: {error}")
+    with found.reading(place), safe_open(path, framework="numpy") as file:
+        if not list(file.keys()):
+            found.wrong(place, "is empty")
 
 
 def _check_export(
@@ -277,12 +271,9 @@ def _check_export(
         elif not path.is_file():
             found.wrong(f"{where}{name}", "is missing")
         else:
-            found.checked += 1
-            try:
+            with found.reading(f"{where}{name}"):
                 if not is_as_listed(path, about):
                     found.wrong(f"{where}{name}", "was changed since the export")
-            except OSError as error:
-                found.wrong(f"{where}{name}", f"cannot be read: {error}")
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()
         if path.is_file() and name not in files and name != EXPORT_INDEX:

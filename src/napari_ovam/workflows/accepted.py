@@ -59,7 +59,6 @@ class Examples(AbstractContextManager["Examples"]):
         self,
         project: Project,
         pipe: Any,
-        *,
         layers: str,
         settings: TraceSettings,
         check: Callable[[], None],

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -13,7 +14,7 @@ from napari_ovam.workflows.proposals import (
     ProposalError,
     ProposalReport,
     ProposalSettings,
-    why_kept,
+    save_proposal,
 )
 from napari_ovam.workflows.sample_trace import saved_trace
 
@@ -74,7 +75,16 @@ def carry_on(
             now = each, project.load_image(each), saved_trace(project, each)
             images, traces = [before[1], now[1]], [before[2], now[2]]
             found = next(propagate(labels, images, traces, objects=objects))
-            if reason := _write(project, each, before[0], found, settings):
+            about = {"from": before[0]}
+            reason = save_proposal(
+                project,
+                each,
+                found,
+                replace(settings, redo=True),
+                proposed_by={"carried_on": about},
+                made_by={"by": "carry", **about},
+            )
+            if reason:
                 kept[each] = reason
                 theirs = project.load_labels(each, to_edit=False)
                 found = found if theirs is None else theirs
@@ -88,25 +98,3 @@ def carry_on(
             written(each)
     progress(len(chosen), len(chosen))
     return ProposalReport(tuple(proposed), kept, failed)
-
-
-def _write(
-    project: Project, name: str, before: str, found: Any, settings: ProposalSettings
-) -> str:
-    """Write labels that were carried on, or return why those of the image are kept."""
-    again = ProposalSettings(redo=True, overwrite=settings.overwrite)
-    with project.writing():
-        if reason := why_kept(project, name, again, {}):
-            return reason
-        gone = ~np.isin(found, [0, *(entry.id for entry in project.classes)])
-        found[gone] = 0
-        about = {"from": before}
-        project.save_labels(
-            name,
-            found,
-            "proposed",
-            painted=np.zeros(found.shape, bool) if settings.overwrite else None,
-            provenance={"proposed_by": {"carried_on": about}},
-            made_by={"by": "carry", **about},
-        )
-    return ""

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
+from scipy.ndimage import binary_fill_holes
 from skimage import color, filters, measure
 from skimage.morphology import disk, opening
 
@@ -284,7 +285,5 @@ def colour_mask(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
     parts = measure.label(opening(mask, disk(1)))
     if parts.max() > 0:
         mask = parts == np.bincount(parts.ravel())[1:].argmax() + 1
-    holes = measure.label(~mask, connectivity=1)
-    edge = np.concatenate([holes[0], holes[-1], holes[:, 0], holes[:, -1]])
-    filled: NDArray[np.bool_] = mask | ~np.isin(holes, np.unique(edge))
-    return filled.astype(np.uint8)
+    filled: NDArray[np.uint8] = binary_fill_holes(mask).astype(np.uint8)
+    return filled

@@ -79,7 +79,8 @@ def generate_frames(
         (project.settings(name) or {}).get("frame"): name
         for name in _made_of(project, settings.prompt, video)
     }
-    if len(known) < count:
+    new = len(known) < count
+    if new:
         made = generate_video(pipe, settings, frames=count, progress=progress)
         first: dict[int, str] = {}  # the frame that has each trace
         for number, each in enumerate(made):
@@ -88,8 +89,7 @@ def generate_frames(
                 same = first.get(id(each.trace))
                 known[number] = _add_made(project, each, about, ending, same)
             first.setdefault(id(each.trace), known[number])
-        return [known[number] for number in range(count)], True
-    return [known[number] for number in range(count)], False
+    return [known[number] for number in range(count)], new
 
 
 def _made_of(project: Project, prompt: str, made_of: dict[str, Any]) -> list[str]:
@@ -186,11 +186,9 @@ def trace_file(
             return name, False
     found = trace_image(pipe, image, prompt=file.prompt, seed=seed, progress=progress)
     about = {**about, "source": source, "text_encoder": found.trace.model}
-    if name is None:
+    if new := name is None:
         name = add_picture(project, file.path, image, file.page, left_in, about)
-        new = True
     else:
         project.change_sample(name, provenance=about)
-        new = False
     project.save_trace(name, found.trace)
     return name, new

@@ -70,13 +70,8 @@ def find_more(
         )
     ids = dict.fromkeys([*(each.id for each in project.classes.active), number])
     sources = class_sources(project, pipe, ids)
-    with Examples(
-        project,
-        pipe,
-        layers=settings.layers,
-        settings=settings.trace,
-        check=lambda: progress(0, 0),
-    ) as examples:
+    how = settings.layers, settings.trace, lambda: progress(0, 0)
+    with Examples(project, pipe, *how) as examples:
         example = examples[name]
         try:
             token = optimize_token(

@@ -215,8 +215,7 @@ def _find_samples(
 
 def _origin(sample: Sample) -> str:
     """Return the path that a sample was imported from; empty if it was not."""
-    about = sample.provenance.get("imported")
-    path = about.get("path") if isinstance(about, dict) else None
+    path = sample.told("imported").get("path")
     return path if isinstance(path, str) else ""
 
 
@@ -270,11 +269,9 @@ def _is_same(project: Project, sample: Sample, picture: Picture, by_name: bool) 
         if picture.masks_alone:
             sizes = (picture.mask_size, (picture.mask_size or ())[::-1])
             return size in sizes
-        about = sample.provenance.get("imported")
-        if not by_name and isinstance(about, dict):
-            known = about.get("sha256")
-            if known and known == picture.sha256():
-                return True
+        known = sample.told("imported").get("sha256")
+        if known and not by_name and known == picture.sha256():
+            return True
         image = picture.read_image()
         if image.shape[:2] != size:
             return False

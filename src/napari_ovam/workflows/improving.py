@@ -204,13 +204,8 @@ def improve_tokens(
             )
     report = Report(progress, len(plans))
     results: list[Improvement] = []
-    with Examples(
-        project,
-        pipe,
-        layers=settings.layers,
-        settings=settings.trace,
-        check=report.of_one,
-    ) as examples:
+    how = settings.layers, settings.trace, report.of_one
+    with Examples(project, pipe, *how) as examples:
         for place, (entry, names) in enumerate(plans):
             report.begin(place)
             if entry.id not in project.classes:

@@ -88,13 +88,8 @@ def learn_objects(
     report = Report(progress, 1)
     used = load_object_token(project, text_encoder_hash(pipe))
     start = encode_phrase(pipe, "object")
-    with Examples(
-        project,
-        pipe,
-        layers=settings.layers,
-        settings=settings.trace,
-        check=report.of_one,
-    ) as examples:
+    how = settings.layers, settings.trace, report.of_one
+    with Examples(project, pipe, *how) as examples:
         found = {name: examples[name] for name in names}
         targets = {name: _target(each, things) for name, each in found.items()}
         names = [name for name in names if {0, 1} <= set(np.unique(targets[name]))]

@@ -250,16 +250,13 @@ def named_in(prompt: str, classes: Iterable[ProjectClass]) -> set[int]:
 
 def _unnamed(project: Project, name: str, numbers: Iterable[int]) -> dict[int, str]:
     """Return classes that a prompt does not name, where it names any, by their ids."""
-    named = named_in(_prompt(project, name), project.classes)
+    prompt = str((project.settings(name) or {}).get("prompt") or "")
+    named = named_in(prompt, project.classes)
     return {
         entry.id: entry.name
         for number in numbers
         if named and number not in named and (entry := project.classes.get(number))
     }
-
-
-def _prompt(project: Project, name: str) -> str:
-    return str((project.settings(name) or {}).get("prompt") or "")
 
 
 def _source(project: Project, pipe: Any, entry: ProjectClass) -> tuple[Token, ...]:
@@ -327,7 +324,11 @@ def _propose_one(
         for entry in project.classes
         if entry.id in maps
     }
-    labels, unsure = _labelled(maps, thresholds, image, settings.labels)
+    maps = {number: maps[number] for number in thresholds}
+    labels, unsure = np.zeros(image.shape[:2], np.uint8), 0.0
+    if maps:
+        maker = label_maker(maps, image)
+        labels, unsure = labels_and_doubt(maker, thresholds, settings.labels)
     progress(0, 0)  # the last moment to cancel before something is written
     made_by = {
         "model": trace.model,
@@ -337,45 +338,48 @@ def _propose_one(
         UNSURE: round(unsure, 4),
         **({"given": sorted(given)} if given else {}),
     }
+    how = {"by": "maps", **made_by}
+    return save_proposal(project, name, labels, settings, made_by, how, sources)
+
+
+def save_proposal(
+    project: Project,
+    name: str,
+    labels: NDArray[Any],
+    settings: ProposalSettings,
+    proposed_by: Mapping[str, Any],
+    made_by: Mapping[str, Any],
+    sources: Mapping[int, Sequence[Token]] | None = None,
+) -> str:
+    """Write proposed labels, or return why those that an image has are kept.
+
+    Pixels of classes that a person removed meanwhile become background in `labels`.
+    """
     with project.writing():  # else strokes that come meanwhile would be overwritten
-        if reason := why_kept(project, name, settings, sources):
+        if reason := why_kept(project, name, settings, sources or {}):
             return reason
         gone = ~np.isin(labels, [0, *(entry.id for entry in project.classes)])
         labels[gone] = 0
-        painted = np.zeros(labels.shape, bool) if settings.overwrite else None
         project.save_labels(
             name,
             labels,
             "proposed",
-            painted=painted,
-            provenance={"proposed_by": made_by},
-            made_by={"by": "maps", **made_by},
+            painted=np.zeros(labels.shape, bool) if settings.overwrite else None,
+            provenance={"proposed_by": proposed_by},
+            made_by=made_by,
         )
     return ""
-
-
-def _labelled(
-    maps: Mapping[int, NDArray[np.float32]],
-    thresholds: Mapping[int, float | None],
-    image: NDArray[np.uint8],
-    options: Mapping[str, Any],
-) -> tuple[NDArray[Any], float]:
-    """Return labels, and how unsure they are, as `labels_and_doubt`."""
-    maps = {number: maps[number] for number in thresholds}
-    if not maps:
-        return np.zeros(image.shape[:2], np.uint8), 0.0
-    return labels_and_doubt(label_maker(maps, image), thresholds, options)
 
 
 def _is_outdated(
     project: Project, name: str, sources: Mapping[int, Sequence[Token]]
 ) -> bool:
     """Whether labels were proposed by what some class has no more, unless given so."""
-    made_by = project.sample(name).provenance.get("proposed_by")
-    if not isinstance(made_by, dict) or made_by.get("given"):
-        return False
+    made_by = project.sample(name).told("proposed_by")
     then = made_by.get("sources")
-    return isinstance(then, dict) and any(
+    if made_by.get("given") or not isinstance(then, dict):
+        return False
+    return any(
         then.get(str(number), now) != now
         for number, tokens in sources.items()
         for now in (describe_source(tokens),)

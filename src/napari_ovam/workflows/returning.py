@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import cache, partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from napari_ovam.datasets.returning.kept import check_place, read_kept
 from napari_ovam.datasets.returning.writer import NAME, AsImportedWriter, Imported
@@ -31,8 +31,8 @@ def _start(project: Project, folder: Path, classes: Sequence[LabelClass]) -> Wri
     kept = cache(partial(read_kept, project.path))
     samples: dict[str, Imported] = {}
     for sample in project.samples:
-        about: Any = sample.provenance.get("imported")
-        if not isinstance(about, dict) or not about.get("kept"):
+        about = sample.told("imported")
+        if not about.get("kept"):
             continue
         place, index = about["record"]
         samples[sample.name] = Imported(
@@ -42,9 +42,4 @@ def _start(project: Project, folder: Path, classes: Sequence[LabelClass]) -> Wri
             check_place(str(about.get("file", ""))),
             str(about.get("sha256", "")),
         )
-    return AsImportedWriter(
-        folder,
-        classes,
-        project=project.path,
-        samples=samples,
-    )
+    return AsImportedWriter(folder, classes, project=project.path, samples=samples)

@@ -16,8 +16,7 @@ def how_unsure(sample: Sample) -> float:
 
     It is -1 where nothing is proposed, or it is not known.
     """
-    made_by = sample.provenance.get("proposed_by")
-    found = made_by.get(UNSURE) if isinstance(made_by, dict) else None
+    found = sample.told("proposed_by").get(UNSURE)
     if sample.status != "proposed" or not isinstance(found, int | float):
         return -1.0
     return float(found)

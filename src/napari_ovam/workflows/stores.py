@@ -109,7 +109,7 @@ def write_into_stores(
 
 def _origin(sample: Sample) -> tuple[_Image, tuple[int, ...]] | None:
     """Return the image in a store that a sample came from, and its plane."""
-    about: Any = sample.provenance.get("store")
+    about = sample.told("store")
     try:
         return (
             _Image(str(about["place"]), str(about["image"]), int(about["level"])),

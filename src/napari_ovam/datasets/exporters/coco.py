@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pycocotools import mask as rle
 
-from napari_ovam.base.ids import IGNORE
+from napari_ovam.base.ids import BACKGROUND, IGNORE
 
 from .dataset import ExportItem, LabelClass, check_same, save_png
 from .polygons import LowestIou, compare, outlines
@@ -68,16 +68,14 @@ class CocoWriter:
         # Labels are not kept; what the finished file decodes to is compared with these.
         # Polygons are compared as they are made, and their file with what they drew.
         self.hashes: list[bytes] = []
-        (folder / "images").mkdir()
 
     def add(self, item: ExportItem) -> None:
         """Write one image and encode its labels."""
-        file = f"{item.name}.png"
-        save_png(self.folder / "images" / file, item.image)
+        save_png(self.folder / "images" / item.file, item.image)
         ignored = item.labels == IGNORE
         labels = np.where(ignored, 0, item.labels).astype(np.uint16)
         image_id = len(self.images) + 1
-        self.images.append(image_record(image_id, file, item))
+        self.images.append(image_record(image_id, item))
         self.splits.append(item.split)
         drawn = np.zeros_like(labels)
         for class_id, mask in self._masks(labels, item.instances):
@@ -159,15 +157,23 @@ def number_objects(
     mask: NDArray[np.bool_], instances: NDArray[np.integer[Any]] | None
 ) -> NDArray[Any]:
     """Return the objects of a class, numbered from 1, (H, W); else its parts."""
+    if instances is None:
+        return connected_parts(mask)
+    objects = np.zeros(mask.shape, np.int64)
+    objects[mask] = np.unique(instances[mask], return_inverse=True)[1] + 1
+    return objects
+
+
+def connected_parts(labels: NDArray[Any]) -> NDArray[np.int64]:
+    """Return the connected parts of classes, (H, W) from 1; 0 and 255 are none.
+
+    Diagonal neighbours are connected.
+    """
     from skimage.measure import label as connected
 
-    objects: NDArray[Any]
-    if instances is None:
-        objects = connected(mask, connectivity=2)
-    else:
-        objects = np.zeros(mask.shape, np.int64)
-        objects[mask] = np.unique(instances[mask], return_inverse=True)[1] + 1
-    return objects
+    inside = np.where(labels == IGNORE, BACKGROUND, labels)
+    found: NDArray[np.int64] = connected(inside, connectivity=2)
+    return found
 
 
 def find_objects(
@@ -196,15 +202,15 @@ def find_objects(
     return ids, objects
 
 
-def image_record(number: int, file: str, item: ExportItem) -> dict[str, Any]:
+def image_record(number: int, item: ExportItem) -> dict[str, Any]:
     """Return what COCO says of an image, and what made it."""
     height, width = item.labels.shape
     return {
         "id": number,
-        "file_name": file,
+        "file_name": item.file,
         "width": width,
         "height": height,
-        "ignore_pixels": int((item.labels == IGNORE).sum()),
+        "ignore_pixels": item.ignored,
     } | ({} if item.provenance is None else {"ovam": dict(item.provenance)})
 
 

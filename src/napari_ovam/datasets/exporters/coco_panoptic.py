@@ -43,22 +43,19 @@ class CocoPanopticWriter:
         self.images: dict[str, list[dict[str, Any]]] = {}
         self.annotations: dict[str, list[dict[str, Any]]] = {}
         self.count = 0
-        (folder / "images").mkdir()
 
     def add(self, item: ExportItem) -> None:
         """Write one image and its segments."""
-        file = f"{item.name}.png"
         folder = self.folder / Path(json_name("panoptic", item.split)).stem
-        folder.mkdir(exist_ok=True)
         ids, segments = self._segments(item.labels, item.instances)
-        save_png(self.folder / "images" / file, item.image)
+        save_png(self.folder / "images" / item.file, item.image)
         rgb = np.stack([ids % 256, ids // 256 % 256, ids // 65536], axis=-1)
-        save_png(folder / file, rgb.astype(np.uint8))
+        save_png(folder / item.file, rgb.astype(np.uint8))
         self.count += 1
-        record = image_record(self.count, file, item)
+        record = image_record(self.count, item)
         self.images.setdefault(item.split, []).append(record)
         self.annotations.setdefault(item.split, []).append(
-            {"image_id": self.count, "file_name": file, "segments_info": segments}
+            {"image_id": self.count, "file_name": item.file, "segments_info": segments}
         )
 
     def _segments(

@@ -1,17 +1,18 @@
 """What is exported: items and classes, checked before a file is written."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from napari_ovam.base.ids import BACKGROUND, IGNORE
+from napari_ovam.base.ids import BACKGROUND, IGNORE, is_class_id
 from napari_ovam.base.names import check_name
+from napari_ovam.datasets.class_colors import Colour, is_color
 
 if TYPE_CHECKING:
     from .polygons import LowestIou
@@ -74,6 +75,16 @@ class ExportItem:
     provenance: Mapping[str, Any] | None = None
     history: tuple[NDArray[np.integer[Any]], Sequence[Mapping[str, Any]]] | None = None
 
+    @property
+    def file(self) -> str:
+        """The name of its picture, of most formats."""
+        return f"{self.name}.png"
+
+    @property
+    def ignored(self) -> int:
+        """How many pixels are unsure."""
+        return int((self.labels == IGNORE).sum())
+
 
 class Writer(Protocol):
     """One format, writing one dataset into a folder of its own."""
@@ -108,13 +119,10 @@ def check_classes(classes: Sequence[LabelClass]) -> tuple[LabelClass, ...]:
     """
     names: dict[str, int] = {}
     ids: dict[int, str] = {}
+    classes = [_plain(entry) for entry in classes]
     for entry in classes:
         name, number = entry.name, entry.id
-        if (
-            not _is_whole(number)
-            or not 0 < number <= np.iinfo(np.uint16).max
-            or number == IGNORE
-        ):
+        if not is_class_id(number):
             raise ValueError(
                 f"class {name!r} has the id {number}; use 1 to 65535 without 255 "
                 "(0 is the background, 255 means ignore)"
@@ -131,30 +139,23 @@ def check_classes(classes: Sequence[LabelClass]) -> tuple[LabelClass, ...]:
             raise ValueError(
                 f"two classes are named {name!r} (ids {names[name]} and {number})"
             )
-        if entry.color is not None and not (
-            len(entry.color) == 3
-            and all(_is_whole(value) and 0 <= value <= 255 for value in entry.color)
-        ):
+        if entry.color is not None and not is_color(entry.color):
             raise ValueError(
                 f"class {name!r} has the colour {entry.color!r}; use (r, g, b), 0-255"
             )
         ids[number], names[name] = name, number
-    return tuple(
-        sorted((_plain(entry) for entry in classes), key=lambda entry: entry.id)
-    )
-
-
-def _is_whole(value: object) -> bool:
-    """Whether a value is a whole number, which `int` does not cut."""
-    return isinstance(value, int | np.integer) and not isinstance(value, bool)
+    return tuple(sorted(classes, key=lambda entry: entry.id))
 
 
 def _plain(entry: LabelClass) -> LabelClass:
-    color = None
-    if entry.color is not None:
-        red, green, blue = map(int, entry.color)
-        color = (red, green, blue)
-    return LabelClass(int(entry.id), entry.name, color, bool(entry.thing))
+    """Return a class with plain numbers in the place of NumPy's."""
+    color = None if entry.color is None else tuple(map(_plain_number, entry.color))
+    number, thing = _plain_number(entry.id), bool(entry.thing)
+    return LabelClass(number, entry.name, cast("Colour | None", color), thing)
+
+
+def _plain_number(value: Any) -> Any:
+    return int(value) if isinstance(value, np.integer) else value
 
 
 def check_item(item: ExportItem, ids: frozenset[int]) -> None:
@@ -219,11 +220,13 @@ def _check_instances(
 def save_png(path: Path, pixels: NDArray[Any], palette: bytes | None = None) -> None:
     """Write an (H, W) or (H, W, 3) array as PNG, read it back and compare.
 
-    With a palette (256 times red, green, blue), `pixels` are its indices.
+    With a palette (256 times red, green, blue), `pixels` are its indices. Folders are
+    made where they are missing.
     """
     image = Image.fromarray(pixels)
     if palette is not None:
         image.putpalette(palette)
+    path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("xb") as file:
         image.save(file, format="PNG")
     with Image.open(path) as written:
@@ -234,11 +237,17 @@ def save_png(path: Path, pixels: NDArray[Any], palette: bytes | None = None) -> 
 
 def save_text(path: Path, text: str) -> str:
     """Write a text, read it back, compare, and return what was read."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text, "utf-8", "backslashreplace", newline="\n")
     found = path.read_text(encoding="utf-8")
     if found != text:
         raise _differs(path)
     return found
+
+
+def save_lines(path: Path, lines: Iterable[str]) -> None:
+    """Write lines, read them back and compare."""
+    save_text(path, "".join(f"{line}\n" for line in lines))
 
 
 def save_json(path: Path, content: Any) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from napari_ovam.base.ids import BACKGROUND
 
-from .dataset import ExportItem, LabelClass, save_json, save_png, save_text
+from .dataset import ExportItem, LabelClass, save_json, save_lines, save_png
 from .indices import ids_dtype
 
 _FOLDERS = {"": "train", "train": "train", "val": "validation", "test": "test"}
@@ -33,9 +33,7 @@ class HfWriter:
         """Write one image and its mask."""
         split = _FOLDERS[item.split]
         folder = self.folder / split
-        image, mask = f"images/{item.name}.png", f"masks/{item.name}.png"
-        for name in ("images", "masks"):
-            (folder / name).mkdir(parents=True, exist_ok=True)
+        image, mask = f"images/{item.file}", f"masks/{item.file}"
         save_png(folder / image, item.image)
         save_png(folder / mask, item.labels.astype(self.dtype))
         row = {"file_name": image, "mask_file_name": mask}
@@ -48,8 +46,7 @@ class HfWriter:
     def finish(self) -> None:
         """Write each `metadata.jsonl`, and `id2label.json`."""
         for split, rows in self.rows.items():
-            path = self.folder / split / "metadata.jsonl"
-            save_text(path, "".join(f"{row}\n" for row in rows))
+            save_lines(self.folder / split / "metadata.jsonl", rows)
         names = {str(BACKGROUND): "background"}
         names |= {str(entry.id): entry.name for entry in self.classes}
         save_json(self.folder / "id2label.json", names)

@@ -13,7 +13,7 @@ import numpy as np
 
 from napari_ovam.base.ids import BACKGROUND, IGNORE
 
-from .dataset import ExportItem, LabelClass, save_json, save_png, save_text
+from .dataset import ExportItem, LabelClass, save_json, save_lines, save_png
 from .indices import ids_dtype
 
 
@@ -25,14 +25,11 @@ class IndexedWriter:
         self.classes = classes
         self.dtype = ids_dtype(classes)
         self.splits: dict[str, list[str]] = {}
-        for name in ("images", "labels"):
-            (folder / name).mkdir()
 
     def add(self, item: ExportItem) -> None:
         """Write one image and its labels."""
-        file = f"{item.name}.png"
-        save_png(self.folder / "images" / file, item.image)
-        save_png(self.folder / "labels" / file, item.labels.astype(self.dtype))
+        save_png(self.folder / "images" / item.file, item.image)
+        save_png(self.folder / "labels" / item.file, item.labels.astype(self.dtype))
         if item.split:
             self.splits.setdefault(item.split, []).append(item.name)
 
@@ -59,9 +56,7 @@ class IndexedWriter:
 def save_splits(folder: Path, splits: Mapping[str, Sequence[str]]) -> None:
     """Write the names of each split, a line each, as `splits/train.txt` and so on."""
     for split, names in splits.items():
-        (folder / "splits").mkdir(exist_ok=True)
-        path = folder / "splits" / f"{split}.txt"
-        save_text(path, "".join(f"{name}\n" for name in names))
+        save_lines(folder / "splits" / f"{split}.txt", names)
 
 
 class HistoryWriter:
@@ -83,7 +78,7 @@ class HistoryWriter:
         used, numbers = np.unique(sources, return_inverse=True)
         first = 0 if used[0] == 0 else 1
         numbers = numbers.reshape(sources.shape) + first
-        save_png(self.folder / f"{item.name}.png", numbers.astype(np.uint16))
+        save_png(self.folder / item.file, numbers.astype(np.uint16))
         kept = {
             str(number): dict(changes[int(source) - 1])
             for number, source in enumerate(used[1 - first :], start=1)

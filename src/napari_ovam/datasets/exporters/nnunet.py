@@ -11,9 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from napari_ovam.base.ids import BACKGROUND, IGNORE
+from napari_ovam.base.ids import BACKGROUND
 
 from .dataset import ExportItem, LabelClass, save_json, save_png
 from .indices import check_reserved, index_table
@@ -41,11 +39,9 @@ class NnunetWriter:
         images, labels = (
             self.folder / f"{kind}{part}" for kind in ("images", "labels")
         )
-        for folder in (images, labels):
-            folder.mkdir(exist_ok=True)
         save_png(images / f"{item.name}_0000.png", item.image)
-        save_png(labels / f"{item.name}.png", self.table[item.labels])
-        self.ignored |= bool(np.any(item.labels == IGNORE))
+        save_png(labels / item.file, self.table[item.labels])
+        self.ignored |= item.ignored > 0
         self.names[item.split or "train"].append(item.name)
 
     def finish(self) -> None:

@@ -1,7 +1,12 @@
-"""Colours for class ids where a format wants one and the class has none."""
+"""Colours for class ids where a format wants one and the class has none.
+
+As one number, a colour is red·65536 + green·256 + blue.
+"""
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
+
+_SHARES = np.array([1 << 16, 1 << 8, 1], np.int64)
 
 
 def voc_palette() -> NDArray[np.uint8]:
@@ -17,3 +22,14 @@ def voc_palette() -> NDArray[np.uint8]:
             bit = (ids >> (3 * place + channel)) & 1
             colors[:, channel] |= (bit << (7 - place)).astype(np.uint8)
     return colors
+
+
+def pack_colors(colors: ArrayLike) -> NDArray[np.int64]:
+    """Return colours, (..., 3), as one number each, (...)."""
+    packed: NDArray[np.int64] = np.asarray(colors, np.int64) @ _SHARES
+    return packed
+
+
+def unpack_color(value: int) -> tuple[int, int, int]:
+    """Return (red, green, blue) of a number."""
+    return value >> 16, value >> 8 & 255, value & 255

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 from napari_ovam import __version__
 from napari_ovam.base.hashing import hash_file
-from napari_ovam.base.ids import IGNORE
 
 from .dataset import ExportItem, LabelClass, save_text
 from .polygons import LowestIou
@@ -44,8 +43,8 @@ class Exported(_Path):
 def describe_item(item: ExportItem) -> dict[str, Any]:
     """Return what the index says of an item."""
     about: dict[str, Any] = {"name": item.name}
-    if ignored := int((item.labels == IGNORE).sum()):
-        about["ignore_pixels"] = ignored
+    if item.ignored:
+        about["ignore_pixels"] = item.ignored
     if item.split:
         about["split"] = item.split
     if item.provenance is not None:

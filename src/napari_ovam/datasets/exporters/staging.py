@@ -8,6 +8,7 @@ from hashlib import sha256
 from pathlib import Path
 
 from napari_ovam.base.folder_lock import LOCK, FolderLock, lock_folder
+from napari_ovam.base.words import shorten
 
 from .report import INDEX, is_as_listed, listed_files
 
@@ -61,9 +62,8 @@ def check_ours(folder: Path) -> None:
         if (path := folder / place).is_file() and not is_as_listed(path, about)
     ]
     if changed:
-        more = f" and {len(changed) - 3} more" if len(changed) > 3 else ""
         raise FolderExistsError(
-            f"{', '.join(changed[:3])}{more} in {str(folder)!r} changed since the "
+            f"{shorten(changed, 3)} in {str(folder)!r} changed since the "
             "export that wrote it. It stays as it is: choose another folder, or move "
             "it away"
         )

@@ -18,7 +18,8 @@ from PIL import Image
 
 from napari_ovam.base.ids import BACKGROUND, IGNORE
 
-from .dataset import ExportItem, LabelClass, check_same, save_png, save_text
+from .coco import connected_parts
+from .dataset import ExportItem, LabelClass, check_same, save_lines, save_png
 from .indices import check_reserved
 from .palette import voc_palette
 
@@ -37,52 +38,47 @@ class VocWriter:
         self.classes = classes
         self.palette = voc_palette()
         self.lists: dict[str, list[str]] = {}
-        for name in ("JPEGImages", "SegmentationClass", "SegmentationObject"):
-            (folder / name).mkdir()
+        (folder / "JPEGImages").mkdir()
 
     def add(self, item: ExportItem) -> None:
         """Write one image, its classes and its objects."""
-        from skimage.measure import label as connected
-
         if item.name != item.name.strip():
             raise ValueError(
                 f"item {item.name!r} starts with a space, which readers of {_FORM!r} "
                 "take off; rename it"
             )
         labels = item.labels.astype(np.uint8)
-        decided = np.where(labels == IGNORE, BACKGROUND, labels)
-        objects = connected(decided, connectivity=2)
+        objects = connected_parts(labels)
         if objects.max() >= IGNORE:
             raise ValueError(
                 f"item {item.name!r} has {objects.max()} connected parts; {_FORM!r} "
                 "holds 254 objects an image: erase specks, or choose 'indexed'"
             )
-        objects = np.where(labels == IGNORE, IGNORE, objects).astype(np.uint8)
+        objects[labels == IGNORE] = IGNORE
         _save_jpeg(self.folder / "JPEGImages" / f"{item.name}.jpg", item.image)
         palette = self.palette.tobytes()
-        file = f"{item.name}.png"
-        save_png(self.folder / "SegmentationClass" / file, labels, palette)
-        save_png(self.folder / "SegmentationObject" / file, objects, palette)
+        for kind, pixels in (("Class", labels), ("Object", objects.astype(np.uint8))):
+            path = self.folder / f"Segmentation{kind}" / item.file
+            save_png(path, pixels, palette)
         self.lists.setdefault(_LISTS[item.split], []).append(item.name)
 
     def finish(self) -> None:
         """Write the lists of names and `labelmap.txt`."""
         folder = self.folder / "ImageSets" / "Segmentation"
-        folder.mkdir(parents=True)
         lists = self.lists
         lists["trainval"] = lists.get("train", []) + lists.get("val", [])
         for name, items in lists.items():
-            save_text(folder / f"{name}.txt", "".join(f"{item}\n" for item in items))
+            save_lines(folder / f"{name}.txt", items)
         rows = [
             (BACKGROUND, "background"),
             *((entry.id, entry.name) for entry in self.classes),
             (IGNORE, "ignored"),
         ]
-        lines = ["# label:color_rgb:parts:actions\n"]
+        lines = ["# label:color_rgb:parts:actions"]
         for number, name in rows:
             color = ",".join(map(str, self.palette[number].tolist()))
-            lines.append(f"{name}:{color}::\n")
-        save_text(self.folder / "labelmap.txt", "".join(lines))
+            lines.append(f"{name}:{color}::")
+        save_lines(self.folder / "labelmap.txt", lines)
 
 
 def _check_class(entry: LabelClass) -> None:

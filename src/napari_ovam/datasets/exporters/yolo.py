@@ -3,15 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from .dataset import SPLITS, save_text
-
-
-def make_folders(folder: Path, kinds: Iterable[str], split: str) -> list[Path]:
-    """Return the folder of a split for each kind of file, made where it is missing."""
-    folders = [folder / kind / split for kind in kinds]
-    for each in folders:
-        each.mkdir(parents=True, exist_ok=True)
-    return folders
+from .dataset import SPLITS, save_lines
 
 
 def save_data_yaml(
@@ -26,15 +18,15 @@ def save_data_yaml(
     without `val`: where no image validates, it is the training images.
     """
     used = set(splits)
-    lines = ["# napari-ovam\n"]
+    lines = ["# napari-ovam"]
     for split in SPLITS:
         if split in used or split != "test":
             at = split if split in used else next(s for s in SPLITS if s in used)
-            lines.append(f"{split}: images/{at}\n")
-    lines += [f"{key}: {value}\n" for key, value in (more or {}).items()]
-    lines.append("names:\n" if names else "names: {}\n")
-    lines += [f"  {i}: {_quoted(name)}\n" for i, name in enumerate(names)]
-    save_text(folder / "data.yaml", "".join(lines))
+            lines.append(f"{split}: images/{at}")
+    lines += [f"{key}: {value}" for key, value in (more or {}).items()]
+    lines.append("names:" if names else "names: {}")
+    lines += [f"  {i}: {_quoted(name)}" for i, name in enumerate(names)]
+    save_lines(folder / "data.yaml", lines)
 
 
 def _quoted(name: str) -> str:

@@ -16,11 +16,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_ovam.base.ids import IGNORE
-
 from .dataset import ExportItem, LabelClass, save_json, save_png, save_text
 from .polygons import LowestIou, compare, fill, outlines
-from .yolo import make_folders, save_data_yaml
+from .yolo import save_data_yaml
 
 
 class YoloSegWriter:
@@ -38,8 +36,7 @@ class YoloSegWriter:
         """Write one image and its polygons, draw them and compare with the masks."""
         split = item.split or "train"
         self.splits.add(split)
-        images, texts = make_folders(self.folder, ("images", "labels"), split)
-        save_png(images / f"{item.name}.png", item.image)
+        save_png(self.folder / "images" / split / item.file, item.image)
         height, width = item.labels.shape
         lines = []
         present = {int(i) for i in np.unique(item.labels)}
@@ -49,9 +46,10 @@ class YoloSegWriter:
             for points in outlines(item.labels == entry.id):
                 numbers = (points / (width, height)).ravel().tolist()
                 lines.append(f"{index} {' '.join(f'{n:.6f}' for n in numbers)}\n")
-        text = save_text(texts / f"{item.name}.txt", "".join(lines))
+        path = self.folder / "labels" / split / f"{item.name}.txt"
+        text = save_text(path, "".join(lines))
         self.polygons += len(lines)
-        self.ignored += int((item.labels == IGNORE).sum())
+        self.ignored += item.ignored
         self._compare(item, text)
 
     def _compare(self, item: ExportItem, text: str) -> None:

@@ -14,7 +14,7 @@ from napari_ovam.base.ids import IGNORE
 
 from .dataset import ExportItem, LabelClass, save_png
 from .indices import check_reserved, index_table
-from .yolo import make_folders, save_data_yaml
+from .yolo import save_data_yaml
 
 _FORM = "yolo-semantic"
 
@@ -33,9 +33,8 @@ class YoloSemanticWriter:
         """Write one image and its mask."""
         split = item.split or "train"
         self.splits.add(split)
-        images, masks = make_folders(self.folder, ("images", "masks"), split)
-        save_png(images / f"{item.name}.png", item.image)
-        save_png(masks / f"{item.name}.png", self.table[item.labels])
+        save_png(self.folder / "images" / split / item.file, item.image)
+        save_png(self.folder / "masks" / split / item.file, self.table[item.labels])
 
     def finish(self) -> None:
         """Write `data.yaml`."""

@@ -33,16 +33,10 @@ __all__ = [
     "open_source",
 ]
 
-_OPENERS = {
-    "coco": ("coco", "open_coco"),
-    "cvat": ("tools.cvat", "open_cvat"),
-    "labelme": ("tools.labelme", "open_labelme"),
-    "label-studio": ("tools.label_studio", "open_label_studio"),
-    "datumaro": ("tools.datumaro", "open_datumaro"),
-}
-"""Modules of annotation files and their functions, loaded where they are used."""
+_TOOLS = {"cvat": "xml", "labelme": "json", "label-studio": "json", "datumaro": "json"}
+"""Endings of annotation files; the module in `tools` of that name reads them."""
 
-FORMATS = ("indexed", "voc", *_OPENERS, "ome-zarr")
+FORMATS = ("indexed", "voc", "coco", *_TOOLS, "ome-zarr")
 """What `open_source` opens."""
 
 
@@ -60,8 +54,8 @@ def open_source(
     Parameters
     ----------
     path
-        See `open_indexed`, `open_voc`, `open_coco`, `open_cvat`, `open_labelme`,
-        `open_label_studio`, `open_datumaro` and `open_ome_zarr`.
+        See `open_indexed`, `open_voc`, `open_coco` and `open_ome_zarr`; of annotation
+        tools a file, or a folder with one or several: see the modules in `tools`.
     form
         In `FORMATS`.
     classes
@@ -80,10 +74,16 @@ def open_source(
     path = Path(path)
     if not path.exists():
         raise ImportSourceError(f"there is no {path}")
-    if form in _OPENERS:
-        module, name = _OPENERS[form]
-        opener = getattr(import_module(f"{__name__}.{module}"), name)
-        source = opener(path, classes)
+    if form == "coco":
+        from napari_ovam.datasets.importers.coco import open_coco
+
+        source = open_coco(path)
+    elif form in _TOOLS:
+        from napari_ovam.datasets.importers.annotated import open_files
+
+        read = import_module(f"{__name__}.tools.{form.replace('-', '_')}").read
+        ending = f".{_TOOLS[form]}"
+        source = open_files(form, path, ending, read, together=form == "labelme")
     elif not path.is_dir():
         raise ImportSourceError(f"{path} is a file: give the folder of the data set")
     elif form == "voc":

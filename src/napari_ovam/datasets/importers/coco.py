@@ -2,30 +2,30 @@
 
 from __future__ import annotations
 
-import json
-import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import unquote
 
-from napari_ovam.datasets.class_lists import ListedClass, plain, read_text, whole
+from napari_ovam.base.words import shorten
+from napari_ovam.datasets.class_lists import ListedClass, as_color, plain, whole
+from napari_ovam.datasets.importers.annotated import read_files, read_json, say_none
 from napari_ovam.datasets.importers.coco_masks import draw_all
 from napari_ovam.datasets.importers.named_pictures import (
     Key,
     NamedPictures,
     make_pictures,
+    path_of,
+    read_size,
 )
-from napari_ovam.datasets.importers.search import list_files, normal
+from napari_ovam.datasets.importers.search import normal
 from napari_ovam.datasets.importers.shapes import ERRORS
 from napari_ovam.datasets.importers.source import (
     ImportSourceError,
     Picture,
     Source,
-    shorten,
 )
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ class CocoFile:
         return self.annotations.get(index, None if index in self.unclear else [])
 
 
-def open_coco(path: Path, classes: Sequence[ListedClass] | None = None) -> Source:
+def open_coco(path: Path) -> Source:
     """Open COCO's instances.
 
     It raises `ImportSourceError` if there is no such file, or several that speak of the
@@ -70,34 +70,15 @@ def open_coco(path: Path, classes: Sequence[ListedClass] | None = None) -> Sourc
         A JSON, or a folder with one or several, in whatever folders. Pictures are
         looked for below it, and below the folder around that of a JSON which has none
         beside it: by the names in the JSON, whose folders may be another computer's.
-    classes
-        Not used: the file has them.
     """
-    del classes
-    root = path.parent if path.is_file() else path
     problems: dict[str, list[str]] = defaultdict(list)
-    places = (
-        [path.name]
-        if path.is_file()
-        else list_files(root, [".json"], problems[path.name])
-    )
     listed: dict[str, ListedClass] = {}
-    files, strangers = [], {}
-    for place in places:
-        try:
-            files.append(read_coco(root, place, listed))
-        except ImportSourceError as error:
-            strangers[place] = str(error)
+    read = partial(read_coco, listed=listed)
+    root, files, strangers = read_files(path, ".json", read, problems)
     files = _instances_of(files, strangers)
     if not files:
-        why = "; ".join(f"{p}: {s}" for p, s in list(strangers.items())[:3])
-        raise ImportSourceError(
-            f"there is no JSON of COCO instances in {path}"
-            + (f" ({why})" if why else "")
-        )
-    for place, why in strangers.items():
-        if "broken" in why:
-            problems[place].append(why)
+        what = "JSON of COCO instances"
+        raise ImportSourceError(say_none(what, path, strangers))
     pictures, notes = _pictures(root, files, listed, problems[path.name])
     for file in files:
         problems[file.place] += file.problems
@@ -121,10 +102,7 @@ def read_coco(root: Path, place: str, listed: dict[str, ListedClass]) -> CocoFil
 
     It raises `ImportSourceError` if it is none of COCO's instances.
     """
-    try:
-        content = json.loads(read_text(root / place))
-    except (*ERRORS, OSError, MemoryError) as error:
-        raise ImportSourceError(f"it is broken or no JSON: {error}") from error
+    content = read_json(root / place)
     if not isinstance(content, dict) or not all(
         isinstance(content.get(key), list) for key in _LISTS
     ):
@@ -154,7 +132,7 @@ def _take_categories(
     for category in categories:
         try:
             name, number = plain(category["name"]), category["id"]
-            entry = ListedClass(name, whole(number), _colour(category.get("color")))
+            entry = ListedClass(name, whole(number), as_color(category.get("color")))
             entry = replace(entry, thing=bool(category.get("isthing", True)))
         except ERRORS:
             bad.append(category)
@@ -167,14 +145,6 @@ def _take_categories(
         file.problems.append(
             f"categories without an id or a name: {shorten(bad)[:200]}"
         )
-
-
-def _colour(values: Any) -> tuple[int, int, int] | None:
-    numbers = [whole(v) for v in values] if isinstance(values, list) else []
-    if len(numbers) != 3 or not all(v is not None and 0 <= v <= 255 for v in numbers):
-        return None
-    red, green, blue = (v or 0 for v in numbers)
-    return red, green, blue
 
 
 def _take_images(file: CocoFile, images: Iterable[Any]) -> None:
@@ -191,15 +161,6 @@ def _take_images(file: CocoFile, images: Iterable[Any]) -> None:
         file.problems.append(
             f"{len(bad)} images without an id or a file_name: {shorten(bad)[:200]}"
         )
-
-
-def path_of(name: str) -> str:
-    """Return what a file calls a picture as a path with "/" between folders."""
-    if url := re.match(r"[A-Za-z][\w+.-]+://", name):
-        name = unquote(re.sub(r"[?#].*", "", name[url.end() :]))
-    name = re.sub(r"^\s*/?[A-Za-z]:(?=[\\/])", "", name).replace("\\", "/")
-    parts = [part for part in name.split("/") if part not in ("", ".", "..")]
-    return "/".join(parts) or "picture"
 
 
 def _take_annotations(file: CocoFile, annotations: Iterable[Any]) -> None:
@@ -260,7 +221,11 @@ def _pictures(
 ) -> tuple[list[Picture], list[str]]:
     """Return the pictures of all files, and notes on where they were found."""
     named = [
-        NamedPictures(file.place, file.names, [_size_of(i) for i in file.images])
+        NamedPictures(
+            file.place,
+            file.names,
+            [read_size(i.get("height"), i.get("width")) for i in file.images],
+        )
         for file in files
     ]
     places = {name: place for place, name in enumerate(listed, start=1)}
@@ -288,9 +253,3 @@ def places_finder(
     find = _finder(number for number, _ in file.categories)
     classes = [places[name] for _, name in file.categories]
     return lambda category: sorted({classes[at] for at in find(category)})
-
-
-def _size_of(image: Mapping[str, Any]) -> tuple[int, int] | None:
-    """Return (H, W) as the JSON says; None where it does not."""
-    height, width = (whole(image.get(k)) or 0 for k in ("height", "width"))
-    return (height, width) if height > 0 and width > 0 else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,16 +11,17 @@ from pycocotools import mask as rle
 from napari_ovam.base.ids import IGNORE
 from napari_ovam.datasets.class_lists import whole
 from napari_ovam.datasets.importers.shapes import (
-    BROKEN,
     Drawn,
+    Shape,
     Wrong,
     as_masks,
     check_drawable,
-    make_drawn,
+    draw_shape,
     no_wrong,
     say,
 )
 from napari_ovam.datasets.importers.source import UNSURE, ImportSourceError, Masks
+from napari_ovam.datasets.mask_codes import decode_runs
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -91,21 +93,17 @@ def _drawn(
 ) -> Drawn | None:
     """Return an annotation as it is drawn; say what of it is wrong."""
     which, category = annotation.get("id"), annotation.get("category_id")
-    try:
-        mask, bad = draw(annotation, size)
-    except BROKEN as error:
-        why = str(error) if isinstance(error, ValueError) else repr(error)
-        wrong[why].append(which)
+    shape = Shape(which, "", partial(draw, annotation), record=annotation)
+    drawn = draw_shape(shape, size, wrong)
+    if drawn is None:
         return None
-    for why in bad:
-        wrong[f"drawn without a part: {why}"].append(which)
     places = places_of(category)
-    if len(places) != 1:
-        many = "several" if places else "none"
-        what = f"the category {category!r} is {many} of the list"
-        wrong[f"{what}; its pixels are unsure ({IGNORE})"].append(which)
-    place = places[0] if len(places) == 1 else UNSURE
-    return make_drawn(which, place, mask, annotation)
+    if len(places) == 1:
+        return drawn._replace(place=places[0])
+    many = "several" if places else "none"
+    what = f"the category {category!r} is {many} of the list"
+    wrong[f"{what}; its pixels are unsure ({IGNORE})"].append(which)
+    return drawn._replace(place=UNSURE)
 
 
 def draw(
@@ -113,7 +111,7 @@ def draw(
 ) -> tuple[NDArray[np.bool_], list[str]]:
     """Return the mask of an annotation, (H, W), and what is wrong with its parts.
 
-    It raises `ValueError` if it has none, or nothing of it can be drawn.
+    It raises `ValueError` if it has none, or no part of it can be drawn.
     """
     code = annotation.get("segmentation")
     if not code:
@@ -124,16 +122,13 @@ def draw(
     bad = []
     for part in _parts(code):
         try:
-            mask |= (
-                decode(part, size)
-                if isinstance(part, dict)
-                else draw_polygon(part, size)
-            )
+            read = decode if isinstance(part, dict) else draw_polygon
+            mask |= read(part, size)
         except ValueError as error:
             bad.append(str(error))
-    if not mask.any():
-        raise ValueError(bad[0] if bad else "its mask holds no pixel of the picture")
-    return mask, bad
+    if bad and not mask.any():
+        raise ValueError(bad[0])
+    return mask, [f"drawn without a part: {why}" for why in bad]
 
 
 def _parts(code: Any) -> list[Any]:
@@ -188,11 +183,9 @@ def decode(code: Mapping[str, Any], size: tuple[int, int]) -> NDArray[np.bool_]:
     counts = code["counts"]
     if isinstance(counts, str):
         counts = _decompress(counts)
-    runs = np.array([whole(count) for count in counts], np.int64)
-    if (runs < 0).any() or runs.sum() != height * width:
-        raise ValueError(f"its runs do not add up to {height * width} pixels")
-    values = np.arange(len(runs)) % 2 == 1
-    return np.repeat(values, runs).reshape((width, height)).T
+    # None, as of no number, is refused by NumPy
+    runs: list[Any] = [whole(count) for count in counts]
+    return decode_runs(runs, (width, height)).T
 
 
 def _decompress(text: str) -> list[int]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from napari_ovam.base.ids import BACKGROUND, IGNORE
+from napari_ovam.base.words import shorten
 from napari_ovam.datasets.class_lists import (
     ListedClass,
     read_class_list,
@@ -19,10 +20,9 @@ from napari_ovam.datasets.class_lists import (
 from napari_ovam.datasets.importers.mask_files import find_masks, join
 from napari_ovam.datasets.importers.masks import (
     doubt_palette,
+    find_places,
     mask_size,
-    places_of,
     read_mask,
-    say_unknown,
     values_of,
 )
 from napari_ovam.datasets.importers.source import (
@@ -31,7 +31,6 @@ from napari_ovam.datasets.importers.source import (
     ImportSourceError,
     Masks,
     Source,
-    shorten,
 )
 
 if TYPE_CHECKING:
@@ -41,7 +40,6 @@ if TYPE_CHECKING:
 _TABLES = ("classes.json", "id2label.json")
 _UNDECIDED = {"ignore", "ignored", "void", "unsure", "unlabeled", "unlabelled"}
 _MOST_NUMBERS = 1000
-_MOST_UNKNOWN = 256
 _ONLY = "foreground"  # the class of masks that say "there" and no more
 
 
@@ -117,16 +115,9 @@ def open_indexed(
 
 def _read(path: Path, ids: _Ids) -> Masks:
     pixels = read_mask(path)
-    places, unknown = places_of(pixels, ids.places, UNSURE)
-    problems = doubt_palette(path, values_of(pixels))
-    some = bool((places > 0).any())
-    if unknown:
-        if not some or len(unknown) > _MOST_UNKNOWN:
-            raise ImportSourceError(f"{path.name} holds {say_unknown(unknown)}")
-        problems.append(f"{say_unknown(unknown)}, which are unsure (255) now")
-    elif not some and not ids.spoken and (count := int((places == UNSURE).sum())):
-        problems.append(f"no class: {count} pixels are {IGNORE}, which means unsure")
-    return Masks(places, problems=tuple(problems))
+    places, problems = find_places(path, pixels, ids.places, spoken=ids.spoken)
+    doubts = doubt_palette(path, values_of(pixels))
+    return Masks(places, problems=(*doubts, *problems))
 
 
 def _listed_ids(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from napari_ovam.base.words import shorten
 from napari_ovam.datasets.importers.search import (
     JPEGS,
     MASKS,
@@ -17,7 +18,7 @@ from napari_ovam.datasets.importers.search import (
     stem_of_mask,
     stem_of_picture,
 )
-from napari_ovam.datasets.importers.source import Picture, shorten
+from napari_ovam.datasets.importers.source import Picture
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

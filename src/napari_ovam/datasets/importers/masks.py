@@ -8,20 +8,23 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_ovam.datasets.importers.source import ImportSourceError, shorten
-from napari_ovam.images.faults import MAX_PIXELS, named_faults
+from napari_ovam.base.ids import IGNORE
+from napari_ovam.base.words import shorten
+from napari_ovam.datasets.importers.source import UNSURE, ImportSourceError
+from napari_ovam.images.faults import MAX_PIXELS
 from napari_ovam.images.files import image_size, is_tiff, opened, page_count
 from napari_ovam.images.png import stored_values
 from napari_ovam.images.tiff import read_values
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
     from numpy.typing import NDArray
 
 _BROKEN_ARRAY = (ValueError, OSError, EOFError, SyntaxError, tokenize.TokenError)
 _TABLE = 1 << 16
+_MOST_UNKNOWN = 256
 
 
 def read_mask(path: Path) -> NDArray[np.int64]:
@@ -106,10 +109,42 @@ def places_of(
     return places, {i: n for i, n in count.items() if i not in known}
 
 
-def say_unknown(count: Mapping[Any, int], what: str = "ids") -> str:
-    """Return a sentence on values of a mask that are no class."""
-    pixels = sum(count.values())
-    return f"{what} without a class: {shorten(list(count))} ({pixels} pixels)"
+def find_places(
+    path: Path,
+    values: NDArray[np.int64],
+    known: Mapping[int, int],
+    what: str = "ids",
+    shown: Callable[[int], object] = int,
+    *,
+    spoken: bool = False,
+) -> tuple[NDArray[np.int32], list[str]]:
+    """Return the places of a mask's values, (H, W), and what is to be said of them.
+
+    It raises `ImportSourceError` if they are nearly all of no class.
+
+    Parameters
+    ----------
+    path, values
+        The mask's file, and what it holds.
+    known
+        Places by value; others are unsure.
+    what, shown
+        What values are called, and how one is shown.
+    spoken
+        Whether it was said that 255 means unsure.
+    """
+    places, unknown = places_of(values, known, UNSURE)
+    some = bool((places > 0).any())
+    if unknown:
+        few, pixels = shorten(map(shown, unknown)), sum(unknown.values())
+        said = f"{what} without a class: {few} ({pixels} pixels)"
+        if not some or len(unknown) > _MOST_UNKNOWN:
+            raise ImportSourceError(f"{path.name} holds {said}")
+        return places, [f"{said}, which are unsure ({IGNORE}) now"]
+    unsure = int((places == UNSURE).sum())
+    if some or spoken or not unsure:
+        return places, []
+    return places, [f"no class: {unsure} pixels are {IGNORE}, which means unsure"]
 
 
 def _array(path: Path) -> NDArray[Any]:
@@ -132,11 +167,8 @@ def _array(path: Path) -> NDArray[Any]:
 def _pixels(path: Path) -> NDArray[Any]:
     if page_count(path) > 1:
         raise ImportSourceError(f"{path.name} holds several pages: a mask is one")
-    if is_tiff(path):
-        with named_faults(path):
-            values = read_values(path)
-        if values is not None:
-            return _grey(path, values)
+    if is_tiff(path) and (values := read_values(path)) is not None:
+        return _grey(path, values)
     with opened(path) as picture:
         pixels = stored_values(path, picture)
         if pixels.ndim == 3 and picture.mode not in ("LA", "RGB", "RGBA"):

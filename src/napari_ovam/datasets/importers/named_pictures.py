@@ -7,9 +7,10 @@ from collections import Counter
 from dataclasses import replace
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import unquote
 
+from napari_ovam.datasets.class_lists import whole
 from napari_ovam.datasets.importers.search import (
     PICTURES,
     Place,
@@ -98,6 +99,21 @@ def make_pictures(
             about = Picture(path, where, size, reader(key, size), why)
             pictures.append(replace(about, record=(file.place, index)))
     return pictures, notes
+
+
+def path_of(name: str) -> str:
+    """Return what a file calls a picture as a path with "/" between folders."""
+    if url := re.match(r"[A-Za-z][\w+.-]+://", name):
+        name = unquote(re.sub(r"[?#].*", "", name[url.end() :]))
+    name = re.sub(r"^\s*/?[A-Za-z]:(?=[\\/])", "", name).replace("\\", "/")
+    parts = [part for part in name.split("/") if part not in ("", ".", "..")]
+    return "/".join(parts) or "picture"
+
+
+def read_size(height: Any, width: Any) -> tuple[int, int] | None:
+    """Return (H, W) as a file says it; None where it does not."""
+    size = whole(height) or 0, whole(width) or 0
+    return size if min(size) > 0 else None
 
 
 def find_pictures(

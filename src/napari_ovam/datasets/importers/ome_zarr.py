@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_ovam.base.progress import Progress, no_progress
-from napari_ovam.datasets.class_lists import ListedClass
+from napari_ovam.base.words import shorten
+from napari_ovam.datasets.class_lists import ListedClass, as_color
 from napari_ovam.datasets.importers.source import (
     UNSURE,
     ImportSourceError,
@@ -307,12 +308,8 @@ def _by_value(said: Any) -> dict[int, Mapping[str, Any]]:
 
 
 def _color(said: Mapping[str, Any]) -> tuple[int, int, int] | None:
-    try:
-        red, green, blue = (int(value) for value in said["rgba"][:3])
-    except (KeyError, TypeError, ValueError):
-        return None
-    inside = all(0 <= value <= 255 for value in (red, green, blue))
-    return (red, green, blue) if inside else None
+    values = said.get("rgba")
+    return as_color(values[:3]) if isinstance(values, list) else None
 
 
 def _read_masks(
@@ -340,8 +337,7 @@ def _read_masks(
         ]:
             problems.append(
                 f"{layer.image.where} holds values without a name, which are unsure "
-                f"(255) now: {', '.join(map(str, unknown[:5]))}"
-                + (f" and {len(unknown) - 5} more" if len(unknown) > 5 else "")
+                f"(255) now: {shorten(unknown)}"
             )
             table[[p is None for p in of_value]] = UNSURE
         found = table[inverse].reshape(pixels.shape)
@@ -393,7 +389,4 @@ def _label_plane(
 
 def _flat(image: OmeImage, level: int) -> Any:
     """Return rows and columns of a level."""
-    each = image.levels[level]
-    return type(each)(
-        each.path, each.shape[-2:], each.scale[-2:], each.translation[-2:]
-    )
+    return image.levels[level].on_axes([-2, -1])

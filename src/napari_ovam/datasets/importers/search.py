@@ -10,6 +10,8 @@ from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
+from napari_ovam.images.files import PICTURE_SUFFIXES
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterable, Mapping
     from typing import TypeVar
@@ -17,20 +19,8 @@ if TYPE_CHECKING:
     _W = TypeVar("_W", bound=Hashable)
 
 JPEGS = frozenset({".jpg", ".jpeg", ".jpe", ".jfif", ".mpo"})
-_EXACT = {
-    ".png",
-    ".tif",
-    ".tiff",
-    ".bmp",
-    ".gif",
-    ".webp",
-    ".ppm",
-    ".pgm",
-    ".pbm",
-    ".pnm",
-}
-PICTURES = JPEGS | _EXACT | {".avif", ".jp2"}
-MASKS = frozenset(_EXACT | {".npy"})
+PICTURES = JPEGS | {*PICTURE_SUFFIXES, ".pnm"}
+MASKS = PICTURES - JPEGS - {".avif", ".jp2"} | {".npy"}
 _PROJECT = "project.json"  # a project of ours is no part of a data set
 _MOST_FILES = 1_000_000
 _MOST_PAIRS = 250_000

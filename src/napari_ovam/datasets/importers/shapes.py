@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from napari_ovam.base.words import shorten
 from napari_ovam.datasets.importers.source import (
     ImportSourceError,
     Masks,
-    shorten,
 )
 from napari_ovam.datasets.mask_codes import Box, box_of
 from napari_ovam.images.files import MAX_PIXELS
@@ -78,26 +78,27 @@ def draw_shapes(
     check_drawable(size)
     found = []
     for shape in shapes:
-        try:
-            mask, said = shape.draw(size)
-            if not mask.any():
-                raise ValueError("its mask holds no pixel of the picture")
-        except BROKEN as error:
-            why = str(error) if isinstance(error, ValueError) else repr(error)
-            wrong[why].append(shape.which)
-            continue
-        for why in said:
-            wrong[why].append(shape.which)
-        drawn = make_drawn(shape.which, places[shape.label], mask, shape.record)
-        found.append(drawn._replace(group=shape.group, order=shape.order))
+        if (drawn := draw_shape(shape, size, wrong)) is not None:
+            found.append(drawn._replace(place=places[shape.label]))
     return found
 
 
-def make_drawn(which: Any, place: int, mask: NDArray[np.bool_], record: Any) -> Drawn:
-    """Return an annotation with what its mask covers; `mask` is (H, W), not empty."""
+def draw_shape(shape: Shape, size: Size, wrong: Wrong) -> Drawn | None:
+    """Return a shape with what its mask covers, of no class yet; None without any."""
+    try:
+        mask, said = shape.draw(size)
+        if not mask.any():
+            raise ValueError("its mask holds no pixel of the picture")
+    except BROKEN as error:
+        why = str(error) if isinstance(error, ValueError) else repr(error)
+        wrong[why].append(shape.which)
+        return None
+    for why in said:
+        wrong[why].append(shape.which)
     box = box_of(mask)
     # a copy: else a large picture with many annotations is kept as often
-    return Drawn(which, place, box, mask[box].copy(), record=record)
+    part = mask[box].copy()
+    return Drawn(shape.which, 0, box, part, shape.group, shape.record, shape.order)
 
 
 def in_order(drawn: Sequence[Drawn]) -> list[Drawn]:

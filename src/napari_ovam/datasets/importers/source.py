@@ -134,9 +134,3 @@ class Source:
     # What the values of mask files mean: places of classes, as in `Masks`. Colours are
     # red·65536 + green·256 + blue.
     values: Mapping[int, int] = field(default_factory=dict)
-
-
-def shorten(values: Sequence[object], most: int = 5) -> str:
-    """Return some values as text, and how many more there are."""
-    more = f" and {len(values) - most} more" if len(values) > most else ""
-    return ", ".join(map(str, values[:most])) + more

@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from napari_ovam.base.words import shorten
 from napari_ovam.datasets.class_lists import ListedClass, preset, read_text
-from napari_ovam.datasets.exporters.palette import voc_palette
-from napari_ovam.datasets.importers.mask_files import join, suffix
-from napari_ovam.datasets.importers.masks import (
-    mask_size,
-    places_of,
-    read_mask,
-    say_unknown,
+from napari_ovam.datasets.exporters.palette import (
+    pack_colors,
+    unpack_color,
+    voc_palette,
 )
+from napari_ovam.datasets.importers.mask_files import join, suffix
+from napari_ovam.datasets.importers.masks import find_places, mask_size, read_mask
 from napari_ovam.datasets.importers.search import MASKS, PICTURES, list_files, normal
 from napari_ovam.datasets.importers.source import (
     BACKGROUND_WORDS,
@@ -24,7 +24,6 @@ from napari_ovam.datasets.importers.source import (
     ImportSourceError,
     Masks,
     Source,
-    shorten,
 )
 from napari_ovam.images.files import opened
 from napari_ovam.images.png import check_exact
@@ -37,7 +36,6 @@ if TYPE_CHECKING:
 _MASKS, _OBJECTS = "segmentationclass", "segmentationobject"
 _LABELMAP = "labelmap.txt"
 _BORDER = (224, 224, 192)  # the colour of 255 in VOC's palette
-_MOST_UNKNOWN = 256
 
 _Colour = tuple[int, int, int]
 
@@ -80,7 +78,7 @@ def open_voc(path: Path, classes: Sequence[ListedClass] | None = None) -> Source
         classes = [entry for entry in classes or preset("voc") if entry.id != 0]
         colours = _colours_of(classes)
     packed = {
-        _pack(c): place
+        int(pack_colors(c)): place
         for c, place in {(0, 0, 0): 0, _BORDER: UNSURE, **colours}.items()
     }
     objects = {_within(f, _OBJECTS): f for f in files if _folder(f, _OBJECTS)}
@@ -124,17 +122,8 @@ def _within(path: str, name: str) -> str:
 
 
 def _read(path: Path, objects: Path | None, known: Mapping[int, int]) -> Masks:
-    packed = read_colours(path)
-    places, unknown = places_of(packed, known, UNSURE)
-    problems = []
-    if unknown:
-        colours = {_unpack(value): count for value, count in unknown.items()}
-        said = say_unknown(colours, "colours")
-        if not (places > 0).any() or len(unknown) > _MOST_UNKNOWN:
-            raise ImportSourceError(f"{path.name} holds {said}")
-        problems.append(f"{said}, which are unsure (255) now")
-    elif not (places > 0).any() and (count := int((places == UNSURE).sum())):
-        problems.append(f"no class: {count} pixels are 255, which means unsure")
+    colours = read_colours(path)
+    places, problems = find_places(path, colours, known, "colours", unpack_color)
     apart = None
     if objects is not None:
         try:
@@ -167,18 +156,7 @@ def read_colours(path: Path) -> NDArray[np.int64]:
                 f"{path.name} holds {wrong}: VOC's palette has 0 to 255"
             )
         pixels = voc_palette()[ids]
-    red, green, blue = np.moveaxis(pixels.astype(np.int64), 2, 0)
-    packed: NDArray[np.int64] = red << 16 | green << 8 | blue
-    return packed
-
-
-def _pack(colour: _Colour) -> int:
-    red, green, blue = colour
-    return red << 16 | green << 8 | blue
-
-
-def _unpack(value: int) -> _Colour:
-    return value >> 16, value >> 8 & 255, value & 255
+    return pack_colors(pixels)
 
 
 def _colours_of(classes: Sequence[ListedClass]) -> dict[_Colour, int]:

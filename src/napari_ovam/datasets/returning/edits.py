@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from napari_ovam.datasets.exporters.dataset import LabelClass
     from napari_ovam.datasets.exporters.tools.objects import Object
-    from napari_ovam.datasets.importers.tools.annotated import Annotated, AnnotationFile
+    from napari_ovam.datasets.importers.annotated import Annotated, AnnotationFile
 
 
 @dataclass(frozen=True)
@@ -187,24 +187,24 @@ def _container_datumaro(about: Annotated) -> Any:
 
 
 EDITS = {
-    read_cvat.FORM: Edits(
-        read_cvat.read_cvat,
+    "cvat": Edits(
+        read_cvat.read,
         *(_mask_cvat, _class_cvat, _make_cvat),
         lambda about: about.record,
     ),
-    read_labelme.FORM: Edits(
-        read_labelme.read_labelme,
+    "labelme": Edits(
+        read_labelme.read,
         *(_mask_labelme, _class_labelme, _make_labelme),
         lambda about: about.record["shapes"],
         unsure=True,
     ),
-    read_label_studio.FORM: Edits(
-        read_label_studio.read_tasks,
+    "label-studio": Edits(
+        read_label_studio.read,
         *(_mask_label_studio, _class_label_studio, _make_label_studio),
         _container_label_studio,
     ),
-    read_datumaro.FORM: Edits(
-        read_datumaro.read_datumaro,
+    "datumaro": Edits(
+        read_datumaro.read,
         *(_mask_datumaro, _class_datumaro, _make_datumaro),
         _container_datumaro,
     ),

@@ -11,7 +11,11 @@ from PIL import Image
 
 from napari_ovam.base.ids import BACKGROUND, IGNORE
 from napari_ovam.datasets.exporters.dataset import ExportError
-from napari_ovam.datasets.exporters.palette import voc_palette
+from napari_ovam.datasets.exporters.palette import (
+    pack_colors,
+    unpack_color,
+    voc_palette,
+)
 from napari_ovam.datasets.importers.masks import places_of, read_mask
 from napari_ovam.datasets.importers.shapes import number_objects
 from napari_ovam.datasets.importers.source import UNSURE
@@ -101,8 +105,7 @@ class MaskValues:
     def _as_value(self, number: int) -> int:
         if not self.colours:
             return number
-        red, green, blue = voc_palette()[number].tolist()
-        return int(red << 16 | green << 8 | blue)
+        return int(pack_colors(voc_palette()[number]))
 
     def extend_list(self, place: str, text: str, names: Mapping[int, str]) -> str:
         """Return a list of classes of the data set with those that are new.
@@ -119,7 +122,7 @@ class MaskValues:
         file = place.rpartition("/")[2]
         if file == "labelmap.txt":
             lines = [
-                f"{names[i]}:{v >> 16},{v >> 8 & 255},{v & 255}::\n"
+                f"{names[i]}:{','.join(map(str, unpack_color(v)))}::\n"
                 for i, v in self.new.items()
             ]
             return "".join([text, "" if text.endswith("\n") else "\n", *lines])
@@ -161,7 +164,7 @@ def correct_objects(
     wanted = np.where((labels == BACKGROUND) | (labels == IGNORE), 0, objects)
     match = match_objects(seen.astype(np.int64), wanted.astype(np.int64), -1)
     values = {now: known[was - 1][0] for was, now in match.items()}
-    palette = voc_palette().astype(np.int64) @ [1 << 16, 1 << 8, 1]
+    palette = pack_colors(voc_palette())
     free = [v for v in palette[1:IGNORE].tolist() if v not in {p[0] for p in known}]
     after = before.copy()
     changed = labels != then
@@ -215,7 +218,7 @@ def write_values(
         stored[changed] = after[changed].astype(stored.dtype)
     else:
         parts = (after >> 16, after >> 8 & 255, after & 255)
-        for channel, part in enumerate(parts[: min(3, stored.shape[2])]):
+        for channel, part in enumerate(parts[: stored.shape[2]]):
             stored[..., channel][changed] = part[changed]
     image = Image.fromarray(stored)
     if palette and mode == "P":
@@ -227,10 +230,8 @@ def _in_palette(
     colours: NDArray[np.int64], palette: list[int], name: str
 ) -> NDArray[np.integer[Any]]:
     """Return the places of colours in a palette."""
-    rows = np.array(palette, np.int64).reshape(-1, 3) @ [1 << 16, 1 << 8, 1]
-    places: Mapping[int, int] = {
-        int(c): place for place, c in reversed(list(enumerate(rows.tolist())))
-    }
+    rows = pack_colors(np.reshape(palette, (-1, 3))).tolist()
+    places = {c: place for place, c in reversed(list(enumerate(rows)))}
     missing = sorted(set(colours.tolist()) - set(places))
     if missing:
         raise ExportError(f"{name}: its palette has not the colour #{missing[0]:06x}")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from napari_ovam.base.ids import BACKGROUND, IGNORE
+from napari_ovam.datasets.exporters.coco import connected_parts
 from napari_ovam.datasets.importers.shapes import Drawn, object_numbers, paint
 from napari_ovam.datasets.mask_codes import box_of
 
@@ -78,7 +79,7 @@ def find_changes(
         table = ids[[0, *(each.place for each in order(drawn))]]
         if np.array_equal(table[paint(order(drawn), labels.shape)], labels):
             return Changes()
-        objects = connected_objects(labels)
+        objects = connected_parts(labels)
     wanted = np.where((labels == BACKGROUND) | (labels == IGNORE), 0, objects)
     wanted = wanted.astype(np.int64)
     numbers = object_numbers(drawn)
@@ -104,15 +105,6 @@ def find_changes(
     plan.new = [n for n in np.unique(wanted).tolist() if n not in known]
     plan.settle()
     return plan.changes(labels, ids)
-
-
-def connected_objects(labels: NDArray[Any]) -> NDArray[np.int64]:
-    """Return the connected parts of classes, (H, W) from 1; 0 and 255 are none."""
-    from skimage.measure import label as connected
-
-    inside = np.where(labels == IGNORE, BACKGROUND, labels)
-    found: NDArray[np.int64] = connected(inside, connectivity=2)
-    return found
 
 
 def match_objects(

@@ -73,6 +73,7 @@ class _ToolFile:
     """A file of CVAT, LabelMe, Label Studio or Datumaro."""
 
     several = True
+    order = staticmethod(in_order)
 
     def __init__(self, root: Path, place: str, kept: Kept) -> None:
         self.path = root / place
@@ -81,9 +82,6 @@ class _ToolFile:
         self.file = self.edits.read(root, place)
         self.places = {name: at for at, name in enumerate(kept.classes, start=1)}
         self.places |= self.file.special
-
-    def order(self, drawn: Sequence[Drawn]) -> list[Drawn]:
-        return in_order(drawn)
 
     def draw(self, index: int, size: tuple[int, int]) -> list[Drawn]:
         about = self.file.pictures[index]
@@ -121,6 +119,7 @@ class _CocoFile:
     """A JSON of COCO's instances."""
 
     unsure = False
+    order = staticmethod(coco_masks.in_order)
 
     def __init__(self, root: Path, place: str, kept: Kept) -> None:
         self.path = root / place
@@ -133,9 +132,6 @@ class _CocoFile:
         rings = sum(isinstance(a.get("segmentation"), list) for a in there)
         self.polygons = 2 * rings > len(there)  # which most of its masks are
         self.last = max((whole(a.get("id")) or 0 for a in there), default=0)
-
-    def order(self, drawn: Sequence[Drawn]) -> list[Drawn]:
-        return coco_masks.in_order(drawn)
 
     def draw(self, index: int, size: tuple[int, int]) -> list[Drawn]:
         annotations = self.file.annotations_of(index) or []

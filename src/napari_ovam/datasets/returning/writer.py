@@ -17,6 +17,8 @@ import numpy as np
 
 from napari_ovam.base.hashing import hash_file
 from napari_ovam.base.ids import IGNORE
+from napari_ovam.base.words import shorten
+from napari_ovam.datasets.exporters.coco import connected_parts
 from napari_ovam.datasets.exporters.dataset import (
     ExportError,
     ExportItem,
@@ -29,7 +31,7 @@ from napari_ovam.images.pixels import turned
 
 from .kept import Kept, check_files, files_of
 from .mask_values import LISTS, MaskValues, correct_objects, write_values
-from .reconcile import connected_objects, find_changes
+from .reconcile import find_changes
 from .record_files import RecordFile, open_file
 
 if TYPE_CHECKING:
@@ -189,7 +191,7 @@ class AsImportedWriter:
         if data.kept.form == "voc":
             apart = objects_of(place, data.kept.originals)
         if objects is None and (then != labels).any():
-            objects = connected_objects(labels)
+            objects = connected_parts(labels)
         if apart is not None and objects is not None:
             before = values.read(data.source / apart)
             after = correct_objects(before, then, labels, objects, name)
@@ -264,10 +266,10 @@ class AsImportedWriter:
 
     def _say(self, data: _DataSet) -> None:
         if data.missing:
-            first = ", ".join(PurePosixPath(place).name for place in data.missing[:3])
+            names = shorten((PurePosixPath(place).name for place in data.missing), 3)
             self.notes.append(
                 f"{len(data.missing)} pictures are not in {data.kept.root} as they "
-                f"were, and are left out ({first} …): put the files beside them"
+                f"were, and are left out ({names}): put the files beside them"
             )
         if data.values is not None and data.values.new:
             listed = ", ".join(f"{c} as {v}" for c, v in data.values.new.items())

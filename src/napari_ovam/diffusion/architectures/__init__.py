@@ -7,12 +7,16 @@ put it into `ARCHITECTURES` and test it on a small random model
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from napari_ovam.diffusion.architectures.base import Architecture, token_ids
+from napari_ovam.diffusion.architectures.base import (
+    Architecture,
+    clip_rows,
+    token_ids,
+)
 from napari_ovam.diffusion.architectures.flux import Flux, Flux2Klein
 from napari_ovam.diffusion.architectures.qwen_image import QwenImage
 from napari_ovam.diffusion.architectures.stable_diffusion_3 import StableDiffusion3
@@ -34,9 +38,6 @@ from napari_ovam.diffusion.architectures.videos import (
 from napari_ovam.diffusion.architectures.z_image import ZImage
 from napari_ovam.hub import families
 
-if TYPE_CHECKING:
-    from napari_ovam.diffusion.architectures.base import Step
-
 
 class StableDiffusion(Architecture):
     """Stable Diffusion 1.x and 2.x, noise and velocity prediction; SD-Turbo."""
@@ -49,17 +50,12 @@ class LatentConsistency(StableDiffusion):
 
     family = families.LATENT_CONSISTENCY
     guidance_scale = 8.5
+    takes_negative = False
 
     def steps_and_guidance(self, pipe: Any) -> tuple[int, float]:
         """Return few steps; the guidance scale makes no second half of the batch."""
         del pipe
         return self.few_steps, self.guidance_scale
-
-    def call_options(self, negative_prompt: str, after_step: Step) -> dict[str, Any]:
-        """Return the options; there is no negative prompt."""
-        options = super().call_options(negative_prompt, after_step)
-        del options["negative_prompt"]
-        return options
 
 
 class StableDiffusionXL(Architecture):
@@ -83,13 +79,8 @@ class StableDiffusionXL(Architecture):
 
     def text_rows(self, pipe: Any, text: str) -> Tensor:
         """Return the rows of the last layer but one of both encoders, joined."""
-        rows = [
-            encoder(token_ids(pipe, tokenizer, text), output_hidden_states=True)
-            .hidden_states[-2][0]
-            .float()
-            for tokenizer, encoder in self._encoders(pipe)
-        ]
-        return torch.cat(rows, -1)
+        pairs = self._encoders(pipe)
+        return torch.cat([clip_rows(pipe, *pair, text).float() for pair in pairs], -1)
 
     def conditions(self, pipe: Any, prompt: str, size: tuple[int, int]) -> Any:
         """Return text, pooled text and the micro-conditions of an uncropped picture."""
@@ -123,26 +114,16 @@ class Kolors(StableDiffusionXL):
     family = families.KOLORS
     upcasts_vae = False
     text_parts = ("encoder_hid_proj",)
+    longest = 256
+    text_modules = Architecture.text_modules
 
     def tokenizer(self, pipe: Any) -> Any:
         """Return the tokenizer, which says where its pieces are."""
         return _WithOffsets(pipe.tokenizer)
 
-    def text_modules(self, pipe: Any) -> tuple[Any, ...]:
-        """Return ChatGLM and the projection after it: tokens live behind the latter."""
-        encoder = getattr(pipe, "text_encoder", None)
-        if encoder is None:
-            return ()
-        return encoder, self.denoiser(pipe).encoder_hid_proj
-
     def text_dim(self, pipe: Any) -> int:
         """Return the size of the projected rows."""
         return int(self.denoiser(pipe).encoder_hid_proj.out_features)
-
-    def most_tokens(self, pipe: Any) -> int:
-        """Return what the pipeline cuts texts at."""
-        del pipe
-        return 256
 
     def text_rows(self, pipe: Any, text: str) -> Tensor:
         """Return [start, start, pieces...] of the last layer but one, projected."""

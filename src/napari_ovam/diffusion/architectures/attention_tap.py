@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import ExitStack
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
@@ -17,24 +18,22 @@ if TYPE_CHECKING:
 See = Callable[[Tensor, Tensor, float], None]
 
 
-class _Tap(TorchFunctionMode):
-    """Looks at each call of `scaled_dot_product_attention`, and changes none."""
+class AttentionTap(TorchFunctionMode):
+    """Hands the attention of this thread to `attend(call, query, key, value)`."""
 
-    def __init__(self, see: See) -> None:
+    def __init__(self, attend: Callable[..., Tensor]) -> None:
         super().__init__()
-        self._see = see
+        self._attend = attend
 
     def __torch_function__(
         self, func: Any, _types: Any, args: Any = (), kwargs: Any = None
     ) -> Any:
-        options = kwargs or {}
-        if func is functional.scaled_dot_product_attention:
-            names = ("query", "key", "value", "attn_mask", "dropout_p", "is_causal")
-            given = {**dict(zip(names, args, strict=False)), **options}
-            query, scale = given["query"], given.get("scale")
-            scale = query.shape[-1] ** -0.5 if scale is None else float(scale)
-            self._see(query, given["key"], scale)
-        return func(*args, **options)
+        if func is not functional.scaled_dot_product_attention:
+            return func(*args, **(kwargs or {}))
+        names = "query", "key", "value", "attn_mask", "dropout_p", "is_causal"
+        given = {**dict(zip(names, args, strict=False)), **(kwargs or {})}
+        query, key, value = (given.pop(name) for name in names[:3])
+        return self._attend(partial(func, **given), query, key, value)
 
 
 def tap_attention(module: Module, see: See) -> list[Any]:
@@ -49,9 +48,15 @@ def tap_attention(module: Module, see: See) -> list[Any]:
     """
     open_taps: list[ExitStack] = []
 
+    def attend(call: Any, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        scale = call.keywords.get("scale")
+        see(query, key, query.shape[-1] ** -0.5 if scale is None else float(scale))
+        out: Tensor = call(query, key, value)
+        return out
+
     def before(*_: object) -> None:
         open_taps.append(ExitStack())
-        open_taps[-1].enter_context(_Tap(see))
+        open_taps[-1].enter_context(AttentionTap(attend))
 
     def after(*_: object) -> None:
         if open_taps:  # also where the module failed

@@ -6,6 +6,8 @@ The families themselves are in `napari_ovam.diffusion.architectures`.
 from __future__ import annotations
 
 import re
+from operator import attrgetter
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -48,14 +50,31 @@ class Architecture:
         Those of them that are recorded on request only.
     latents_place, step_place, text_place
         Where its `forward` takes latents, time step and text: (position, name).
+    text_encoders
+        Its components that encode a text; their tokenizers are called likewise.
     text_parts
         Its own parts that a text passes through before the attention reads it.
+    longest
+        Tokens that the pipeline cuts a text at; None where the encoder says it.
+    lower_case
+        Whether the pipeline writes texts so.
+    negative_at
+        Where `encode_prompt` returns negative texts; None where it does not.
+    no_negative
+        How its pipeline is told that there is no negative prompt.
+    takes_negative
+        Whether its pipeline has negative prompts.
+    more_options
+        Arguments of each text-to-image call.
     upcasts_vae
         Whether the autoencoder overflows in float16.
     length
         Frames of a video when nothing is said; 0 of families that make images.
     frames_option
         The argument of a pipeline that says how many.
+    pixels_at, frames_at
+        Where a pipeline says the pixels along a side of a latent cell, and the frames
+        of a video that its denoiser sees as one.
     default_size
         (H, W) in pixels when nothing is said, where the denoiser does not say it.
     autoencoder
@@ -86,10 +105,19 @@ class Architecture:
     latents_place: tuple[int, str] = (0, "sample")
     step_place: tuple[int, str] = (1, "timestep")
     text_place: tuple[int, str] = (2, "encoder_hidden_states")
+    text_encoders: tuple[str, ...] = ("text_encoder",)
     text_parts: tuple[str, ...] = ()
+    longest: int | None = None
+    lower_case: bool = False
+    negative_at: int | None = 1
+    no_negative: str | None = None
+    takes_negative: bool = True
+    more_options: Mapping[str, Any] = MappingProxyType({})
     upcasts_vae: bool = False
     length: int = 0
     frames_option: str = "num_frames"
+    pixels_at: str = "vae_scale_factor"
+    frames_at: str = ""
     default_size: tuple[int, int] | None = None
     autoencoder: str = "vae"
     is_flow: bool = False
@@ -121,7 +149,8 @@ class Architecture:
 
     def latent_channels(self, pipe: Any) -> int:
         """Return the channels of the autoencoder's latents."""
-        return int(pipe.vae.config.latent_channels)
+        config = pipe.vae.config
+        return int(config.get("latent_channels") or config.z_dim)
 
     def alignment(self, pipe: Any) -> int:
         """Return the pixels that one cell of the denoiser's coarsest grid covers."""
@@ -130,12 +159,11 @@ class Architecture:
 
     def pixels(self, pipe: Any) -> int:
         """Return the pixels along a side of a latent cell."""
-        return int(getattr(pipe, "vae_scale_factor", 8))
+        return int(getattr(pipe, self.pixels_at, 8))
 
     def frames(self, pipe: Any) -> int:
-        """Return the frames of a video that the denoiser sees as one."""
-        del pipe
-        return 1
+        """Return the frames, after the first, that the denoiser sees as one."""
+        return int(getattr(pipe, self.frames_at, 1))
 
     def latent_shape(self, args: Any, kwargs: Any) -> tuple[int, int, int]:
         """Return (frames, h, w) of the latents that the denoiser is given."""
@@ -179,16 +207,32 @@ class Architecture:
 
         None if that was for another encoder than the one whose rows are recorded.
         """
-        return encoded[0], encoded[1]
+        at = self.negative_at
+        return encoded[0], None if at is None else encoded[at]
 
     def tokenizer(self, pipe: Any) -> Any:
         """Return the tokenizer whose pieces the rows of a text stand for."""
-        return pipe.tokenizer
+        return getattr(pipe, self.text_encoders[0].replace("text_encoder", "tokenizer"))
 
     def text_modules(self, pipe: Any) -> tuple[Any, ...]:
-        """Return the modules that make the rows of a text; empty if one is missing."""
-        encoder = getattr(pipe, "text_encoder", None)
-        return () if encoder is None else (encoder,)
+        """Return the modules that make the rows of a text; empty if one is missing.
+
+        Behind encoders come the projections after them: tokens live behind these.
+        """
+        tokenizers = (
+            n.replace("text_encoder", "tokenizer") for n in self.text_encoders
+        )
+        for name in (*self.text_encoders, *tokenizers):
+            if getattr(pipe, name, None) is None:
+                return ()
+        encoders = (getattr(pipe, name) for name in self.text_encoders)
+        return (*encoders, *self.projections(pipe))
+
+    def projections(self, pipe: Any) -> list[Any]:
+        """Return its own parts that a text passes through, as far as it has them."""
+        denoiser = self.denoiser(pipe) if self.text_parts else None
+        found = (attrgetter(name)(denoiser) for name in self.text_parts)
+        return [module for module in found if module is not None]
 
     def text_dim(self, pipe: Any) -> int:
         """Return the size of the rows that the cross-attention reads."""
@@ -196,13 +240,15 @@ class Architecture:
 
     def most_tokens(self, pipe: Any) -> int:
         """Return how many tokens of a text are read, start and end included."""
+        if self.longest is not None:
+            return self.longest
         config = self.text_modules(pipe)[0].config
         longest = self.tokenizer(pipe).model_max_length
         return int(min(longest, config.max_position_embeddings))
 
     def tidy(self, text: str) -> str:
         """Return a text as the pipeline hands it to its tokenizer."""
-        return text
+        return text.lower().strip() if self.lower_case else text
 
     def text_rows(self, pipe: Any, text: str) -> Tensor:
         """Return what the cross-attention reads of a text, (tokens, text_dim).
@@ -262,11 +308,10 @@ class Architecture:
             after_step(step, tensors["latents"])
             return tensors
 
-        return {
-            # None is each family's own way to say nothing
-            "negative_prompt": negative_prompt or None,
-            "callback_on_step_end": callback,
-        }
+        options = {"callback_on_step_end": callback, **self.more_options}
+        if self.takes_negative:
+            options["negative_prompt"] = negative_prompt or self.no_negative
+        return options
 
     def step_options(self, steps: int) -> dict[str, Any]:
         """Return arguments of a call that depend on its steps."""
@@ -287,9 +332,9 @@ class Architecture:
         self, pipe: Any, latents: Tensor, timestep: int, conditions: Mapping[str, Any]
     ) -> Tensor:
         """Show latents to the denoiser once, and return its output."""
-        predicted: Tensor = getattr(pipe, self.part)(
-            latents, timestep, **conditions
-        ).sample
+        step = torch.tensor([timestep], device=latents.device).expand(len(latents))
+        denoiser = getattr(pipe, self.part)
+        predicted: Tensor = denoiser(latents, timestep=step, **conditions).sample
         return predicted
 
     def _distilled_guidance(self, pipe: Any, like: Tensor) -> dict[str, Tensor]:
@@ -332,6 +377,13 @@ def is_distilled(scheduler: Any) -> bool:
         and config.get("prediction_type") == "epsilon"
         and not config.get("rescale_betas_zero_snr")
     )
+
+
+def clip_rows(pipe: Any, tokenizer: Any, encoder: Any, text: str) -> Tensor:
+    """Return the rows of the last layer but one of a CLIP, (tokens, dim)."""
+    ids = token_ids(pipe, tokenizer, text)
+    rows: Tensor = encoder(ids, output_hidden_states=True).hidden_states[-2][0]
+    return rows
 
 
 def token_ids(pipe: Any, tokenizer: Any, text: str) -> Tensor:

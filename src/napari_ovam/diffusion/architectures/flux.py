@@ -15,8 +15,6 @@ from napari_ovam.diffusion.architectures.joint import (
 from napari_ovam.hub import families
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from napari_ovam.attention.shown_calls import Block
     from napari_ovam.diffusion.architectures.base import Step
 
@@ -31,31 +29,16 @@ class Flux(PackedArchitecture):
     unbatched = ("img_ids", "txt_ids")
     meeting = "outputs"
     encodes_apart = True
+    text_encoders = ("text_encoder_2",)
+    text_parts = ("context_embedder",)
+    longest = 512
+    negative_at = None
 
     def steps_and_guidance(self, pipe: Any) -> tuple[int, float]:
         """Return few steps for schnell, which does not take a guidance scale."""
         if self.denoiser(pipe).config.guidance_embeds:
             return self.steps, self.guidance_scale
         return self.few_steps, 0.0
-
-    def encoded_sides(self, encoded: Any) -> tuple[Tensor | None, Tensor | None]:
-        """Return the one text that each call encodes."""
-        return encoded[0], None
-
-    def tokenizer(self, pipe: Any) -> Any:
-        """Return T5's tokenizer."""
-        return pipe.tokenizer_2
-
-    def text_modules(self, pipe: Any) -> tuple[Any, ...]:
-        """Return T5 and the projection after it: tokens live behind the latter."""
-        if None in (pipe.text_encoder_2, pipe.tokenizer_2):
-            return ()
-        return pipe.text_encoder_2, self.denoiser(pipe).context_embedder
-
-    def most_tokens(self, pipe: Any) -> int:
-        """Return what the pipeline cuts texts at."""
-        del pipe
-        return 512
 
     def text_rows(self, pipe: Any, text: str) -> Tensor:
         """Return [pieces..., end], of a text that was padded as the pipeline does.
@@ -97,18 +80,8 @@ class Flux(PackedArchitecture):
             "guidance": guidance,
         }
 
-    def predict(
-        self, pipe: Any, latents: Tensor, timestep: int, conditions: Mapping[str, Any]
-    ) -> Tensor:
-        """Show latents to the transformer once, and return its output."""
-        step = torch.tensor([timestep / 1000], device=latents.device).to(latents)
-        predicted: Tensor = pipe.transformer(
-            self.packed(latents), timestep=step, **conditions
-        ).sample
-        return predicted
 
-
-class Flux2Klein(ChatArchitecture):
+class Flux2Klein(ChatArchitecture, PackedArchitecture):
     """Flux.2 Klein: three layers of a language model, stacked; text has places."""
 
     family = families.FLUX_2_KLEIN
@@ -117,22 +90,15 @@ class Flux2Klein(ChatArchitecture):
     blocks = ("transformer_blocks", "single_transformer_blocks")
     step_place = (2, "timestep")
     encodes_apart = True
+    text_parts = ("context_embedder",)
+    negative_at = None
+    takes_negative = False
 
     def steps_and_guidance(self, pipe: Any) -> tuple[int, float]:
         """Return few steps for the distilled models."""
         if pipe.config.is_distilled:
             return self.few_steps, 1.0
         return self.steps, self.guidance_scale
-
-    def encoded_sides(self, encoded: Any) -> tuple[Tensor | None, Tensor | None]:
-        """Return the one text that each call encodes."""
-        return encoded[0], None
-
-    def text_modules(self, pipe: Any) -> tuple[Any, ...]:
-        """Return the language model and the projection after it."""
-        if None in (pipe.text_encoder, pipe.tokenizer):
-            return ()
-        return pipe.text_encoder, self.denoiser(pipe).context_embedder
 
     def rows_of(self, pipe: Any, text: str) -> Tensor:
         """Return the rows of the padded text, projected."""
@@ -141,27 +107,17 @@ class Flux2Klein(ChatArchitecture):
         projected: Tensor = model.context_embedder(rows[0].to(model.dtype))
         return projected
 
-    def call_options(self, negative_prompt: str, after_step: Step) -> dict[str, Any]:
-        """Return the options; there is no negative prompt."""
-        options = super().call_options(negative_prompt, after_step)
-        del options["negative_prompt"]
-        return options
-
     def normalized(self, pipe: Any, latents: Tensor) -> Tensor:
         """Return latents as the transformer takes them: by channel of a packed cell."""
-        norm = pipe.vae.bn
         packed = self.packed(latents)
-        deviation = (norm.running_var + pipe.vae.config.batch_norm_eps).sqrt()
-        normal = (packed - norm.running_mean.to(packed)) / deviation.to(packed)
-        return unpack(normal, latents.shape[-2] // 2)
+        mean, deviation = _statistics(pipe.vae, packed)
+        return unpack((packed - mean) / deviation, latents.shape[-2] // 2)
 
     def denormalized(self, pipe: Any, latents: Tensor) -> Tensor:
         """Return the transformer's latents as the autoencoder takes them."""
-        norm = pipe.vae.bn
         packed = self.packed(latents)
-        deviation = (norm.running_var + pipe.vae.config.batch_norm_eps).sqrt()
-        full = packed * deviation.to(packed) + norm.running_mean.to(packed)
-        return unpack(full, latents.shape[-2] // 2)
+        mean, deviation = _statistics(pipe.vae, packed)
+        return unpack(packed * deviation + mean, latents.shape[-2] // 2)
 
     def places(self, model: Any, count: int, block: Block) -> dict[str, Any]:
         """Return rotations of text, whose places are (0, 0, 0, i)."""
@@ -186,14 +142,14 @@ class Flux2Klein(ChatArchitecture):
         rows, columns = (side // self.multiple(pipe) for side in size)
         axes = (torch.arange(n) for n in (1, rows, columns, 1))
         ids = torch.cartesian_prod(*axes)[None].to(text.device)
-        return {"encoder_hidden_states": text, "txt_ids": places, "img_ids": ids}
+        return {
+            "encoder_hidden_states": text,
+            "txt_ids": places,
+            "img_ids": ids,
+            "guidance": None,
+        }
 
-    def predict(
-        self, pipe: Any, latents: Tensor, timestep: int, conditions: Mapping[str, Any]
-    ) -> Tensor:
-        """Show latents to the transformer once, and return its output."""
-        step = torch.tensor([timestep / 1000], device=latents.device).to(latents)
-        predicted: Tensor = pipe.transformer(
-            self.packed(latents), timestep=step, guidance=None, **conditions
-        ).sample
-        return predicted
+
+def _statistics(vae: Any, like: Tensor) -> tuple[Tensor, Tensor]:
+    deviation = (vae.bn.running_var + vae.config.batch_norm_eps).sqrt()
+    return vae.bn.running_mean.to(like), deviation.to(like)

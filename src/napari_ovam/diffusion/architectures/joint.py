@@ -288,6 +288,16 @@ class PackedArchitecture(JointArchitecture):
         height, width = (places[:, 1:3].amax(0) + 1).int().tolist()
         return height, width
 
+    def predict(
+        self, pipe: Any, latents: Tensor, timestep: int, conditions: Mapping[str, Any]
+    ) -> Tensor:
+        """Show latents to the transformer once, and return its output."""
+        step = torch.tensor([timestep / 1000], device=latents.device).to(latents)
+        predicted: Tensor = pipe.transformer(
+            self.packed(latents), timestep=step, **conditions
+        ).sample
+        return predicted
+
 
 def unpack(latents: Tensor, rows: int) -> Tensor:
     """Return packed latents of so many rows of cells as (n, channels, h, w)."""
@@ -296,7 +306,7 @@ def unpack(latents: Tensor, rows: int) -> Tensor:
     return whole
 
 
-class ChatArchitecture(PackedArchitecture):
+class ChatArchitecture(JointArchitecture):
     """A family that reads a language model, which is given the text in a chat.
 
     The rows of a phrase are its own pieces', without the template around it. The last

@@ -7,35 +7,31 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from napari_ovam.diffusion.architectures.joint import ChatArchitecture
+from napari_ovam.diffusion.architectures.base import Architecture
+from napari_ovam.diffusion.architectures.joint import (
+    ChatArchitecture,
+    PackedArchitecture,
+)
 from napari_ovam.hub import families
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from napari_ovam.attention.shown_calls import Block
-    from napari_ovam.diffusion.architectures.base import Step
 
 
-class QwenImage(ChatArchitecture):
+class QwenImage(ChatArchitecture, PackedArchitecture):
     """Qwen-Image: a language model's last layer, guidance in two calls a step."""
 
     family = families.QWEN_IMAGE
     steps = 50
     guidance_scale = 4.0
     encodes_apart = True
+    text_parts = ("txt_norm", "txt_in")
     longest = 1024
-
-    def encoded_sides(self, encoded: Any) -> tuple[Tensor | None, Tensor | None]:
-        """Return the one text that each call encodes."""
-        return encoded[0], None
-
-    def text_modules(self, pipe: Any) -> tuple[Any, ...]:
-        """Return the language model, and what normalises and projects its rows."""
-        if None in (pipe.text_encoder, pipe.tokenizer):
-            return ()
-        model = self.denoiser(pipe)
-        return pipe.text_encoder, model.txt_norm, model.txt_in
+    negative_at = None
+    no_negative = " "  # without any there is no guidance
+    most_tokens = Architecture.most_tokens  # the template does not count
 
     def template(self, pipe: Any, text: str) -> str:
         """Return what the language model is given of a text."""
@@ -46,21 +42,12 @@ class QwenImage(ChatArchitecture):
         del pipe
         return 0
 
-    def most_tokens(self, pipe: Any) -> int:
-        """Return how many tokens of a text are read."""
-        del pipe
-        return self.longest
-
     def rows_of(self, pipe: Any, text: str) -> Tensor:
         """Return the rows of a text and of the template's end, projected."""
         rows, _ = type(pipe).encode_prompt(pipe, text)
         model = self.denoiser(pipe)
         projected: Tensor = model.txt_in(model.txt_norm(rows[0].to(model.dtype)))
         return projected
-
-    def latent_channels(self, pipe: Any) -> int:
-        """Return the channels of the autoencoder's latents."""
-        return int(pipe.vae.config.z_dim)
 
     def encode_pixels(self, pipe: Any, pixels: Tensor) -> Tensor:
         """Return latents of pixels, which the autoencoder takes for a video."""
@@ -73,10 +60,6 @@ class QwenImage(ChatArchitecture):
     def guidance_options(self, scale: float) -> dict[str, Any]:
         """Return the scale of guidance in two calls."""
         return {"true_cfg_scale": scale}
-
-    def call_options(self, negative_prompt: str, after_step: Step) -> dict[str, Any]:
-        """Return the options; without any negative prompt there is no guidance."""
-        return super().call_options(negative_prompt or " ", after_step)
 
     def _by_row(self, name: str, value: Any, batch: int) -> Sequence[Tensor] | None:
         """Return an input for each row; shapes of images as numbers."""
@@ -118,13 +101,3 @@ class QwenImage(ChatArchitecture):
             "encoder_hidden_states_mask": mask,
             "img_shapes": [[(1, rows, columns)]],
         }
-
-    def predict(
-        self, pipe: Any, latents: Tensor, timestep: int, conditions: Mapping[str, Any]
-    ) -> Tensor:
-        """Show latents to the transformer once, and return its output."""
-        step = torch.tensor([timestep / 1000], device=latents.device).to(latents)
-        predicted: Tensor = pipe.transformer(
-            self.packed(latents), timestep=step, **conditions
-        ).sample
-        return predicted

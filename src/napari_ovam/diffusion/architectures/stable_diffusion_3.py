@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from napari_ovam.diffusion.architectures.base import token_ids
+from napari_ovam.diffusion.architectures.base import clip_rows
 from napari_ovam.diffusion.architectures.joint import JointArchitecture
 from napari_ovam.hub import families
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 
 class StableDiffusion3(JointArchitecture):
@@ -29,17 +26,8 @@ class StableDiffusion3(JointArchitecture):
     guidance_scale = 7.0
     text_first = False
     meeting = "outputs"
-
-    def tokenizer(self, pipe: Any) -> Any:
-        """Return CLIP's tokenizer; both CLIPs cut a text into the same pieces."""
-        return pipe.tokenizer
-
-    def text_modules(self, pipe: Any) -> tuple[Any, ...]:
-        """Return both CLIPs and the projection after them: tokens live behind it."""
-        encoders = pipe.text_encoder, pipe.text_encoder_2
-        if None in (*encoders, pipe.tokenizer, pipe.tokenizer_2):
-            return ()
-        return (*encoders, self.denoiser(pipe).context_embedder)
+    text_encoders = ("text_encoder", "text_encoder_2")  # of one way to cut texts
+    text_parts = ("context_embedder",)
 
     def text_rows(self, pipe: Any, text: str) -> Tensor:
         """Return [start, pieces..., end], projected."""
@@ -47,15 +35,7 @@ class StableDiffusion3(JointArchitecture):
             (pipe.tokenizer, pipe.text_encoder),
             (pipe.tokenizer_2, pipe.text_encoder_2),
         )
-        rows = torch.cat(
-            [
-                encoder(
-                    token_ids(pipe, tokenizer, text), output_hidden_states=True
-                ).hidden_states[-2][0]
-                for tokenizer, encoder in pairs
-            ],
-            -1,
-        )
+        rows = torch.cat([clip_rows(pipe, *pair, text) for pair in pairs], -1)
         embedder = self.denoiser(pipe).context_embedder
         rows = functional.pad(rows, (0, embedder.in_features - rows.shape[-1]))
         projected: Tensor = embedder(rows.to(self.denoiser(pipe).dtype))
@@ -72,13 +52,3 @@ class StableDiffusion3(JointArchitecture):
             do_classifier_free_guidance=False,
         )
         return {"encoder_hidden_states": text, "pooled_projections": pooled}
-
-    def predict(
-        self, pipe: Any, latents: Tensor, timestep: int, conditions: Mapping[str, Any]
-    ) -> Tensor:
-        """Show latents to the transformer once, and return its output."""
-        step = torch.tensor([timestep], device=latents.device).expand(len(latents))
-        predicted: Tensor = pipe.transformer(
-            latents, timestep=step, **conditions
-        ).sample
-        return predicted

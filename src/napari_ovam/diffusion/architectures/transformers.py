@@ -6,7 +6,7 @@ In some of them norms and rotations come between the projections and the attenti
 from __future__ import annotations
 
 import re
-from operator import attrgetter
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -33,13 +33,7 @@ if TYPE_CHECKING:
 
 
 class PatchTransformer(Architecture):
-    """A transformer; texts come through projections of its own, and so do tokens.
-
-    Attributes
-    ----------
-    longest
-        Tokens that the pipeline cuts a text at.
-    """
+    """A transformer; texts come through projections of its own, and so do tokens."""
 
     part = "transformer"
     blocks: tuple[str, ...] = ("transformer_blocks",)
@@ -55,32 +49,17 @@ class PatchTransformer(Architecture):
         """Return the pixels that a patch covers."""
         return self.multiple(pipe)
 
-    def text_modules(self, pipe: Any) -> tuple[Any, ...]:
-        """Return the encoder and the projections after it: tokens live behind them."""
-        modules = super().text_modules(pipe)
-        return (*modules, *self._projections(pipe)) if modules else ()
-
-    def _projections(self, pipe: Any) -> list[Any]:
-        denoiser = self.denoiser(pipe) if self.text_parts else None
-        found = [attrgetter(name)(denoiser) for name in self.text_parts]
-        return [module for module in found if module is not None]
-
     def text_dim(self, pipe: Any) -> int:
         """Return the size of the projected rows."""
         if not self.text_parts:
             return super().text_dim(pipe)
         return int(self.denoiser(pipe).config.cross_attention_dim)
 
-    def most_tokens(self, pipe: Any) -> int:
-        """Return what the pipeline cuts texts at; the encoders have no limit."""
-        del pipe
-        return self.longest
-
     def text_rows(self, pipe: Any, text: str) -> Tensor:
         """Return [pieces..., end] (T5) or [start, pieces...] (Gemma), projected."""
         ids = token_ids(pipe, self.tokenizer(pipe), text)
         rows = self.encoded(pipe.text_encoder, ids)
-        for projection in self._projections(pipe):
+        for projection in self.projections(pipe):
             rows = projection(rows.to(self.denoiser(pipe).dtype))
         return rows[0]
 
@@ -89,15 +68,13 @@ class PatchTransformer(Architecture):
         rows: Tensor = encoder(ids, attention_mask=torch.ones_like(ids))[0]
         return rows
 
-    def predict(
-        self, pipe: Any, latents: Tensor, timestep: int, conditions: Mapping[str, Any]
-    ) -> Tensor:
-        """Show latents to the transformer once, and return its output."""
-        step = torch.tensor([timestep], device=latents.device).expand(len(latents))
-        predicted: Tensor = pipe.transformer(
-            latents, timestep=step, **conditions
-        ).sample
-        return predicted
+    def conditions(self, pipe: Any, prompt: str, size: tuple[int, int]) -> Any:
+        """Return the text and its mask."""
+        del size
+        text, mask, *_ = pipe.encode_prompt(
+            prompt, do_classifier_free_guidance=False, device=pipe._execution_device
+        )
+        return {"encoder_hidden_states": text, "encoder_attention_mask": mask}
 
 
 class PixArtAlpha(PatchTransformer):
@@ -110,10 +87,8 @@ class PixArtAlpha(PatchTransformer):
     text_place = (1, "encoder_hidden_states")
     text_parts = ("caption_projection",)
     longest = 120
-
-    def tidy(self, text: str) -> str:
-        """Return the text in lower case, as the pipeline writes it."""
-        return text.lower()
+    lower_case = True
+    negative_at = 2  # before its mask
 
     def call_options(self, negative_prompt: str, after_step: Step) -> dict[str, Any]:
         """Return the options: the size that is asked for, the text as it stands.
@@ -127,10 +102,6 @@ class PixArtAlpha(PatchTransformer):
             "clean_caption": False,
             "use_resolution_binning": False,
         }
-
-    def encoded_sides(self, encoded: Any) -> tuple[Tensor | None, Tensor | None]:
-        """Return prompts and negative texts, each of which comes before its mask."""
-        return encoded[0], encoded[2]
 
     def fewest_steps(self, pipe: Any) -> int:
         """Return two, unless the scheduler is one of a distilled model.
@@ -167,11 +138,7 @@ class PixArtSigma(PixArtAlpha):
 
     family = families.PIXART_SIGMA
     longest = 300
-
-    def fewest_steps(self, pipe: Any) -> int:
-        """Return one."""
-        del pipe
-        return 1
+    fewest_steps = Architecture.fewest_steps
 
 
 class Sana(PatchTransformer):
@@ -190,37 +157,18 @@ class Sana(PatchTransformer):
     text_place = (1, "encoder_hidden_states")
     text_parts = ("caption_projection", "caption_norm")
     longest = 300
-
-    def tidy(self, text: str) -> str:
-        """Return the text in lower case, as the pipeline writes it."""
-        return text.lower().strip()
-
-    def call_options(self, negative_prompt: str, after_step: Step) -> dict[str, Any]:
-        """Return the options: the size that is asked for, the text as it stands."""
-        options = super().call_options(negative_prompt, after_step)
-        return {
-            **options,
-            "negative_prompt": negative_prompt,
-            "clean_caption": False,
-            "use_resolution_binning": False,
-        }
-
-    def encoded_sides(self, encoded: Any) -> tuple[Tensor | None, Tensor | None]:
-        """Return prompts and negative texts, each of which comes before its mask."""
-        return encoded[0], encoded[2]
+    lower_case = True
+    negative_at: int | None = 2  # before its mask
+    no_negative = ""
+    # the text as it stands, the size that is asked for
+    more_options = MappingProxyType(
+        {"clean_caption": False, "use_resolution_binning": False}
+    )
 
     def encode_pixels(self, pipe: Any, pixels: Tensor) -> Tensor:
         """Return the autoencoder's latents of pixels: it has no spread."""
         latents: Tensor = pipe.vae.encode(pixels).latent
         return latents
-
-    def conditions(self, pipe: Any, prompt: str, size: tuple[int, int]) -> Any:
-        """Return the text and its mask."""
-        del size
-        text, mask, *_ = pipe.encode_prompt(
-            prompt, do_classifier_free_guidance=False, device=pipe._execution_device
-        )
-        return {"encoder_hidden_states": text, "encoder_attention_mask": mask}
 
 
 class SanaSprint(Sana):
@@ -229,20 +177,12 @@ class SanaSprint(Sana):
     family = families.SANA_SPRINT
     steps = 2
     is_flow = False  # but trigonometric
-
-    def call_options(self, negative_prompt: str, after_step: Step) -> dict[str, Any]:
-        """Return the options; there is no negative prompt."""
-        options = super().call_options(negative_prompt, after_step)
-        del options["negative_prompt"]
-        return options
+    negative_at = None
+    takes_negative = False
 
     def step_options(self, steps: int) -> dict[str, Any]:
         """Return the step in the middle, which the pipeline knows of two steps only."""
         return {} if steps == 2 else {"intermediate_timesteps": None}
-
-    def encoded_sides(self, encoded: Any) -> tuple[Tensor | None, Tensor | None]:
-        """Return the prompts."""
-        return encoded[0], None
 
     def conditions(self, pipe: Any, prompt: str, size: tuple[int, int]) -> Any:
         """Return the text, its mask, and the guidance scale."""
@@ -270,11 +210,8 @@ class HunyuanDiT(PatchTransformer):
     blocks = ("blocks",)
     is_tapped = True
     longest = 77
-
-    def call_options(self, negative_prompt: str, after_step: Step) -> dict[str, Any]:
-        """Return the options: the size that is asked for."""
-        options = super().call_options(negative_prompt, after_step)
-        return {**options, "use_resolution_binning": False}
+    # the size that is asked for
+    more_options = MappingProxyType({"use_resolution_binning": False})
 
     def encoded_sides(self, encoded: Any) -> tuple[Tensor | None, Tensor | None] | None:
         """Return prompts and negative texts of BERT; those of T5 come in another."""
@@ -334,27 +271,14 @@ class LuminaNext(PatchTransformer):
     text_place = (2, "encoder_hidden_states")
     text_parts = ("layers.0.norm1_context",)
     longest = 256
-
-    def tidy(self, text: str) -> str:
-        """Return the text in lower case, as the pipeline writes it."""
-        return text.lower().strip()
+    lower_case = True
+    negative_at = 2  # before its mask
+    no_negative = ""
+    more_options = MappingProxyType({"clean_caption": False})  # the text as it stands
 
     def shown(self, sample: Any, step: Any, text: Any) -> tuple[Any, Any, Any]:
         """Return what calls are known by; of the time step 0 is noise."""
         return sample, -step, text
-
-    def call_options(self, negative_prompt: str, after_step: Step) -> dict[str, Any]:
-        """Return the options: the text as it stands."""
-        options = super().call_options(negative_prompt, after_step)
-        return {
-            **options,
-            "negative_prompt": negative_prompt,
-            "clean_caption": False,
-        }
-
-    def encoded_sides(self, encoded: Any) -> tuple[Tensor | None, Tensor | None]:
-        """Return prompts and negative texts, each of which comes before its mask."""
-        return encoded[0], encoded[2]
 
     def encoded(self, encoder: Any, ids: Tensor) -> Tensor:
         """Return the states of the last layer but one."""
@@ -367,7 +291,7 @@ class LuminaNext(PatchTransformer):
         """Return [start, pieces...], normalised."""
         ids = token_ids(pipe, self.tokenizer(pipe), text)
         rows = self.encoded(pipe.text_encoder, ids)[0].float()
-        (norm,) = self._projections(pipe)
+        (norm,) = self.projections(pipe)
         return torch.nn.functional.rms_norm(rows, rows.shape[-1:], eps=norm.eps)
 
     def text_scale(self, pipe: Any, layer: str) -> Tensor | None:

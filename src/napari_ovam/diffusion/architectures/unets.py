@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from napari_ovam.diffusion.architectures.base import Architecture
 from napari_ovam.diffusion.architectures.transformers import PatchTransformer
 from napari_ovam.hub import families
 
@@ -28,16 +29,9 @@ class Kandinsky3(PatchTransformer):
     longest = 128
     default_size = 1024, 1024
     autoencoder = "movq"
-
-    def patch(self, pipe: Any) -> int:
-        """Return 1: the UNet sees latent cells."""
-        del pipe
-        return 1
-
-    def alignment(self, pipe: Any) -> int:
-        """Return the pixels that one cell of the coarsest grid covers."""
-        levels = len(self.denoiser(pipe).config.block_out_channels)
-        return int(self.pixels(pipe) * 2 ** (levels - 1))
+    # those of a UNet, which sees latent cells
+    patch = Architecture.patch
+    alignment = Architecture.alignment
 
     def multiple(self, pipe: Any) -> int:
         """Return the pixels whose multiples are sizes that can be generated."""

@@ -26,27 +26,13 @@ class _VideoGrid(PatchTransformer):
 
     no_self_maps = _ACROSS
     length = 81
+    pixels_at = "vae_scale_factor_spatial"
+    frames_at = "vae_scale_factor_temporal"
     default_size = 480, 832
 
     def patch(self, pipe: Any) -> int:
         """Return the side of the patches that become tokens."""
         return int(self.denoiser(pipe).config.patch_size[-1])
-
-    def pixels(self, pipe: Any) -> int:
-        """Return the pixels along a side of a latent cell."""
-        return int(pipe.vae_scale_factor_spatial)
-
-    def frames(self, pipe: Any) -> int:
-        """Return the frames that the denoiser sees as one, after the first."""
-        return int(pipe.vae_scale_factor_temporal)
-
-    def latent_channels(self, pipe: Any) -> int:
-        """Return the channels of a video's latents."""
-        return int(pipe.vae.config.z_dim)
-
-    def multiple(self, pipe: Any) -> int:
-        """Return the pixels whose multiples are sizes that can be generated."""
-        return self.pixels(pipe) * self.patch(pipe)
 
 
 class Wan(_VideoGrid):
@@ -127,16 +113,11 @@ class LTXVideo(PatchTransformer):
     text_place = (1, "encoder_hidden_states")
     text_parts = ("caption_projection",)
     longest = 128
+    negative_at = 2  # before its mask
     length = 161
+    pixels_at = "vae_spatial_compression_ratio"
+    frames_at = "vae_temporal_compression_ratio"
     default_size = 512, 704
-
-    def pixels(self, pipe: Any) -> int:
-        """Return the pixels along a side of a latent cell."""
-        return int(pipe.vae_spatial_compression_ratio)
-
-    def frames(self, pipe: Any) -> int:
-        """Return the frames that the denoiser sees as one, after the first."""
-        return int(pipe.vae_temporal_compression_ratio)
 
     def multiple(self, pipe: Any) -> int:
         """Return the pixels whose multiples are sizes that can be generated."""
@@ -148,23 +129,11 @@ class LTXVideo(PatchTransformer):
         frames, height, width = (argument(args, kwargs, *name) for name in names)
         return frames, height, width
 
-    def encoded_sides(self, encoded: Any) -> tuple[Tensor | None, Tensor | None]:
-        """Return prompts and negative texts, each of which comes before its mask."""
-        return encoded[0], encoded[2]
-
     def text_rows(self, pipe: Any, text: str) -> Tensor:
         """Return [pieces..., end], encoded with the padding that the pipeline adds."""
         rows, mask, *_ = pipe.encode_prompt(
             text, do_classifier_free_guidance=False, max_sequence_length=self.longest
         )
-        (projection,) = self._projections(pipe)
+        (projection,) = self.projections(pipe)
         projected: Tensor = projection(rows.to(self.denoiser(pipe).dtype))
         return projected[0, mask[0].bool()]
-
-    def conditions(self, pipe: Any, prompt: str, size: tuple[int, int]) -> Any:
-        """Return the text and its mask."""
-        del size
-        text, mask, *_ = pipe.encode_prompt(
-            prompt, do_classifier_free_guidance=False, device=pipe._execution_device
-        )
-        return {"encoder_hidden_states": text, "encoder_attention_mask": mask}

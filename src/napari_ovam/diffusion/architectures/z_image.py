@@ -32,14 +32,11 @@ class ZImage(ChatArchitecture):
     text_place = (2, "cap_feats")
     text_first = False
     thinks = True
+    text_parts = ("cap_embedder", "context_refiner")
 
     def heads(self, model: Any) -> tuple[int, int]:
         """Return the heads of the attention, and the size of each."""
         return model.config.n_heads, model.config.dim // model.config.n_heads
-
-    def image_channels(self, pipe: Any) -> int:
-        """Return the channels of the latents."""
-        return int(self.denoiser(pipe).config.in_channels)
 
     def shown(self, sample: Any, step: Any, text: Any) -> tuple[Any, Any, Any]:
         """Return lists as tensors, and the step, which rises, as one that falls."""
@@ -49,13 +46,6 @@ class ZImage(ChatArchitecture):
         """Return prompts and negative texts as tensors."""
         prompts, negatives = (_filled(side) if side else None for side in encoded)
         return prompts, negatives
-
-    def text_modules(self, pipe: Any) -> tuple[Any, ...]:
-        """Return the language model, and what projects and refines its rows."""
-        if None in (pipe.text_encoder, pipe.tokenizer):
-            return ()
-        model = self.denoiser(pipe)
-        return pipe.text_encoder, model.cap_embedder, model.context_refiner
 
     def rows_of(self, pipe: Any, text: str) -> Tensor:
         """Return the rows of a text, filled up, projected and refined."""
@@ -75,12 +65,6 @@ class ZImage(ChatArchitecture):
     def show(self, model: Any, inputs: Mapping[str, Tensor]) -> None:
         """Show the model a call again, of one image."""
         model([inputs["x"]], inputs["t"][None], [inputs["cap_feats"]])
-
-    def grid(self, model: Any, inputs: Mapping[str, Tensor]) -> tuple[int, int]:
-        """Return the (h, w) of the image's cells, 2x2 latents each."""
-        del model
-        height, width = inputs["x"].shape[-2:]
-        return height // 2, width // 2
 
     def image_part(
         self, grid: tuple[int, int], seen: Mapping[str, Tensor]

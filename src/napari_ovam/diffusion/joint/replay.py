@@ -10,19 +10,17 @@ from weakref import ref
 
 import torch
 from torch import Tensor
-from torch.nn import functional
-from torch.overrides import TorchFunctionMode
 
 from napari_ovam.attention.layer_traces import ModelMismatchError
 from napari_ovam.attention.shown_calls import Block, Meeting, offer_model
 from napari_ovam.diffusion.architectures import pipeline_architecture
+from napari_ovam.diffusion.architectures.attention_tap import AttentionTap
 from napari_ovam.diffusion.architectures.joint import JointArchitecture
 from napari_ovam.diffusion.weights_hash import text_encoder_hash
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-_ATTEND = functional.scaled_dot_product_attention
 _PROBED = 32  # cells
 _lock = threading.RLock()
 _here = threading.local()
@@ -45,24 +43,6 @@ class _Shown(Exception):
     def __init__(self, probe: Tensor) -> None:
         super().__init__()
         self.probe = probe
-
-
-class _Tap(TorchFunctionMode):
-    """Hands the attention of this thread to `attend(call, query, key, value)`."""
-
-    def __init__(self, attend: Callable[..., Tensor]) -> None:
-        super().__init__()
-        self._attend = attend
-
-    def __torch_function__(
-        self, func: Any, types: Any, args: Any = (), kwargs: Any = None
-    ) -> Any:
-        if func is not _ATTEND:
-            return func(*args, **(kwargs or {}))
-        names = "query", "key", "value", "attn_mask", "dropout_p", "is_causal"
-        given = {**dict(zip(names, args, strict=False)), **(kwargs or {})}
-        query, key, value = (given.pop(name) for name in names[:3])
-        return self._attend(partial(_ATTEND, **given), query, key, value)
 
 
 class JointReplay:
@@ -148,7 +128,7 @@ class JointReplay:
                 after = partial(run.after, name)
                 hook = block.register_forward_hook(after, with_kwargs=True)
                 stack.callback(hook.remove)
-            stack.enter_context(_Tap(run.attend))
+            stack.enter_context(AttentionTap(run.attend))
             try:
                 architecture.show(model, ready)
             except _Shown as shown:
@@ -175,7 +155,7 @@ class JointReplay:
             dummy = torch.zeros_like(out[:, :, :1])
             return torch.cat([out, dummy] if text.start == 0 else [dummy, out], 2)
 
-        with _Tap(attend):
+        with AttentionTap(attend):
             behind = architecture.advance(model, module, texts, block)
         if not met:
             raise ValueError(unseen(block.name))

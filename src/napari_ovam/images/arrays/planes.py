@@ -6,7 +6,6 @@ for, in bands, so that reading reports progress and can be cancelled.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -161,7 +160,12 @@ class Pictures:
                 where[rows] = band
                 check = partial(progress, done, total)
                 part = _read(each, array, tuple(where), check)
-                _add(picture[band], _colored(each, part))
+                if each.colors is None:
+                    more = to_rgb(part, each.name, rgb=each.rgb, limits=each.limits)
+                else:
+                    more = each.colors[_levels(part, each.name, each.limits)]
+                # what is too bright is white
+                picture[band] += np.minimum(more, 255 - picture[band])
                 done += band.stop - band.start
                 progress(done, total)
         return picture
@@ -218,17 +222,6 @@ def _levels(
     return levels
 
 
-def _colored(shown: Shown, part: NDArray[Any]) -> NDArray[np.uint8]:
-    if shown.colors is None:
-        return to_rgb(part, shown.name, rgb=shown.rgb, limits=shown.limits)
-    return shown.colors[_levels(part, shown.name, shown.limits)]
-
-
-def _add(picture: NDArray[np.uint8], more: NDArray[np.uint8]) -> None:
-    """Add colours to those of a picture; what is too bright is white."""
-    picture += np.minimum(more, 255 - picture)
-
-
 def _bands(array: Any, axis: int, width: int) -> list[slice]:
     """Return the rows that are read at a time: whole blocks, of about 32 MB."""
     count = array.shape[axis]
@@ -243,23 +236,18 @@ def _bands(array: Any, axis: int, width: int) -> list[slice]:
 
 
 def _read(
-    shown: Shown, array: Any, where: tuple[Any, ...], check: Callable[[], object]
+    shown: Shown, array: Any, where: tuple[Any, ...], check: Callable[[], None]
 ) -> NDArray[Any]:
     """Read a part of an array; what is lazy in a thread that can be left behind."""
     if isinstance(array, np.ndarray):
         there: NDArray[Any] = array[where]
         return there
 
-    def progress(*_: int) -> None:
-        check()
+    def look() -> NDArray[Any]:
+        return np.asarray(array[where])
 
     try:
-        part: NDArray[Any] = wait_for(
-            lambda: np.asarray(array[where]),
-            shown.name,
-            seconds=math.inf,
-            progress=progress,
-        )
+        return wait_for(look, shown.name, progress=lambda *_: check())
     except Cancelled:
         raise
     except Exception as error:  # dask, zarr and their codecs raise any kind
@@ -268,7 +256,6 @@ def _read(
         raise ValueError(
             f"{shown.name!r} cannot be read in rows {rows.start} to {rows.stop}: {why}"
         ) from error
-    return part
 
 
 def _planes(shown: Shown) -> tuple[int, ...]:

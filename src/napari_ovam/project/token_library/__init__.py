@@ -95,8 +95,7 @@ class TokenLibrary:
         unknown = [e for e in found if value(e) in ("", None) and not e.damaged]
         damaged = [e for e in found if e.damaged]
         rest = [e for e in found if value(e) not in ("", None) and not e.damaged]
-        rest.sort(key=lambda e: e.path.name)
-        rest.sort(key=value, reverse=descending)
+        rest.sort(key=value, reverse=descending)  # else by file name, as they are
         return [*rest, *unknown, *damaged]
 
     def add(

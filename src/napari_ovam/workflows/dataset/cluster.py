@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import logging
 import os
+import platform
 import threading
 import uuid
 from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from napari_ovam.workflows.dataset.making import check_version, load_maker
+from napari_ovam.workflows.dataset.making import ModelMaker, check_version
 from napari_ovam.workflows.dataset.plan import Plan, PlanError
 from napari_ovam.workflows.dataset.shards import Shard, is_fatal, make_shard
 
@@ -73,7 +74,7 @@ class Workers(AbstractContextManager["Workers"]):
         scheduler: str | None = None,
         device: str = "auto",
         retries: int = 2,
-        load: LoadMaker = load_maker,
+        load: LoadMaker = ModelMaker,
     ) -> None:
         self._root, self._plan = str(root.resolve()), plan
         self._how = device, retries, load
@@ -177,11 +178,8 @@ class Workers(AbstractContextManager["Workers"]):
         answers = self._client.run(
             _check_here, self._root, self._plan.hash, on_error="return"
         )
-        wrong = {
-            where: answer for where, answer in answers.items() if answer is not None
-        }
-        if wrong:
-            where, answer = next(iter(wrong.items()))
+        wrong = [(where, said) for where, said in answers.items() if said is not None]
+        for where, answer in wrong:
             raise PlanError(
                 f"{len(wrong)} of {len(answers)} workers cannot follow the plan, such "
                 f"as {where}: {answer}"
@@ -194,8 +192,6 @@ def _check_here(root: str, plan_hash: str) -> None:
 
 
 def _load_plan(root: str, plan_hash: str) -> Plan:
-    import platform
-
     try:
         plan = Plan.load(Path(root))
     except (PlanError, OSError) as error:

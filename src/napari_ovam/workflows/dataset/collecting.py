@@ -8,12 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from napari_ovam import __version__
 from napari_ovam.project.index import Sample, Status
-from napari_ovam.workflows.dataset.shards import (
-    Shard,
-    image_file,
-    labels_file,
-    read_records,
-)
+from napari_ovam.workflows.dataset.shards import Shard, read_records
 from napari_ovam.workflows.dataset.verdicts import Ledger
 from napari_ovam.workflows.review_order import UNSURE
 
@@ -39,29 +34,30 @@ def collect(project: Project, plan: Plan) -> int:
     new: list[Sample] = []
     shared: dict[str, Mapping[str, Any]] = {}  # provenance that many have
     for record in read_records(root, plan):
-        folder = Shard(record["shard"], ()).folder(root)
+        shard = Shard(record["shard"], ())
         for row in record["rows"]:
             reasons = rejected.get(row["item"], [])
             if project.has_sample(row["name"]):
                 _judge(project, row["name"], reasons)
-            elif (folder / labels_file(row["name"])).is_file():
+            elif shard.files(root, row["name"])[1].is_file():
                 new.append(_sample(plan, record, row, reasons, shared))
     if new:
         project.add_samples(sorted(new, key=lambda sample: sample.name))
     else:
         project.save()
     for record in read_records(root, plan):
-        folder = Shard(record["shard"], ()).folder(root)
-        if folder.is_dir():
+        shard = Shard(record["shard"], ())
+        if shard.folder(root).is_dir():
             names = [row["name"] for row in record["rows"]]
             taken = [name for name in names if project.has_sample(name)]
             for name in taken:
-                _move(folder / labels_file(name), project.files.labels(name))
-                _move(folder / image_file(name), project.files.image(name))
+                image, labels = shard.files(root, name)
+                _move(labels, project.files.labels(name))
+                _move(image, project.files.image(name))
             if len(taken) == len(names):  # else a worker has made more since
                 # What is left is of a worker that was killed after the commit, or as
                 # it made the shard a second time.
-                shutil.rmtree(folder, ignore_errors=True)
+                shutil.rmtree(shard.folder(root), ignore_errors=True)
     return len(rejected)
 
 
@@ -109,9 +105,9 @@ def _made_by(plan: Plan, ids: Any) -> dict[str, Any]:
 def _judge(project: Project, name: str, reasons: list[str]) -> None:
     """Let the status of a sample follow the filters, unless a person changed it."""
     sample = project.sample(name)
-    before = sample.provenance.get("dataset")
+    before = sample.told("dataset")
     status: Status = "rejected" if reasons else "proposed"
-    if not isinstance(before, dict) or sample.status != before.get("status"):
+    if sample.status != before.get("status"):
         return
     if before.get("reasons") != reasons:
         about = {"dataset": {**before, "status": status, "reasons": reasons}}

@@ -5,23 +5,24 @@ from __future__ import annotations
 import platform
 import warnings
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from hashlib import sha256
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
 from napari_ovam import __version__
+from napari_ovam.base.hashing import hash_file
+from napari_ovam.images.files import read
 from napari_ovam.workflows.dataset.plan import PlanError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
-    from pathlib import Path
 
     from numpy.typing import NDArray
 
     from napari_ovam.attention.tokens import Token
-    from napari_ovam.attention.trace import Trace
     from napari_ovam.workflows.dataset.plan import Item, Plan
 
 
@@ -57,10 +58,17 @@ class Maker(Protocol):
         """Make items at once; raise `OutOfMemory` if they are too many for that."""
 
 
-def load_maker(
-    plan: Plan, folder: Path, device: str = "auto", pipe: Any = None
-) -> ModelMaker:
-    """Load what makes the items of a plan.
+def check_version(plan: Plan) -> None:
+    """Raise `PlanError` if this program is not of the version that made a plan."""
+    if plan.program != __version__:
+        raise PlanError(
+            f"{platform.node()} has napari-ovam {__version__}, and the plan was made "
+            f"with {plan.program}: install that one there, or plan again"
+        )
+
+
+class ModelMaker:
+    """Makes items with a diffusion model.
 
     It raises `PlanError` if this is another version of the program or another model
     than the plan's, or a token is.
@@ -76,22 +84,10 @@ def load_maker(
     pipe
         The plan's model, where it is loaded already.
     """
-    return ModelMaker(plan, folder, device, pipe)
 
-
-def check_version(plan: Plan) -> None:
-    """Raise `PlanError` if this program is not of the version that made a plan."""
-    if plan.program != __version__:
-        raise PlanError(
-            f"{platform.node()} has napari-ovam {__version__}, and the plan was made "
-            f"with {plan.program}: install that one there, or plan again"
-        )
-
-
-class ModelMaker:
-    """Makes items with a diffusion model: see `load_maker`."""
-
-    def __init__(self, plan: Plan, folder: Path, device: str, pipe: Any) -> None:
+    def __init__(
+        self, plan: Plan, folder: Path, device: str = "auto", pipe: Any = None
+    ) -> None:
         from napari_ovam.attention.trace_settings import TraceSettings
         from napari_ovam.diffusion.phrases import encode_phrase
         from napari_ovam.diffusion.pipelines import load_pipeline
@@ -170,17 +166,17 @@ class ModelMaker:
         yield from generate_batch(self._pipe, settings, trace=self._trace)
 
     def _label(self, item: Item, made: Any) -> Made:
-        from dataclasses import asdict
-
         from napari_ovam.segmentation.class_maps import (
             class_maps,
             label_maker,
             labels_and_doubt,
         )
+        from napari_ovam.segmentation.presence import presence
         from napari_ovam.workflows.dataset import scores
 
         image, expected = made.image, item.prompt.classes
-        here = self._presence(made.trace, self._plan.looked_for(item.prompt))
+        words = {i: self._sources[i][-1] for i in self._plan.looked_for(item.prompt)}
+        here = presence(made.trace, words, self._references)
         # One that no prompt speaks of is not looked for where it seems not to be.
         least = self._plan.filters.presence or 0.0
         ids = expected or tuple(i for i, score in here.items() if score >= least)
@@ -218,12 +214,6 @@ class ModelMaker:
             settings = {"model": self._plan.model, **asdict(made.settings)}
         return Made(image, labels, found, settings)
 
-    def _presence(self, trace: Trace, ids: Sequence[int]) -> dict[int, float]:
-        from napari_ovam.segmentation.presence import presence
-
-        phrases = {i: self._sources[i][-1] for i in ids}
-        return presence(trace, phrases, self._references)
-
 
 def read_picture(plan: Plan, item: Item) -> NDArray[np.uint8]:
     """Read the picture of an item, (H, W, 3).
@@ -231,11 +221,6 @@ def read_picture(plan: Plan, item: Item) -> NDArray[np.uint8]:
     It raises `ValueError` if it is gone, broken or another than it was; `PlanError` if
     the folder of the plan's pictures is not there.
     """
-    from pathlib import Path
-
-    from napari_ovam.base.hashing import hash_file
-    from napari_ovam.images.files import read
-
     picture = item.picture
     if picture is None:
         raise PlanError(f"item {item.number} is no picture")

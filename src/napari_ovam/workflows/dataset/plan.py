@@ -57,6 +57,14 @@ class Filters:
     unsure: float | None = 0.4
     clip: float | None = None
 
+    def __post_init__(self) -> None:
+        # Of a plan nothing can be changed later: it would end in an error at night.
+        if self.area is not None and not 0 <= self.area[0] < self.area[1] <= 100:
+            raise PlanError(
+                f"the filter area is {self.area}: give two percentiles of 0 to 100, "
+                "the smaller first"
+            )
+
 
 @dataclass(frozen=True)
 class PlannedClass:

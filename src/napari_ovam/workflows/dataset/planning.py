@@ -40,10 +40,6 @@ if TYPE_CHECKING:
     from napari_ovam.workflows.dataset.prompts import Prompt
 
 
-def _say_nothing(sentence: str) -> None:
-    del sentence
-
-
 def plan_prompts(
     project: Project,
     pipe: Any,
@@ -52,7 +48,7 @@ def plan_prompts(
     *,
     quotas: Mapping[str, int] | None = None,
     progress: Progress = no_progress,
-    note: Callable[[str], object] = _say_nothing,
+    note: Callable[[str], object] = str,
     **how: Any,
 ) -> Plan:
     """Plan images of prompts.
@@ -98,14 +94,10 @@ def plan_prompts(
         ids = _named(project, active, prompt)
         negative = prompt.negative or settings.negative_prompt
         planned[PlannedPrompt(prompt.text, negative, ids)] = None
-    plan = Plan(
-        model_hash=model_hash(pipe),
-        text_encoder=text_encoder_hash(pipe),
-        clip_hash=_clip_hash(how.get("clip_model")),
-        settings={
-            name: getattr(resolved, name)
-            for name in ("steps", "guidance_scale", "height", "width")
-        },
+    names = ("steps", "guidance_scale", "height", "width")
+    plan = _plan(
+        pipe,
+        settings={name: getattr(resolved, name) for name in names},
         classes=classes,
         prompts=tuple(planned),
         quotas=_quotas(classes, quotas or {}),
@@ -122,7 +114,7 @@ def plan_pictures(
     folder: Path,
     *,
     progress: Progress = no_progress,
-    note: Callable[[str], object] = _say_nothing,
+    note: Callable[[str], object] = str,
     **how: Any,
 ) -> Plan:
     """Plan labels for the pictures of a folder and of those in it.
@@ -138,18 +130,15 @@ def plan_pictures(
         pictures.setdefault(digest, Picture(name, digest))
     if not pictures:
         raise PlanError(f"{folder} holds no picture ({', '.join(PICTURE_SUFFIXES)})")
-    plan = Plan(
-        model_hash=model_hash(pipe),
-        text_encoder=text_encoder_hash(pipe),
-        clip_hash=_clip_hash(how.get("clip_model")),
+    plan = _plan(
+        pipe,
         settings={},
         classes=_classes(project, pipe),
         folder=str(folder.resolve()),
         pictures=tuple(pictures.values()),
         **how,
     )
-    twice = len(paths) - len(pictures)
-    if twice:
+    if twice := len(paths) - len(pictures):
         note(f"{twice} pictures are there more than once.")
     return plan
 
@@ -208,13 +197,15 @@ def _move_places(plan: Plan, folder: Path) -> None:
         plan.save(folder)
 
 
-def _clip_hash(folder: str | None) -> str:
-    """Return the fingerprint of a CLIP model, which is loaded to see that it can be."""
-    if not folder:
-        return ""
-    from napari_ovam.workflows.dataset.scores import ClipScorer
+def _plan(pipe: Any, **how: Any) -> Plan:
+    """Return a plan with its models' fingerprints; CLIP's shows that it can be had."""
+    clip_hash = ""
+    if folder := how.get("clip_model"):
+        from napari_ovam.workflows.dataset.scores import ClipScorer
 
-    return ClipScorer(folder).hash
+        clip_hash = ClipScorer(folder).hash
+    model, encoder = model_hash(pipe), text_encoder_hash(pipe)
+    return Plan(model_hash=model, text_encoder=encoder, clip_hash=clip_hash, **how)
 
 
 def _classes(project: Project, pipe: Any) -> tuple[PlannedClass, ...]:

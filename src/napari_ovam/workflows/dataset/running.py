@@ -8,14 +8,12 @@ from typing import TYPE_CHECKING, Protocol
 
 from napari_ovam.base.progress import Progress, no_progress
 from napari_ovam.workflows.dataset.collecting import collect
-from napari_ovam.workflows.dataset.making import load_maker
+from napari_ovam.workflows.dataset.making import ModelMaker
 from napari_ovam.workflows.dataset.plan import Plan
 from napari_ovam.workflows.dataset.shards import (
     SHARDS,
     Shard,
     failures_of,
-    image_file,
-    labels_file,
     make_shard,
     read_record,
     read_records,
@@ -77,7 +75,7 @@ class Inline(AbstractContextManager["Inline"]):
         *,
         device: str = "auto",
         retries: int = 2,
-        load: LoadMaker = load_maker,
+        load: LoadMaker = ModelMaker,
     ) -> None:
         self._root, self._plan, self._retries = root, plan, retries
         self._maker = load(plan, root, device)
@@ -167,7 +165,10 @@ def _make_all(
         wanted = next_items(plan, Ledger(plan, filter(None, records)))
         if not wanted:
             break
-        new = _cut(wanted, plan.shard, first=len(begun))
+        parts = (
+            wanted[at : at + plan.shard] for at in range(0, len(wanted), plan.shard)
+        )
+        new = [Shard(n, tuple(part)) for n, part in enumerate(parts, start=len(begun))]
         begun += new
         todo = [s for s in new if not _is_done(project, plan, s, again=again)]
         done = sum(len(s.items) for s in begun) - sum(len(s.items) for s in todo)
@@ -183,22 +184,13 @@ def _make_all(
     return lost
 
 
-def _cut(numbers: Sequence[int], size: int, *, first: int) -> list[Shard]:
-    """Return shards of items, numbered from `first`."""
-    return [
-        Shard(first + place, tuple(numbers[at : at + size]))
-        for place, at in enumerate(range(0, len(numbers), size))
-    ]
-
-
 def _is_done(project: Project, plan: Plan, shard: Shard, *, again: bool) -> bool:
     """Whether a shard is committed and its files are there."""
     record = read_record(project.path, plan, shard)
     if record is None or (again and record["failures"]):
         return False
-    folder = shard.folder(project.path)
     return all(
-        project.has_sample(name)
-        or all((folder / file(name)).is_file() for file in (image_file, labels_file))
-        for name in (row["name"] for row in record["rows"])
+        project.has_sample(row["name"])
+        or all(file.is_file() for file in shard.files(project.path, row["name"]))
+        for row in record["rows"]
     )

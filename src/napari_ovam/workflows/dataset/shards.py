@@ -21,6 +21,7 @@ from napari_ovam import __version__
 from napari_ovam.base.atomic import replacing
 from napari_ovam.base.hashing import hash_file
 from napari_ovam.base.progress import Progress, no_progress
+from napari_ovam.images.png import write_png
 from napari_ovam.project.files import now, write_labels
 from napari_ovam.workflows.dataset.plan import PlanError
 
@@ -54,15 +55,10 @@ class Shard:
         """Return the place of the file that commits it."""
         return root / SHARDS / f"{self.number:05d}.json"
 
-
-def image_file(name: str) -> str:
-    """Return the name of an image's file in the folder of its shard."""
-    return f"{name}.png"
-
-
-def labels_file(name: str) -> str:
-    """Return the name of the labels' file in the folder of its shard."""
-    return f"{name}.labels.png"
+    def files(self, root: Path, name: str) -> tuple[Path, Path]:
+        """Return the places of an image and its labels."""
+        folder = self.folder(root)
+        return folder / f"{name}.png", folder / f"{name}.labels.png"
 
 
 def make_shard(
@@ -84,7 +80,7 @@ def make_shard(
     root, plan, shard
         The plan's folder, the plan, and what of it.
     maker
-        From `making.load_maker`.
+        Such as `making.ModelMaker`.
     retries
         How often an item is tried again.
     progress
@@ -130,7 +126,7 @@ def make_shard(
             if isinstance(each, str):
                 failures[item.number] = _failure(item, each, retries + 1)
             else:
-                rows[item.number] = _write(folder, item, each)
+                rows[item.number] = _write(shard.files(root, item.name), item, each)
         waiting = waiting[len(group) :]
     progress(len(shard.items), len(shard.items))
     about = {
@@ -218,12 +214,9 @@ def _again(maker: Maker, item: Item, error: Exception, retries: int) -> Made | s
     return f"{type(error).__name__}: {error}"
 
 
-def _write(folder: Path, item: Item, made: Made) -> dict[str, Any]:
+def _write(files: tuple[Path, Path], item: Item, made: Made) -> dict[str, Any]:
     """Write what was made of an item; return its row."""
-    from napari_ovam.images.png import write_png
-
-    image = folder / image_file(item.name)
-    labels = folder / labels_file(item.name)
+    image, labels = files
     settings = None
     if made.settings is not None:
         settings = {"version": __version__, **made.settings}

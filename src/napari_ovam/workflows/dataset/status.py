@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napari_ovam.base.folder_lock import lock_folder
-from napari_ovam.workflows.dataset.plan import Plan
+from napari_ovam.workflows.dataset.plan import Plan, PlanError
 from napari_ovam.workflows.dataset.shards import (
     Shard,
     failures_of,
@@ -61,11 +61,6 @@ class DatasetStatus:
     errors: Mapping[int, str]
     pace: float | None
     running: bool
-
-    @property
-    def seconds_left(self) -> float | None:
-        """How long what is left takes at this pace; None if that is not known."""
-        return self.left / self.pace if self.pace else None
 
 
 def read_status(folder: Path) -> DatasetStatus:
@@ -133,6 +128,8 @@ class Estimate:
 def estimate(plan: Plan, maker: Maker, folder: Path) -> Estimate:
     """Make an item or two, beside the dataset, and estimate what all of them take.
 
+    It raises `PlanError` if nothing is wanted.
+
     Parameters
     ----------
     plan, maker
@@ -141,6 +138,8 @@ def estimate(plan: Plan, maker: Maker, folder: Path) -> Estimate:
         Where the dataset is going to be.
     """
     numbers = next_items(plan, Ledger(plan, ()))
+    if not numbers:
+        raise PlanError("there is nothing to make: no quota asks for an image")
     begin = seconds = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="napari-ovam-estimate-") as made:
         root = Path(made)

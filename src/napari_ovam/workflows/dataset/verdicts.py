@@ -38,7 +38,7 @@ class Ledger:
         self._plan = plan
         self.made = array("q")
         self.failed = array("q")
-        blank, unsure, clip = array("d"), array("d"), array("d")
+        images = {name: array("d") for name in ("blank", "unsure", "clip")}
         # For each class that an image is expected to show:
         place, number = array("q"), array("q")
         scores = {name: array("d") for name in ("area", "presence", "agreement")}
@@ -46,9 +46,8 @@ class Ledger:
             self.failed.extend(each["item"] for each in record["failures"])
             for row in record["rows"]:
                 found = row["scores"]
-                blank.append(found["blank"])
-                unsure.append(found["unsure"])
-                clip.append(found.get("clip", np.nan))
+                for name, values in images.items():
+                    values.append(found.get(name, np.nan))
                 expected = plan.prompt(row["item"]).classes
                 for each in expected:
                     place.append(len(self.made))
@@ -57,10 +56,10 @@ class Ledger:
                     for name, values in scores.items():
                         values.append(of.get(name, np.nan))
                 self.made.append(row["item"])
-        self._blank, self._clip = np.asarray(blank), np.asarray(clip)
-        self._unsure = np.asarray(unsure)
         self._place, self._class = np.asarray(place), np.asarray(number)
-        self._scores = {name: np.asarray(values) for name, values in scores.items()}
+        self._scores = {
+            n: np.asarray(values) for n, values in (images | scores).items()
+        }
 
     def verdicts(self) -> dict[str, NDArray[np.bool_]]:
         """Return which images each filter rejects, in the order of `made`."""
@@ -68,11 +67,11 @@ class Ledger:
         none = np.zeros(len(self.made), bool)
         found = dict.fromkeys(REASONS, none)
         if filters.blank is not None:
-            found["blank"] = self._blank >= filters.blank
+            found["blank"] = self._scores["blank"] >= filters.blank
         if filters.unsure is not None:
-            found["unsure"] = self._unsure >= filters.unsure
-        if filters.clip is not None:
-            found["clip"] = self._clip < filters.clip  # not where it is unknown
+            found["unsure"] = self._scores["unsure"] >= filters.unsure
+        if filters.clip is not None:  # not where it is unknown
+            found["clip"] = self._scores["clip"] < filters.clip
         area = self._scores["area"]
         found["empty"] = self._images(area == 0)
         if filters.area is not None:

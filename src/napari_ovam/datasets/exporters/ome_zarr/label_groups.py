@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from napari_ovam import __version__
 from napari_ovam.base.hashing import hash_file
 from napari_ovam.base.names import check_name
+from napari_ovam.base.words import shorten
 from napari_ovam.datasets.exporters.report import PROGRAM
 from napari_ovam.datasets.exporters.staging import FolderExistsError
 from napari_ovam.images.ome_zarr_write import (
@@ -144,9 +145,8 @@ def check_label_group(folder: Path, *, overwrite: bool) -> None:
         place for place in {**listed, **now} if listed.get(place) != now.get(place)
     ]
     if changed:
-        more = f" and {len(changed) - 3} more" if len(changed) > 3 else ""
         raise FolderExistsError(
-            f"{', '.join(sorted(changed)[:3])}{more} in {folder} changed since "
+            f"{shorten(sorted(changed), 3)} in {folder} changed since "
             f"{PROGRAM} wrote it. It stays: choose another name for the labels, or "
             "move it away"
         )
@@ -160,17 +160,8 @@ def check_label_group(folder: Path, *, overwrite: bool) -> None:
 def label_frame(image: OmeImage) -> Frame:
     """Return where labels of a picture lie: its levels, without the channels."""
     keep = [n for n in range(len(image.axes)) if n != image.axis("channel")]
-
-    def kept(values: tuple[Any, ...]) -> tuple[Any, ...]:
-        return tuple(values[number] for number in keep)
-
-    levels = tuple(
-        type(each)(
-            each.path, kept(each.shape), kept(each.scale), kept(each.translation)
-        )
-        for each in image.levels
-    )
-    return Frame(kept(image.axes), levels)
+    axes = tuple(image.axes[number] for number in keep)
+    return Frame(axes, tuple(each.on_axes(keep) for each in image.levels))
 
 
 def _replace(target: Path, new: Path, old: Path) -> None:

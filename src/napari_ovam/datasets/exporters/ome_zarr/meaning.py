@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_ovam.base.ids import IGNORE
-from napari_ovam.datasets.class_colors import PALETTE
+from napari_ovam.datasets.class_colors import default_color
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -57,7 +57,7 @@ def describe_objects(
 
 
 def _color(entry: LabelClass) -> tuple[int, int, int]:
-    return entry.color or PALETTE[(entry.id - 1) % len(PALETTE)]
+    return entry.color or default_color(entry.id)
 
 
 def _image_label(

@@ -38,14 +38,12 @@ class CvatWriter:
         self.classes = classes
         self.images: list[ElementTree.Element] = []
         self.counts: Counter[str] = Counter()  # images of each split
-        (folder / "images").mkdir()
 
     def add(self, item: ExportItem) -> None:
         """Write one image and encode its objects."""
-        file = f"{item.name}.png"
-        save_png(self.path.parent / "images" / file, item.image)
+        save_png(self.path.parent / "images" / item.file, item.image)
         height, width = item.labels.shape
-        about = {"id": str(len(self.images)), "name": file}
+        about = {"id": str(len(self.images)), "name": item.file}
         about |= {"subset": item.split} if item.split else {}
         about |= {"width": str(width), "height": str(height)}
         image = ElementTree.Element("image", about)

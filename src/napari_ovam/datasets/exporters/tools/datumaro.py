@@ -22,7 +22,7 @@ from napari_ovam.datasets.exporters.dataset import (
     save_png,
 )
 
-from .objects import Object, counted, encode_objects
+from .objects import Object, encode_objects
 
 
 class DatumaroWriter:
@@ -34,21 +34,18 @@ class DatumaroWriter:
         self.numbers = {entry.id: number for number, entry in enumerate(classes)}
         self.items: dict[str, list[dict[str, Any]]] = {}
         self.count = 0
-        (folder / "annotations").mkdir()
 
     def add(self, item: ExportItem) -> None:
         """Write one image and encode its objects."""
         subset = item.split or "default"
-        images = self.folder / "images" / subset
-        images.mkdir(parents=True, exist_ok=True)
-        save_png(images / f"{item.name}.png", item.image)
+        save_png(self.folder / "images" / subset / item.file, item.image)
         path = self.folder / "annotations" / f"{subset}.json"
         records = encode_objects(path, item, self.classes, self._encode, decode_each)
         about = {
             "id": item.name,
             "annotations": records,
-            "attr": counted(item),
-            "image": {"path": f"{item.name}.png", "size": list(item.labels.shape)},
+            "attr": {"ignore_pixels": item.ignored} if item.ignored else {},
+            "image": {"path": item.file, "size": list(item.labels.shape)},
         }
         self.items.setdefault(subset, []).append(about)
 

@@ -41,19 +41,17 @@ class LabelStudioWriter:
         self.folder = folder
         self.classes = classes
         self.tasks: dict[str, list[dict[str, Any]]] = {}
-        (folder / "images").mkdir()
 
     def add(self, item: ExportItem) -> None:
         """Write one image and encode its objects."""
-        file = f"{item.name}.png"
-        save_png(self.folder / "images" / file, item.image)
+        save_png(self.folder / "images" / item.file, item.image)
         results = encode_objects(
             self.folder / "tasks.json",
             *(item, self.classes),
             partial(encode_result, picture=item.name),
             decode_result,
         )
-        address = f"/data/local-files/?d={quote(f'images/{file}')}"
+        address = f"/data/local-files/?d={quote(f'images/{item.file}')}"
         task = {"data": {"image": address}, "annotations": [{"result": results}]}
         self.tasks.setdefault(item.split, []).append(task)
 

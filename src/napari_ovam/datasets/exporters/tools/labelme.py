@@ -18,8 +18,8 @@ from napari_ovam.datasets.exporters.dataset import (
     ExportItem,
     LabelClass,
     save_json,
+    save_lines,
     save_png,
-    save_text,
 )
 from napari_ovam.datasets.exporters.indices import check_reserved
 from napari_ovam.datasets.mask_codes import box_of, decode_png, encode_png, paste
@@ -42,10 +42,8 @@ class LabelmeWriter:
 
     def add(self, item: ExportItem) -> None:
         """Write one image and its shapes."""
-        folder = self.folder / item.split
-        folder.mkdir(exist_ok=True)
-        path = folder / f"{item.name}.json"
-        save_png(path.with_name(f"{item.name}.png"), item.image)
+        path = self.folder / item.split / f"{item.name}.json"
+        save_png(path.with_name(item.file), item.image)
         height, width = item.labels.shape
         shapes = encode_objects(path, item, self.classes, encode_shape, decode_shape)
         unsure = item.labels == IGNORE
@@ -57,7 +55,7 @@ class LabelmeWriter:
             "version": _VERSION,
             "flags": {},
             "shapes": shapes,
-            "imagePath": f"{item.name}.png",
+            "imagePath": item.file,
             "imageData": None,
             "imageHeight": height,
             "imageWidth": width,
@@ -67,7 +65,7 @@ class LabelmeWriter:
     def finish(self) -> None:
         """Write `labels.txt`."""
         names = [_IGNORE, _BACKGROUND, *(entry.name for entry in self.classes)]
-        save_text(self.folder / "labels.txt", "".join(f"{name}\n" for name in names))
+        save_lines(self.folder / "labels.txt", names)
 
 
 def encode_shape(each: Object) -> dict[str, Any]:

@@ -1,8 +1,8 @@
 """What the formats of annotation tools share: objects, decoded again and compared."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,14 +35,6 @@ class Object(NamedTuple):
         return mask
 
 
-def objects_of(item: ExportItem, classes: Sequence[LabelClass]) -> Iterator[Object]:
-    """Yield the objects of a picture; an instance of several parts is one."""
-    height, width = item.labels.shape
-    for entry, region in find_objects(item.labels, item.instances, classes)[1]:
-        mask = np.asarray(region.image, bool)
-        yield Object(entry, region.slice, mask, (height, width))
-
-
 def encode_objects(
     path: Path,
     item: ExportItem,
@@ -66,9 +58,10 @@ def encode_objects(
     records: list[_Record] = []
     height, width = item.labels.shape
     drawn = np.zeros((height, width), np.uint16)
-    for each in objects_of(item, classes):
-        record = encode(each)
-        drawn[decode(record, (height, width))] = each.entry.id
+    for entry, region in find_objects(item.labels, item.instances, classes)[1]:
+        mask = np.asarray(region.image, bool)
+        record = encode(Object(entry, region.slice, mask, (height, width)))
+        drawn[decode(record, (height, width))] = entry.id
         records.append(record)
     check_same(path, drawn, np.where(item.labels == IGNORE, 0, item.labels))
     return records
@@ -87,9 +80,3 @@ def check_lines(classes: Sequence[LabelClass], form: str, what: str) -> None:
                 f"class {entry.name!r} cannot be written to the {what} of {form!r}; "
                 "rename it without line breaks and control characters"
             )
-
-
-def counted(item: ExportItem) -> dict[str, Any]:
-    """Return how many pixels of a picture are unsure, where any is."""
-    count = int((item.labels == IGNORE).sum())
-    return {"ignore_pixels": count} if count else {}

@@ -1,4 +1,7 @@
-"""Label Studio: a JSON of tasks."""
+"""Label Studio: a JSON of tasks ("JSON", not "JSON-MIN") or several.
+
+Brush masks and polygons are read; pictures are beside or below the files.
+"""
 
 from __future__ import annotations
 
@@ -9,21 +12,20 @@ from urllib.parse import unquote
 
 import numpy as np
 
-from napari_ovam.datasets.class_lists import ListedClass, plain, whole
+from napari_ovam.datasets.class_lists import ListedClass, plain
 from napari_ovam.datasets.exporters.tools.label_studio import decode_result
-from napari_ovam.datasets.importers.coco import path_of
-from napari_ovam.datasets.importers.search import PICTURES
-from napari_ovam.datasets.importers.shapes import Shape, Size, exact
-from napari_ovam.datasets.importers.source import ImportSourceError, Source
-from napari_ovam.datasets.importers.tools.annotated import (
+from napari_ovam.datasets.importers.annotated import (
     Annotated,
     AnnotationFile,
     draw_outline,
-    open_files,
     parse_color,
     read_json,
     read_xml,
 )
+from napari_ovam.datasets.importers.named_pictures import path_of, read_size
+from napari_ovam.datasets.importers.search import PICTURES
+from napari_ovam.datasets.importers.shapes import Size, exact
+from napari_ovam.datasets.importers.source import ImportSourceError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -31,7 +33,6 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-FORM = "label-studio"
 CONFIG = "label_config.xml"
 """The labels of a project with their colours: Label Studio's JSON has none."""
 
@@ -40,26 +41,7 @@ _WHOLE = ("choices", "textarea", "rating", "number", "taxonomy", "datetime", "pa
 _MASKS = ("brushlabels", "polygonlabels", "brush", "polygon")
 
 
-def open_label_studio(
-    path: Path, classes: Sequence[ListedClass] | None = None
-) -> Source:
-    """Open tasks of Label Studio: brush masks and polygons.
-
-    It raises `ImportSourceError` if there is no such JSON.
-
-    Parameters
-    ----------
-    path
-        A JSON ("JSON", not "JSON-MIN"), or a folder with one or several; pictures
-        beside or below it.
-    classes
-        Not used: the file and its label_config.xml have them.
-    """
-    del classes
-    return open_files(FORM, path, ".json", read_tasks)
-
-
-def read_tasks(root: Path, place: str) -> AnnotationFile:
+def read(root: Path, place: str) -> AnnotationFile:
     """Read a JSON of tasks.
 
     It raises `ImportSourceError` if it is none.
@@ -192,7 +174,7 @@ def _take(
     results: Sequence[dict[str, Any]], about: Annotated, labels: dict[str, ListedClass]
 ) -> None:
     """Add the results of a picture to its shapes."""
-    unnamed = turned = 0
+    turned = 0
     # Where one region has a brush and labels of their own, the id joins them.
     named = {
         result.get("id"): name
@@ -209,31 +191,22 @@ def _take(
                 counts = about.whole if kind in _WHOLE else about.others
                 counts[f"results of the kind {str(kind)[:40]!r}"] += 1
             continue
-        height, width = (
-            whole(result.get(f"original_{k}")) or 0 for k in ("height", "width")
-        )
-        if about.size is None and height > 0 and width > 0:
-            about.size = height, width
+        sides = (result.get(f"original_{side}") for side in ("height", "width"))
+        about.size = about.size or read_size(*sides)
         name = _label_of(result) or named.get(result.get("id"))
-        if name is None:
-            unnamed += 1
-            continue
-        if result.get("image_rotation"):
+        if name is not None and result.get("image_rotation"):
             turned += 1
             continue
-        labels.setdefault(name, ListedClass(name))
-        brush = kind.startswith("brush")
-        about.shapes.append(
-            Shape(
-                result.get("id", f"#{number}"),
-                name,
-                partial(exact(decode_result) if brush else draw_percent, result),
-                _group_of(result),
-                record=result,
-            )
+        brush, meta = kind.startswith("brush"), result.get("meta")
+        about.add(
+            name,
+            result.get("id", f"#{number}"),
+            partial(exact(decode_result) if brush else draw_percent, result),
+            labels=labels,
+            # the object of which it is a part, as we write those of several
+            group=meta.get("object") if isinstance(meta, dict) else None,
+            record=result,
         )
-    if unnamed:
-        about.problems.append(f"{unnamed} masks without a label are left out")
     if turned:
         about.problems.append(f"{turned} masks of a turned picture are left out")
 
@@ -250,21 +223,12 @@ def _label_of(result: dict[str, Any]) -> str | None:
     return None
 
 
-def _group_of(result: dict[str, Any]) -> Any:
-    """Return the object of which a result is a part, as we write those of several."""
-    meta = result.get("meta")
-    return meta.get("object") if isinstance(meta, dict) else None
-
-
 def draw_percent(
     result: dict[str, Any], size: Size
 ) -> tuple[NDArray[np.bool_], Sequence[str]]:
-    """Return the mask of a polygon in percent of the sides.
-
-    It raises `ValueError` if it is none.
-    """
+    """Return the mask of a polygon in percent of the sides."""
     points = np.array(result["value"].get("points"), float)
-    if points.ndim != 2 or points.shape[1] != 2:
-        raise ValueError("its points are not [[x, y], [x, y] …]")
-    # Rounded, as shares of 100 are not exact, and a border may run between pixels.
-    return draw_outline((points * (size[1] / 100, size[0] / 100)).round(6), size)
+    if points.shape[-1:] == (2,):
+        # Rounded, as shares of 100 are not exact, and a border may run between pixels.
+        points = (points * (size[1] / 100, size[0] / 100)).round(6)
+    return draw_outline(points, size)

@@ -1,4 +1,7 @@
-"""LabelMe: a JSON for each picture."""
+"""LabelMe: a JSON for each picture, beside or in it, or where `imagePath` says.
+
+Masks and polygons are read.
+"""
 
 from __future__ import annotations
 
@@ -9,54 +12,31 @@ from glob import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from napari_ovam.datasets.class_lists import ListedClass, plain, whole
 from napari_ovam.datasets.exporters.tools.labelme import decode_shape
-from napari_ovam.datasets.importers.coco import path_of
-from napari_ovam.datasets.importers.search import PICTURES
-from napari_ovam.datasets.importers.shapes import Shape, Size, exact
-from napari_ovam.datasets.importers.source import (
-    UNSURE,
-    ImportSourceError,
-    Source,
-)
-from napari_ovam.datasets.importers.tools.annotated import (
+from napari_ovam.datasets.importers.annotated import (
     Annotated,
     AnnotationFile,
     draw_outline,
-    open_files,
     read_json,
 )
+from napari_ovam.datasets.importers.named_pictures import path_of, read_size
+from napari_ovam.datasets.importers.search import PICTURES
+from napari_ovam.datasets.importers.shapes import Size, exact
+from napari_ovam.datasets.importers.source import UNSURE, ImportSourceError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    import numpy as np
     from numpy.typing import NDArray
 
-FORM = "labelme"
+    from napari_ovam.datasets.class_lists import ListedClass
+
 SPECIAL = {"__ignore__": UNSURE, "_background_": 0}
 """Labels with a meaning of their own, as LabelMe's own converters take them."""
 
 
-def open_labelme(path: Path, classes: Sequence[ListedClass] | None = None) -> Source:
-    """Open LabelMe's JSONs: masks and polygons.
-
-    It raises `ImportSourceError` if there is none.
-
-    Parameters
-    ----------
-    path
-        A JSON, or a folder with several; pictures are beside them, where `imagePath`
-        says, or in them.
-    classes
-        Not used: the files have them.
-    """
-    del classes
-    return open_files(FORM, path, ".json", read_labelme, together=True)
-
-
-def read_labelme(root: Path, place: str) -> AnnotationFile:
+def read(root: Path, place: str) -> AnnotationFile:
     """Read a JSON of LabelMe.
 
     It raises `ImportSourceError` if it is none.
@@ -66,16 +46,14 @@ def read_labelme(root: Path, place: str) -> AnnotationFile:
         raise ImportSourceError("it has no list of shapes")
     file = AnnotationFile(place, content, special=SPECIAL)
     labels: dict[str, ListedClass] = {}
-    height, width = (whole(content.get(f"image{k}")) or 0 for k in ("Height", "Width"))
     about = Annotated(
         _name(root, place, content),
-        (height, width) if height > 0 and width > 0 else None,
+        read_size(content.get("imageHeight"), content.get("imageWidth")),
         record=content,
         container=content["shapes"],
     )
     if isinstance(content.get("imageData"), str) and content["imageData"]:
         about.read_bytes = partial(_embedded, content)
-    unnamed = 0
     for number, shape in enumerate(content["shapes"], start=1):
         if not isinstance(shape, dict):
             about.others["entries of another kind"] += 1
@@ -84,31 +62,18 @@ def read_labelme(root: Path, place: str) -> AnnotationFile:
         if kind not in ("mask", "polygon"):
             about.others[f"shapes of the kind {str(kind)[:40]!r}"] += 1
             continue
-        try:
-            name = plain(shape.get("label"))
-        except ValueError:
-            unnamed += 1
-            continue
-        if name not in SPECIAL:
-            labels.setdefault(name, ListedClass(name))
-        about.shapes.append(
-            Shape(
-                f"#{number} ({kind})",
-                name,
-                partial(exact(decode_shape) if kind == "mask" else draw_points, shape),
-                _group(shape),
-                record=shape,
-            )
+        group = shape.get("group_id")
+        about.add(
+            shape.get("label"),
+            f"#{number} ({kind})",
+            partial(exact(decode_shape) if kind == "mask" else draw_points, shape),
+            labels=labels,
+            group=group if isinstance(group, int | str) else None,
+            record=shape,
         )
-    if unnamed:
-        about.problems.append(f"{unnamed} shapes without a label are left out")
-    file.pictures, file.classes = [about], list(labels.values())
+    file.pictures = [about]
+    file.classes = [each for each in labels.values() if each.name not in SPECIAL]
     return file
-
-
-def _group(shape: dict[str, Any]) -> Any:
-    group = shape.get("group_id")
-    return group if isinstance(group, int | str) else None
 
 
 def _name(root: Path, place: str, content: dict[str, Any]) -> str:
@@ -146,11 +111,5 @@ def _embedded(content: dict[str, Any]) -> bytes:
 def draw_points(
     shape: dict[str, Any], size: Size
 ) -> tuple[NDArray[np.bool_], Sequence[str]]:
-    """Return the mask of a polygon, and what is to be said of it.
-
-    It raises `ValueError` if it is none.
-    """
-    points = np.array(shape.get("points"), float)
-    if points.ndim != 2 or points.shape[1] != 2:
-        raise ValueError("its points are not [[x, y], [x, y] …]")
-    return draw_outline(points, size)
+    """Return the mask of a polygon, and what is to be said of it."""
+    return draw_outline(shape.get("points"), size)

@@ -7,10 +7,13 @@ import re
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 from xml.etree import ElementTree
 
-from napari_ovam.datasets.class_lists import read_text
+import numpy as np
+
+from napari_ovam.base.words import shorten
+from napari_ovam.datasets.class_lists import ListedClass, plain, read_text
 from napari_ovam.datasets.exporters.report import INDEX
 from napari_ovam.datasets.importers.coco_masks import draw_polygon
 from napari_ovam.datasets.importers.named_pictures import (
@@ -37,17 +40,15 @@ from napari_ovam.datasets.importers.source import (
     Masks,
     Picture,
     Source,
-    shorten,
 )
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
     from pathlib import Path
 
-    import numpy as np
     from numpy.typing import NDArray
 
-    from napari_ovam.datasets.class_lists import ListedClass
+_File = TypeVar("_File")
 
 CROSSES = "its outline crosses itself: what lies inside twice is not in it"
 
@@ -70,6 +71,34 @@ class Annotated:
     record: Any = None  # as in the file
     container: Any = None  # what holds the records of its shapes; None if nothing does
     read_bytes: Callable[[], bytes] | None = None
+    unnamed: int = 0  # shapes without a label, which are left out
+
+    def add(
+        self,
+        label: Any,
+        which: Any,
+        draw: Callable[[Size], tuple[NDArray[np.bool_], Sequence[str]]],
+        *,
+        labels: dict[str, ListedClass] | None = None,
+        **more: Any,
+    ) -> None:
+        """Add a shape under the label that the file gives, as far as it is a name.
+
+        Parameters
+        ----------
+        label
+            As in the file; a class of that name is added to `labels`.
+        which, draw, **more
+            As in `Shape`.
+        """
+        try:
+            name = plain(label)
+        except ValueError:
+            self.unnamed += 1
+            return
+        if labels is not None:
+            labels.setdefault(name, ListedClass(name))
+        self.shapes.append(Shape(which, name, draw, **more))
 
 
 @dataclass(eq=False)
@@ -112,27 +141,16 @@ def open_files(
     together
         Whether there is a file for each picture, whose name is a path from the folder.
     """
-    root = path.parent if path.is_file() else path
     problems: dict[str, list[str]] = defaultdict(list)
-    places = [path.name]
-    if not path.is_file():
-        found = list_files(root, [ending], problems[path.name])
-        places = [p for p in found if p.rpartition("/")[2] != INDEX]
-    files, strangers = [], {}
-    for place in places:
-        try:
-            check_file_size(root / place)
-            files.append(read(root, place))
-        except ImportSourceError as error:
-            strangers[place] = str(error)
-            if isinstance(error, BrokenFileError):
-                problems[place].append(str(error))
+
+    def read_small(root: Path, place: str) -> AnnotationFile:
+        check_file_size(root / place)
+        return read(root, place)
+
+    root, files, strangers = read_files(path, ending, read_small, problems)
     if not any(file.pictures for file in files):
-        why = "; ".join(f"{p}: {s}" for p, s in list(strangers.items())[:3])
-        raise ImportSourceError(
-            f"there is no {form} file (*{ending}) with pictures in {path}"
-            + (f" ({why})" if why else "")
-        )
+        what = f"{form} file (*{ending}) with pictures"
+        raise ImportSourceError(say_none(what, path, strangers))
     notes = [note for file in files for note in file.notes]
     if others := [place for place in strangers if place not in problems]:
         notes.append(f"not read, as no {form}: {shorten(others)}")
@@ -151,6 +169,46 @@ def open_files(
         root,
         tuple(file.place for file in files),
     )
+
+
+def read_files(
+    path: Path,
+    ending: str,
+    read: Callable[[Path, str], _File],
+    problems: dict[str, list[str]],
+) -> tuple[Path, list[_File], dict[str, str]]:
+    """Read a file, or those of an ending below a folder.
+
+    Returns
+    -------
+    Path
+        Their folder.
+    list
+        What `read` returns of a folder and a place in it.
+    dict
+        By its place why it raised `ImportSourceError`; `problems` gets what is broken.
+    """
+    root = path.parent if path.is_file() else path
+    places = [path.name]
+    if not path.is_file():
+        found = list_files(root, [ending], problems[path.name])
+        places = [p for p in found if p.rpartition("/")[2] != INDEX]
+    files: list[_File] = []
+    strangers: dict[str, str] = {}
+    for place in places:
+        try:
+            files.append(read(root, place))
+        except ImportSourceError as error:
+            strangers[place] = str(error)
+            if isinstance(error, BrokenFileError):
+                problems[place].append(str(error))
+    return root, files, strangers
+
+
+def say_none(what: str, path: Path, strangers: Mapping[str, str]) -> str:
+    """Return a sentence for a path without files of a kind."""
+    why = "; ".join(f"{p}: {s}" for p, s in list(strangers.items())[:3])
+    return f"there is no {what} in {path}" + (f" ({why})" if why else "")
 
 
 def check_file_size(path: Path) -> None:
@@ -186,6 +244,7 @@ def _pictures(
     """Return the pictures of all files."""
     parts = [(file, index) for file in files for index in range(len(file.pictures))]
     groups = [parts] if together else [[p for p in parts if p[0] is f] for f in files]
+    groups = [group for group in groups if group]
     named = [
         NamedPictures(
             group[0][0].place if len({id(f) for f, _ in group}) == 1 else "",
@@ -193,9 +252,7 @@ def _pictures(
             [file.pictures[index].size for file, index in group],
         )
         for group in groups
-        if group
     ]
-    groups = [group for group in groups if group]
 
     def reader(key: Key, size: Size | None) -> partial[Masks]:
         file, index = groups[key[0]][key[1]]
@@ -217,6 +274,8 @@ def _pictures(
 def _say_others(about: Annotated) -> list[str]:
     both = about.others + about.whole
     said = [f"{count} {what} are no masks" for what, count in both.items()]
+    if about.unnamed:
+        said.append(f"{about.unnamed} annotations without a label are left out")
     return [*said, *about.problems]
 
 
@@ -282,11 +341,14 @@ def parse_color(text: Any) -> tuple[int, int, int] | None:
 
 
 def draw_outline(
-    points: NDArray[np.float64], size: Size
+    points: Any, size: Size, form: str = "[[x, y], [x, y] …]"
 ) -> tuple[NDArray[np.bool_], Sequence[str]]:
     """Return the mask of a polygon of (N, 2) points, and what is to be said of it.
 
-    It raises `ValueError` if it is none.
+    It raises `ValueError` if it is none; `form` is how the file should say it.
     """
+    points = np.array(points, float)
+    if points.ndim != 2 or points.shape[1] != 2:
+        raise ValueError(f"its points are not {form}")
     mask = draw_polygon(points.ravel().tolist(), size)
     return mask, [CROSSES] if crosses_itself(points) else ()
