@@ -36,6 +36,7 @@ from napari_ovam._qt.widgets.section import (
     menu_button,
     menu_entry,
     more,
+    reveal,
     small_button,
 )
 from napari_ovam.hub.recent import recent_models
@@ -281,7 +282,10 @@ class ImageSection(Section):
         dialog.setObjectName("page_dialog")
         dialog.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
         dialog.setWindowTitle(f"Pages of {several.path.name}")
-        dialog.setLabelText(f"Which page or frame, 1 to {several.count}?")
+        dialog.setLabelText(
+            f"Which page or frame, 1 to {several.count}?\n\nFor its channels or all of "
+            "a stack, open the file\nin napari, and choose its layer under Load…"
+        )
         dialog.setInputMode(QInputDialog.InputMode.IntInput)
         dialog.setIntRange(1, several.count)
         dialog.intValueSelected.connect(
@@ -381,7 +385,7 @@ class _Offer(QPushButton):
         """Show the button, which calls something."""
         self._call = call
         self.setToolTip(tip)
-        self.show()
+        reveal(self)
 
     def _take(self) -> None:
         self.hide()

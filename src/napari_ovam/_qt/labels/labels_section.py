@@ -224,7 +224,7 @@ class LabelsSection(Section):
     def _show_edits(self) -> None:
         sample = self.session.current
         edits = sample.edits if sample is not None else None
-        if edits is None:
+        if sample is None or edits is None or sample.unlabelled:
             self.edits.setText("No labels yet")
         elif not edits.count:
             self.edits.setText("Exactly as the maps propose")

@@ -14,13 +14,12 @@ from napari_ovam._qt.widgets.section import (
     Section,
     button,
     clear,
-    duration,
     form,
     listen,
     more,
     small_button,
 )
-from napari_ovam._qt.widgets.text import ElidedCheckBox, ElidedLabel
+from napari_ovam._qt.widgets.text import ElidedCheckBox, ElidedLabel, duration
 from napari_ovam.segmentation.class_maps import LAYERS
 
 from .live import LiveMaps

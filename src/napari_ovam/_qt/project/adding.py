@@ -71,6 +71,8 @@ class Adding:
                 session.select(new[0])
             count = f"{len(new)} image{'s' * (len(new) != 1)} added."
             text = " ".join([count, *wrong[:3], *said[:3]])
+            if new and not len(session.classes):
+                text += " Type what to look for and press Map, or add Classes to paint."
             session.say(text, "warning" if wrong else "info")
 
         session.start("Adding images", run, returned=returned, ended=ended, kept=_KEPT)

@@ -18,7 +18,13 @@ from qtpy.QtWidgets import (
 )
 
 from napari_ovam._qt.layers.keys import ACTIONS, keys
-from napari_ovam._qt.widgets.docks import NAMES, BelowDock, dress_table, selected_rows
+from napari_ovam._qt.widgets.docks import (
+    NAMES,
+    BelowDock,
+    dress_table,
+    select_row,
+    selected_rows,
+)
 from napari_ovam._qt.widgets.row import Row
 from napari_ovam._qt.widgets.section import (
     button,
@@ -243,7 +249,7 @@ class ProjectWidget(BelowDock):
             if row < 0:
                 selection.clear()
             elif self.view.currentIndex().row() != row:
-                self.view.selectRow(row)
+                select_row(self.view, row)
                 self.view.scrollTo(self.table.index(row, 0))
         viewport.update()
 

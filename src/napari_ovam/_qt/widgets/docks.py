@@ -116,6 +116,15 @@ def selected_rows(view: QAbstractItemView) -> list[int]:
     return sorted({index.row() for index in view.selectedIndexes()})
 
 
+def select_row(view: QAbstractItemView, row: int) -> None:
+    """Select a row of a view and no other, also while Shift or Ctrl is held down."""
+    selection, model = view.selectionModel(), view.model()
+    if selection is not None and model is not None:
+        flags = selection.SelectionFlag
+        alone = flags.ClearAndSelect | flags.Rows
+        selection.setCurrentIndex(model.index(row, 0), alone)
+
+
 def place_below(widget: QWidget) -> None:
     """Dock a widget below the image, where it leaves the panel its height."""
     dock = dock_of(widget)

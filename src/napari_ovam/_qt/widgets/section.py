@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from magicgui.widgets import CheckBox
@@ -18,6 +19,7 @@ from qtpy.QtWidgets import (
     QMenu,
     QProgressBar,
     QPushButton,
+    QScrollArea,
     QToolButton,
     QVBoxLayout,
     QWidget,
@@ -26,7 +28,7 @@ from superqt import QCollapsible
 from superqt.utils import QSignalDebouncer
 
 from .row import Row
-from .text import ElidedComboBox, Message
+from .text import ElidedComboBox, Message, duration
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -83,8 +85,8 @@ class Progress(QWidget):
         self.bar.setRange(0, total)  # 0, 0 shows that it works, not how far it is
         self.bar.setValue(done)
         text, elide = self._text(done, total), Qt.TextElideMode.ElideMiddle
-        room = self.bar.width()
-        self.bar.setFormat(self.bar.fontMetrics().elidedText(text, elide, room))
+        metrics, room = self.bar.fontMetrics(), self.bar.width()
+        self.bar.setFormat(metrics.elidedText(text, elide, room))
         self.bar.setToolTip(text)
         self.bar.setUpdatesEnabled(True)
 
@@ -366,11 +368,17 @@ def form(*rows: Any) -> QWidget:
     return holder
 
 
-def duration(seconds: float) -> str:
-    """Return seconds as a person says them."""
-    if seconds < 90:
-        return f"{max(1, round(seconds))} s"
-    return f"{round(seconds / 60)} min"
+def reveal(widget: QWidget) -> None:
+    """Show a widget, and scroll to it where it would be out of sight."""
+    widget.show()
+    above: Any = widget.parentWidget()
+    while above is not None and not isinstance(above, QScrollArea):
+        above = above.parentWidget()
+    if above is not None:
+        later = QTimer(widget)  # once it has its place
+        later.setSingleShot(True)
+        later.timeout.connect(partial(above.ensureWidgetVisible, widget))
+        later.start(0)
 
 
 def clear(layout: Any) -> None:
