@@ -23,6 +23,7 @@ from qtpy.QtWidgets import (
 
 from napari_ovam._qt.session.jobs import short
 from napari_ovam._qt.widgets.docks import dress_table, select_row, selected_rows
+from napari_ovam._qt.widgets.reach import reveal
 from napari_ovam._qt.widgets.section import (
     Section,
     button,
@@ -33,7 +34,6 @@ from napari_ovam._qt.widgets.section import (
     listen,
     menu_button,
     menu_entry,
-    reveal,
 )
 from napari_ovam._qt.widgets.text import Message
 from napari_ovam._qt.widgets.token_drop import accept_tokens

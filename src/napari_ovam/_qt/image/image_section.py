@@ -24,6 +24,7 @@ from qtpy.QtWidgets import (
 from napari_ovam._qt.layers.layers import SampleLayers
 from napari_ovam._qt.session.settings import preferences
 from napari_ovam._qt.session.state import ModelChoice
+from napari_ovam._qt.widgets.reach import reveal
 from napari_ovam._qt.widgets.row import Row
 from napari_ovam._qt.widgets.section import (
     Section,
@@ -36,7 +37,6 @@ from napari_ovam._qt.widgets.section import (
     menu_button,
     menu_entry,
     more,
-    reveal,
     small_button,
 )
 from napari_ovam.hub.recent import recent_models

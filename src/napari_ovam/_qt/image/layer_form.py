@@ -11,8 +11,9 @@ from qtpy.QtWidgets import QFormLayout, QSpinBox, QVBoxLayout, QWidget
 
 from napari_ovam._qt.session.jobs import short
 from napari_ovam._qt.session.settings import preferences
+from napari_ovam._qt.widgets.reach import reveal
 from napari_ovam._qt.widgets.row import Row
-from napari_ovam._qt.widgets.section import button, chooser, reveal, small_button
+from napari_ovam._qt.widgets.section import button, chooser, small_button
 from napari_ovam._qt.widgets.text import ElidedLabel
 
 from .layer_pictures import (

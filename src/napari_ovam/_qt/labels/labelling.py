@@ -162,6 +162,8 @@ class Labelling:
             self.session.classes_changed.emit()
         if (first or asked) and not self.session.busy:
             self.session.hint()
+        else:
+            self.session.hint_again()
         self.session.labels_changed.emit()
 
     def set_options(self, **options: Any) -> None:

@@ -142,6 +142,7 @@ class Workspace(JobRunner):
         self.label_rules = LabelRules()
         self.phrases = Phrases(self)
         self._news: tuple[str, Kind] = ("", "info")
+        self._hinted: tuple[str, Kind, tuple[str, Kind] | None] = ("", "info", None)
 
     @property
     def viewer(self) -> Viewer:
@@ -284,6 +285,14 @@ class Workspace(JobRunner):
         """Say what can be done next."""
         (news, kind), self._news = self._news, ("", "info")
         self.say(f"{news} {self._next_step()}".strip(), kind)
+        self._hinted = news, kind, self.message
+
+    def hint_again(self) -> None:
+        """Say it anew, as labels are others now, where nothing else was said since."""
+        news, kind, said = self._hinted
+        if self.message == said:
+            self.tell_next(news, kind)
+            self.hint()
 
     def _next_step(self) -> str:
         sample = self.current

@@ -15,6 +15,7 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
+from .reach import TabReached
 from .section import SaidLine
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ def dock_of(widget: QWidget) -> QDockWidget | None:
     return found
 
 
-class BelowDock(QWidget):
+class BelowDock(TabReached):
     """A table with rows of buttons around it, which docks itself below the image.
 
     Parameters

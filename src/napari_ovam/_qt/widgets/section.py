@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from magicgui.widgets import CheckBox
@@ -19,7 +18,6 @@ from qtpy.QtWidgets import (
     QMenu,
     QProgressBar,
     QPushButton,
-    QScrollArea,
     QToolButton,
     QVBoxLayout,
     QWidget,
@@ -210,6 +208,7 @@ def fold(
     def show(opened: bool) -> None:
         made.setText(f"{'▾' if opened else '▸'}  {text}")
         content.setMaximumHeight(_NO_LIMIT if opened else 0)
+        content.setVisible(opened)  # else Tab would go to what nobody sees
 
     made.toggled.connect(show)
     (made.expand if opened else made.collapse)(animate=False)
@@ -219,8 +218,6 @@ def fold(
 def more(content: QWidget, text: str = "more") -> QCollapsible:
     """Return advanced settings behind a small fold."""
     made = fold(text, content, "more")
-    content.setVisible(False)
-    made.toggled.connect(content.setVisible)
     title = made.toggleButton()
     title.setObjectName("more_button")
     title.setStyleSheet("text-align: left; border: none; background: transparent;")
@@ -287,6 +284,7 @@ def small_button(
     made.setText(text)
     made.setObjectName(name)
     made.setToolTip(tip)
+    made.setAccessibleName(tip)
     made.clicked.connect(lambda *_: clicked())
     return made
 
@@ -366,19 +364,6 @@ def form(*rows: Any) -> QWidget:
         else:
             layout.addRow(field.label, line)
     return holder
-
-
-def reveal(widget: QWidget) -> None:
-    """Show a widget, and scroll to it where it would be out of sight."""
-    widget.show()
-    above: Any = widget.parentWidget()
-    while above is not None and not isinstance(above, QScrollArea):
-        above = above.parentWidget()
-    if above is not None:
-        later = QTimer(widget)  # once it has its place
-        later.setSingleShot(True)
-        later.timeout.connect(partial(above.ensureWidgetVisible, widget))
-        later.start(0)
 
 
 def clear(layout: Any) -> None:
