@@ -131,6 +131,21 @@ def test_after_maps_without_labels_those_are_what_comes_next(window: Window) -> 
         assert window.said.startswith(f"Found: cat (H {does} the maps)")
 
 
+def test_an_image_that_cannot_be_read_is_passed_by(window: Window) -> None:
+    project = window.session.project
+    (project.path / "images" / "picture-1.png").unlink()
+    window.session.projects._ready.clear()  # as if it had not been read ahead
+    window.click("next_button")
+    window.bot.waitUntil(lambda: "picture-1" in window.said, timeout=10_000)
+    assert window.shown == "picture 0"
+    window.click("next_button")
+    window.until_shown("picture 2")
+    window.click("previous_button")
+    window.bot.waitUntil(lambda: "picture-1" in window.said, timeout=10_000)
+    window.click("previous_button")
+    window.until_shown("picture 0")
+
+
 def test_keys_with_shift_do_not_select_more_images(
     window: Window, monkeypatch: pytest.MonkeyPatch
 ) -> None:

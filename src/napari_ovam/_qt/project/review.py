@@ -98,7 +98,8 @@ class Review:
         """
         projects, shown = self._projects, self.session.current
         keys = self._ordered()
-        current = of or projects.wanted or (shown.key if shown else "")
+        waited = projects.wanted or projects.unread  # a broken one is passed by
+        current = of or waited or (shown.key if shown else "")
         if current not in keys:
             return next(iter(self.shown()), "")
         at = keys.index(current)
