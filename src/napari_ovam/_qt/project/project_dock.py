@@ -57,6 +57,16 @@ _BUTTONS = (
     ("accept", "Accept"),
     ("reject", "Reject"),
 )
+_MASKS = {
+    "indexed": "masks as pictures",
+    "coco": "COCO",
+    "voc": "Pascal VOC",
+    "cvat": "CVAT",
+    "labelme": "LabelMe",
+    "label-studio": "Label Studio",
+    "datumaro": "Datumaro",
+}
+"""Forms of `datasets.importers.open_source`, and what they are called."""
 
 
 class ProjectWidget(BelowDock):
@@ -104,7 +114,7 @@ class ProjectWidget(BelowDock):
             "Add…",
             "add_button",
             self._fill_add,
-            "Add pictures, a folder of pictures, or an OME-Zarr store",
+            "Add pictures, an OME-Zarr store, or pictures with masks of other tools",
         )
         self.save_button = button(
             "Save as…",
@@ -284,6 +294,9 @@ class ProjectWidget(BelowDock):
         menu_entry(menu, "Pictures…", self._add_pictures)
         menu_entry(menu, "Folder of pictures…", partial(self._add_folder, "pictures"))
         menu_entry(menu, "OME-Zarr store…", partial(self._add_folder, "OME-Zarr"))
+        masks: Any = menu.addMenu("Pictures with masks")
+        for form, text in _MASKS.items():
+            menu_entry(masks, f"{text}…", partial(self._add_masks, form))
         menu.addSeparator()
 
         def turn() -> None:
@@ -306,6 +319,10 @@ class ProjectWidget(BelowDock):
     def _add_folder(self, what: str) -> None:
         if folder := self._ask(f"Add a folder of {what}"):
             self.session.feature(Adding).add([folder])
+
+    def _add_masks(self, form: str) -> None:
+        if folder := self._ask(f"The folder of pictures and masks: {_MASKS[form]}"):
+            self.session.feature(Adding).add_masks(folder, form)
 
     def _locate(self) -> None:
         if folder := self._ask("The folder in which the pictures are now"):
