@@ -276,6 +276,19 @@ def test_a_tick_puts_the_phrase_under_maps(window: Classes) -> None:
     assert window.session.classes[3].active
 
 
+def test_of_two_classes_with_a_phrase_the_ticked_ones_are_mapped(
+    window: Classes,
+) -> None:
+    """As each may have a token of its own."""
+    changes = window.session.class_changes
+    assert window.type("hat", PHRASE, "Cat")
+    for ticked in ([2], [1, 2], [1]):
+        changes.look_for([1, 2], False)
+        changes.look_for(ticked, True)
+        assert changes.use_phrases(["cat"]) is not None
+        assert [e.id for e in window.session.classes.active] == ticked
+
+
 def test_without_a_project_classes_are_deleted_in_the_window(
     make_napari_viewer: Callable[..., Any],
     qtbot: Any,

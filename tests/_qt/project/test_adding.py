@@ -110,9 +110,10 @@ def test_masks_of_another_tool_are_added_and_a_persons_stay(
     window.click_row(1)
     window.until_shown("picture 1")  # proposed: what is shown is replaced
 
-    choose(window, monkeypatch, "masks as pictures", photos)
+    choose(window, monkeypatch, "Masks as pictures", photos)
     assert "1 image added" in window.said
     assert "1 were there already and are as they were" in window.said
+    assert "class 2" in window.session.phrases.text
     window.until_shown("red")
     assert (window.labels.data[:30] == 3).all()
     assert window.session.current.edits.count == SIZE * SIZE  # maps change nothing

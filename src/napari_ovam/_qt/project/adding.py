@@ -71,6 +71,7 @@ class Adding:
         session.take_edits(session.current)
         session.saving.begin()
         before, found = set(session.projects.keys), _Found([], [], [])
+        classes = len(session.classes)
 
         def run(job: Job) -> None:
             session.saving.flush()
@@ -81,6 +82,8 @@ class Adding:
                 return
             session.saving.save_index()
             session.classes_changed.emit()
+            if len(session.classes) > classes:  # as those of masks are looked for
+                session.phrases.restore()
             session.samples_changed.emit()
             session.projects.refresh(before.intersection(found.labelled))
 

@@ -58,7 +58,7 @@ _BUTTONS = (
     ("reject", "Reject"),
 )
 _MASKS = {
-    "indexed": "masks as pictures",
+    "indexed": "Masks as pictures",
     "coco": "COCO",
     "voc": "Pascal VOC",
     "cvat": "CVAT",
