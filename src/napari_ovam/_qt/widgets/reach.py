@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from qtpy.QtCore import QObject
     from qtpy.QtGui import QPaintEvent
 
+_MOST = 1000  # widgets that are gone past
+
 
 class TabReached(QWidget):
     """A dock in which a line is around what Tab went to; napari's themes show none."""
@@ -27,12 +29,16 @@ class TabReached(QWidget):
         app.focusChanged.connect(self._line.leave)
 
     def focusNextPrevChild(self, next: bool) -> bool:
-        """Go to another widget, and show which."""
-        done = super().focusNextPrevChild(next)
-        there = QApplication.focusWidget()
-        if done and there is not None and self.isAncestorOf(there):
-            self._line.surround(there)
-        return done
+        """Go to another widget that is seen, and show which."""
+        for _ in range(_MOST):
+            done = super().focusNextPrevChild(next)
+            there = QApplication.focusWidget()
+            if not done or there is None or not self.isAncestorOf(there):
+                return done
+            if not _is_folded(there):
+                self._line.surround(there)
+                return done
+        return False
 
 
 class _Line(QWidget):
@@ -88,6 +94,14 @@ class _Line(QWidget):
         painter.setRenderHint(QPainter.RenderHint.Antialiasing)
         painter.setPen(QPen(self.palette().color(self.foregroundRole()), 2))
         painter.drawRoundedRect(QRectF(self.rect()).adjusted(1, 1, -1, -1), 3, 3)
+
+
+def _is_folded(widget: QWidget) -> bool:
+    """Whether a widget is in a fold that is shut, which has no height then."""
+    above: Any = widget
+    while above is not None and above.height() > 0:
+        above = None if above.isWindow() else above.parentWidget()
+    return above is not None
 
 
 def _scroll_area(widget: QWidget) -> QScrollArea | None:

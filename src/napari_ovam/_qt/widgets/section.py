@@ -208,7 +208,6 @@ def fold(
     def show(opened: bool) -> None:
         made.setText(f"{'▾' if opened else '▸'}  {text}")
         content.setMaximumHeight(_NO_LIMIT if opened else 0)
-        content.setVisible(opened)  # else Tab would go to what nobody sees
 
     made.toggled.connect(show)
     (made.expand if opened else made.collapse)(animate=False)
@@ -218,6 +217,8 @@ def fold(
 def more(content: QWidget, text: str = "more") -> QCollapsible:
     """Return advanced settings behind a small fold."""
     made = fold(text, content, "more")
+    content.setVisible(False)
+    made.toggled.connect(content.setVisible)
     title = made.toggleButton()
     title.setObjectName("more_button")
     title.setStyleSheet("text-align: left; border: none; background: transparent;")
