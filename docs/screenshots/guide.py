@@ -28,7 +28,7 @@ def photograph_guide(out: Path, home: Path) -> None:
     shown.find("phrases").setText("cat, hat")
     for name in ("map_button", "labels_button", "uncertain_button"):
         shown.press(name)
-    shown.photograph("guide-doubt")
+    shown.photograph("guide-doubt", whole=False)
     shown.press("optimize_button")
     assert any(view.token for view in session.views.values()), session.message
     session.proposing.propose(keys, redo=True)

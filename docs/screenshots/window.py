@@ -110,16 +110,25 @@ class Window:
         assert self.session.message[1] != "error", self.session.message
 
     def photograph(
-        self, name: str, show: Any = None, size: tuple[int, int] = SIZE
+        self,
+        name: str,
+        show: Any = None,
+        size: tuple[int, int] = SIZE,
+        *,
+        whole: bool = True,
     ) -> None:
-        """Take a picture of the window, its dialogs included."""
+        """Take a picture of the window, its dialogs included.
+
+        `whole`: with all of the image in sight, and not where the view is.
+        """
         from PIL import Image
 
         self.window.resize(*size)
         self.pump(0.6)
         if show is not None:
             self.find("sections").ensureWidgetVisible(show)
-        self.viewer.reset_view()
+        if whole:
+            self.viewer.reset_view()
         self.pump(1)
         path = self._out / f"{name}.png"
         self.window.screen().grabWindow(0).save(str(path))

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
+from project_window import make_project
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QAbstractButton, QWidget
 
@@ -294,3 +295,25 @@ def test_nothing_is_wider_than_the_panel(panel: Any):
     assert content.minimumSizeHint().width() <= room, sorted(wide.items(), key=str)[
         ::-1
     ]
+
+
+def test_a_token_of_painted_labels_no_model_looked_at(
+    panel: Any, model_folder: Path, tmp_path: Path
+):
+    """Such as of a photograph in a project, or of imported masks."""
+    project = make_project(tmp_path / "pets")
+    labels = np.zeros((64, 64), np.uint8)
+    labels[20:40, 20:40] = 1
+    for name in ("picture-0", "picture-2", "picture-3"):
+        about = {"model": str(model_folder)}
+        project.save_labels(name, labels, "edited", provenance=about)
+    project.save()
+    panel.session.projects.open(project.path)
+    panel.wait()
+    panel.bot.waitUntil(lambda: panel.session.current is not None, timeout=20_000)
+    assert panel.session.current.trace is None
+    panel.find("iterations").setValue(2)
+    panel.find("token_scope").setCurrentIndex(1)
+    panel.press("optimize_button")
+    assert panel.session.view(1).scores is not None, panel.status
+    assert "2 edited images that were not shown lately are left out" in panel.status

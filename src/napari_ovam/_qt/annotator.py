@@ -45,6 +45,7 @@ from .tokens.optimizing import Tokens
 from .tokens.token_dock import TokenLibraryWidget
 from .tokens.token_section import TokenSection
 from .widgets.docks import NAMES, show_dock
+from .widgets.reach import TabReached
 from .widgets.row import Row
 from .widgets.section import StatusLine, chooser, fold, listen, small_button
 
@@ -102,7 +103,7 @@ class TokensDock(TokenLibraryWidget):
         super().__init__(start_session(napari_viewer))
 
 
-class AnnotatorWidget(QWidget):
+class AnnotatorWidget(TabReached):
     """Numbered sections that fold, the samples above, the status line below.
 
     Parameters

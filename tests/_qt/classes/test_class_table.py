@@ -17,6 +17,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+
+def is_seen(widget: Any, area: Any) -> bool:
+    """Whether all of a widget is in sight in its scroll area."""
+    place = widget.mapTo(area.viewport(), widget.rect().topLeft())
+    inside = 0 <= place.y() <= area.viewport().height() - widget.height()
+    return bool(widget.isVisible() and inside)
+
+
 STRANGE = ['say "cheese", please', "🐈", "../../etc/passwd", "x" * 300]
 
 
@@ -54,7 +62,8 @@ class Classes(Window):
             self.section.select(self.number(name))
         self.click("delete_class_button")
         self.wait()
-        assert self.find("class_question").isVisibleTo(self.section)
+        question = self.find("class_question")
+        self.bot.waitUntil(lambda: is_seen(question, self.find("sections")))
         text: str = self.find("class_question_text").text()
         return text
 
@@ -265,6 +274,19 @@ def test_a_tick_puts_the_phrase_under_maps(window: Classes) -> None:
     )
     assert window.find("phrases").text().endswith("dog")
     assert window.session.classes[3].active
+
+
+def test_of_two_classes_with_a_phrase_the_ticked_ones_are_mapped(
+    window: Classes,
+) -> None:
+    """As each may have a token of its own."""
+    changes = window.session.class_changes
+    assert window.type("hat", PHRASE, "Cat")
+    for ticked in ([2], [1, 2], [1]):
+        changes.look_for([1, 2], False)
+        changes.look_for(ticked, True)
+        assert changes.use_phrases(["cat"]) is not None
+        assert [e.id for e in window.session.classes.active] == ticked
 
 
 def test_without_a_project_classes_are_deleted_in_the_window(

@@ -140,3 +140,17 @@ def test_a_place_is_found_though_the_labels_change_meanwhile(labelled: Any) -> N
 def test_uncertainty_before_there_are_labels(panel: Any) -> None:
     panel.click("uncertain_button")
     assert "press Labels from maps first" in panel.status
+
+
+def test_what_is_said_to_be_found_is_what_the_labels_hold(labelled: Any) -> None:
+    """Also after other phrases were mapped, and while a threshold is moved."""
+    labelled.find("phrases").setText("boat")
+    labelled.press("map_button")
+    held = set(np.unique(labelled.labels().data)) - {0}
+    assert held <= {labelled.number("boat")}
+    assert ("Found: boat" if held else "None of the phrases") in labelled.status
+    boat = labelled.number("boat")
+    labelled.find(f"threshold_{boat}").setValue(100)
+    labelled.wait()
+    held = set(np.unique(labelled.labels().data)) - {0}
+    assert ("Found: boat" if held else "None of the phrases") in labelled.status

@@ -40,7 +40,8 @@ def choose(window: Window, monkeypatch: pytest.MonkeyPatch, text: str, folder: P
     monkeypatch.setattr(QFileDialog, "getExistingDirectory", ask)
     menu = QMenu()
     window.widget._fill_add(menu)
-    (entry,) = [each for each in menu.actions() if text in each.text()]
+    entries = [e for each in (menu, *menu.findChildren(QMenu)) for e in each.actions()]
+    (entry,) = [each for each in entries if text in each.text()]
     entry.trigger()
     window.wait()
 
@@ -84,6 +85,45 @@ def test_a_folder_by_reference_then_away_then_located(
     np.testing.assert_array_equal(window.image.data, pixels)
     assert window.labels.data[20, 20] == window.labels.data[40, 40] == 2
     assert not Project.open(folder).notes
+
+
+def test_masks_of_another_tool_are_added_and_a_persons_stay(
+    start: Callable[[], Window],
+    photos: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    project = make_project(tmp_path / "pets")
+    (photos / "masks").mkdir()
+    for name in ("red", "picture-1", "picture-2"):
+        if name in {sample.name for sample in project.samples}:
+            Image.fromarray(project.load_image(name)).save(photos / f"{name}.png")
+        mask = np.zeros((SIZE, SIZE), np.uint8)
+        mask[:30] = 2  # which has no name, and so is a class of its own: 3
+        Image.fromarray(mask).save(photos / "masks" / f"{name}.png")
+    window = start()
+    window.open(project.path)
+    window.click_row(2)
+    window.until_shown("picture 2")
+    window.paint(40, 40, number=1)  # a person's
+    window.written()
+    window.click_row(1)
+    window.until_shown("picture 1")  # proposed: what is shown is replaced
+
+    choose(window, monkeypatch, "Masks as pictures", photos)
+    assert "1 image added" in window.said
+    assert "1 were there already and are as they were" in window.said
+    assert "class 2" in window.session.phrases.text
+    window.until_shown("red")
+    assert (window.labels.data[:30] == 3).all()
+    assert window.session.current.edits.count == SIZE * SIZE  # maps change nothing
+    for row, title, status in ((1, "picture 1", "edited"), (2, "picture 2", "edited")):
+        window.click_row(row)
+        window.until_shown(title)
+        assert window.rows()[row][1] == status
+        if row == 1:
+            window.bot.waitUntil(lambda: bool((window.labels.data[:30] == 3).all()))
+    assert window.labels.data[40, 40] == 1
 
 
 def test_a_store_that_is_opened_with_this_reader_becomes_samples(

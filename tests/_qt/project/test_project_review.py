@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from project_window import Window, make_project
 from qtpy.QtCore import Qt
+from qtpy.QtGui import QGuiApplication
 
 from napari_ovam._qt.layers.keys import ACTIONS, keys
 from napari_ovam.project import Project
@@ -98,6 +99,87 @@ def test_a_stroke_outlasts_new_proposals_after_opening_again(window: Window) -> 
     session.labels.propose(sample)
     window.bot.waitUntil(lambda: session.labels.job is None, timeout=60_000)
     assert (window.labels.data == 2).all()
+
+
+def test_a_stroke_that_is_undone_leaves_an_image_new(window: Window) -> None:
+    """No maps were made: its empty labels are nobody's proposal."""
+    window.paint(40, 40)
+    assert window.written().sample("picture-0").status == "edited"
+    window.labels.undo()
+    assert window.written().sample("picture-0").status == "new"
+    assert window.session.current.unlabelled
+    window.click_row(1)
+    window.until_shown("picture 1")
+    window.paint(40, 40)
+    assert window.written().sample("picture-1").status == "edited"
+    window.labels.undo()
+    assert window.written().sample("picture-1").status == "proposed"
+    assert not window.session.current.unlabelled
+
+
+def test_after_maps_without_labels_those_are_what_comes_next(window: Window) -> None:
+    sample = window.session.current
+    sample.maps = {1: np.ones(sample.shape, np.float32)}
+    window.session.hint()
+    assert window.said.startswith("Press Labels from maps")
+    window.click_row(1)
+    window.until_shown("picture 1")
+    window.session.current.maps = sample.maps
+    for shown, does in ((False, "shows"), (True, "hides")):
+        window.session.view(1).shown = window.session.view(2).shown = shown
+        window.session.hint()
+        assert window.said.startswith(f"Found: cat (H {does} the maps)")
+
+
+def test_an_image_that_cannot_be_read_is_passed_by(window: Window) -> None:
+    project = window.session.project
+    (project.path / "images" / "picture-1.png").unlink()
+    window.session.projects._ready.clear()  # as if it had not been read ahead
+    window.click("next_button")
+    window.bot.waitUntil(lambda: "picture-1" in window.said, timeout=10_000)
+    assert window.shown == "picture 0"
+    window.click("next_button")
+    window.until_shown("picture 2")
+    window.click("previous_button")
+    window.bot.waitUntil(lambda: "picture-1" in window.said, timeout=10_000)
+    window.click("previous_button")
+    window.until_shown("picture 0")
+
+
+def test_keys_with_shift_do_not_select_more_images(
+    window: Window, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    window.press(Qt.Key.Key_N)
+    window.until_shown("picture 1")
+    shift = Qt.KeyboardModifier.ShiftModifier
+    monkeypatch.setattr(QGuiApplication, "keyboardModifiers", lambda: shift)
+    key = window.viewer.window._qt_viewer.canvas.native
+    window.bot.keyPress(key, Qt.Key.Key_Shift, shift)
+    window.press(Qt.Key.Key_N, shift)
+    window.until_shown("picture 0")
+    window.bot.keyRelease(key, Qt.Key.Key_Shift)
+    assert window.widget.selected() == ["picture-0"]
+
+
+def test_nothing_is_decided_on_an_image_that_is_left(
+    window: Window, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A key that comes before the next image does not hit the one before it."""
+    projects = window.session.projects
+    read, slow = projects._loader.load, []
+    monkeypatch.setattr(
+        projects._loader, "load", lambda *args, **how: slow.append((args, how))
+    )
+    window.click_row(3)
+    assert window.shown == "picture 0"
+    window.click("reject_button")
+    assert "picture 3 is being read" in window.said
+    assert window.rows()[0][1] == "new"
+    for args, how in slow:
+        read(*args, **how)
+    window.until_shown("picture 3")
+    window.click("reject_button")
+    assert window.rows()[3][1] == "rejected"
 
 
 def test_the_filter_is_what_is_gone_through(window: Window) -> None:

@@ -130,9 +130,18 @@ def test_discard_my_edits(labelled: Any) -> None:
     panel = labelled
     before = panel.labels().data.copy()
     panel.paint(panel.other)
+    painted, count = panel.labels().data.copy(), panel.session.current.edits.count
     panel.click("discard_button")
     np.testing.assert_array_equal(panel.labels().data, before)
     assert not panel.find("discard_button").isEnabled()
+    panel.bot.wait(50)
+    panel.labels().undo()  # a click too many takes nobody's work
+    panel.bot.wait(50)
+    np.testing.assert_array_equal(panel.labels().data, painted)
+    assert panel.session.current.edits.count == count
+    panel.labels().undo()
+    panel.bot.wait(50)
+    np.testing.assert_array_equal(panel.labels().data, before)
 
 
 def test_not_in_this_image(labelled: Any) -> None:

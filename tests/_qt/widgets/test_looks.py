@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from napari.layers import Image
 from napari.settings import get_settings
 from napari.utils.theme import available_themes
 from project_window import make_project
@@ -163,6 +164,12 @@ def test_at_the_usual_font_nothing_scrolls_sideways(
     window = panel.window()
     window.resize(1400, 900)
     scroll = panel.findChild(QScrollArea, "sections")
+    image = panel.sections["Image"]
+    image.layer_form.ask([Image(np.zeros((2, 7, 64, 64)), name="cells " * 20)])
+    image.layer_form.channels.setCurrentIndex(1)
+    image.layer_form.planes.setCurrentIndex(2)
+    for offer in image._offers:
+        offer.offer(lambda: None)
     qtbot.wait(100)
     assert scroll.horizontalScrollBar().maximum() == 0
     assert panel.width() <= 360

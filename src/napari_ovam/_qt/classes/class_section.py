@@ -22,7 +22,8 @@ from qtpy.QtWidgets import (
 )
 
 from napari_ovam._qt.session.jobs import short
-from napari_ovam._qt.widgets.docks import dress_table, selected_rows
+from napari_ovam._qt.widgets.docks import dress_table, select_row, selected_rows
+from napari_ovam._qt.widgets.reach import reveal
 from napari_ovam._qt.widgets.section import (
     Section,
     button,
@@ -162,7 +163,7 @@ class ClassSection(Section):
         """Select a class."""
         row = self.model.row(number)
         if row >= 0:
-            self.view.selectRow(row)
+            select_row(self.view, row)
             self.view.scrollTo(self.model.index(row, NAME))
 
     def _remember(self) -> None:
@@ -323,7 +324,7 @@ class _Question(QFrame):
         self.into.show()
         self.text.say(f"Make {short(entry.name)} part of:")
         self.yes.setText("Merge…")
-        self.show()
+        reveal(self)
 
     def ask(self, removal: Removal) -> None:
         """Say how many images hold what is to go, and ask whether it shall."""
@@ -346,7 +347,7 @@ class _Question(QFrame):
         self.text.say(f"{text} This cannot be undone.")
         self.yes.setText(word)
         self.into.hide()
-        self.show()
+        reveal(self)
 
     def _go_on(self) -> None:
         removal = self._removal

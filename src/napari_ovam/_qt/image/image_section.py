@@ -24,6 +24,7 @@ from qtpy.QtWidgets import (
 from napari_ovam._qt.layers.layers import SampleLayers
 from napari_ovam._qt.session.settings import preferences
 from napari_ovam._qt.session.state import ModelChoice
+from napari_ovam._qt.widgets.reach import reveal
 from napari_ovam._qt.widgets.row import Row
 from napari_ovam._qt.widgets.section import (
     Section,
@@ -281,7 +282,10 @@ class ImageSection(Section):
         dialog.setObjectName("page_dialog")
         dialog.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
         dialog.setWindowTitle(f"Pages of {several.path.name}")
-        dialog.setLabelText(f"Which page or frame, 1 to {several.count}?")
+        dialog.setLabelText(
+            f"Which page or frame, 1 to {several.count}?\n\nFor its channels or all of "
+            "a stack, open the file\nin napari, and choose its layer under Load…"
+        )
         dialog.setInputMode(QInputDialog.InputMode.IntInput)
         dialog.setIntRange(1, several.count)
         dialog.intValueSelected.connect(
@@ -381,7 +385,7 @@ class _Offer(QPushButton):
         """Show the button, which calls something."""
         self._call = call
         self.setToolTip(tip)
-        self.show()
+        reveal(self)
 
     def _take(self) -> None:
         self.hide()

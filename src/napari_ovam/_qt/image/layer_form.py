@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from qtpy.QtCore import QSignalBlocker
-from qtpy.QtWidgets import QFormLayout, QHBoxLayout, QSpinBox, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QFormLayout, QSpinBox, QVBoxLayout, QWidget
 
+from napari_ovam._qt.session.jobs import short
 from napari_ovam._qt.session.settings import preferences
+from napari_ovam._qt.widgets.reach import reveal
 from napari_ovam._qt.widgets.row import Row
 from napari_ovam._qt.widgets.section import button, chooser, small_button
 from napari_ovam._qt.widgets.text import ElidedLabel
@@ -56,14 +58,14 @@ class LayerForm(QWidget):
         self.title = ElidedLabel("layer_title")
         self.channels = chooser("channel_axis", "The layer's axis of channels, if any")
         self.colors = [
-            chooser(name, f"The channel that is {name}", shown=2) for name in _COLORS
+            chooser(name, f"The channel that is {name}", shown=1) for name in _COLORS
         ]
         self.planes = chooser(
             "planes", "Each plane becomes a sample; one slider goes through them"
         )
         self.first, self.last = (_number(name) for name in ("first", "last"))
-        self._color_row = _beside(*self.colors)
-        self._range_row = _beside(self.first, self.last)
+        self._color_row = Row(*self.colors, stretch=None)
+        self._range_row = Row(self.first, self.last, stretch=None)
         fields = self._fields = QFormLayout()
         fields.setContentsMargins(0, 0, 0, 0)
         fields.setSpacing(4)
@@ -99,7 +101,11 @@ class LayerForm(QWidget):
             self._load(source, [])
             return
         self._fill(source)
-        self.show()
+        reveal(self)
+        self._session.say(
+            f"{short(source.name)} is more than one picture: choose its channels and "
+            "planes under Load…, and press Load it."
+        )
 
     def _source(self, channels: Channels) -> Source:
         return Source.of(self._layers, channels, preferences().largest_picture)
@@ -204,15 +210,6 @@ class LayerForm(QWidget):
             return every
         first, last = sorted((self.first.value(), self.last.value()))
         return every[first : last + 1]
-
-
-def _beside(*widgets: QWidget) -> QWidget:
-    made = QWidget()
-    box = QHBoxLayout(made)
-    box.setContentsMargins(0, 0, 0, 0)
-    for each in widgets:
-        box.addWidget(each)
-    return made
 
 
 def _number(name: str) -> QSpinBox:

@@ -68,7 +68,8 @@ class Stacking:
         def returned(whole: bool) -> None:
             count = f"{len(made)} of {len(wanted)}"
             text = f"{len(made)} planes of {source.name} are samples now: the slider "
-            text += "goes through them."
+            text += "goes through them. Map looks at the one that is shown, Propose "
+            text += "labels (☰) at all."
             if not whole:
                 text = f"Cancelled: {count} planes of {source.name} are samples now."
             first = made[0] if made else known.get(planes[0])

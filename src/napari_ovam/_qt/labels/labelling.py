@@ -162,6 +162,8 @@ class Labelling:
             self.session.classes_changed.emit()
         if (first or asked) and not self.session.busy:
             self.session.hint()
+        else:
+            self.session.hint_again()
         self.session.labels_changed.emit()
 
     def set_options(self, **options: Any) -> None:
@@ -187,11 +189,17 @@ class Labelling:
             self.session.complain("There are no edits to discard")
             return
         self.take_edits(sample)
-        count = sample.edits.count
+        count, layer = sample.edits.count, self._layers.labels(sample.key)
+        if layer is not None:  # as a stroke, which can be undone
+            proposal = sample.edits.proposal
+            changed = np.nonzero(layer.data != proposal)
+            with sample.edits.doing({"by": "undo"}):
+                layer.data_setitem(changed, proposal[changed])
         sample.edits.discard()
         self.session.layers.show_labels(sample, self.session.classes)
         self.session.labels_changed.emit()
-        self.session.say(f"{count} painted pixels were given back to the maps.")
+        back = "" if layer is None else "; Ctrl+Z brings them back"
+        self.session.say(f"{count} painted pixels were given back to the maps{back}.")
 
     # -- strokes -----------------------------------------------------------------
 

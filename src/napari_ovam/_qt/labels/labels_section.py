@@ -17,6 +17,7 @@ from qtpy.QtWidgets import (
 
 from napari_ovam._qt.layers.keys import described
 from napari_ovam._qt.widgets.colors import text_on
+from napari_ovam._qt.widgets.reach import tab_before
 from napari_ovam._qt.widgets.section import (
     Section,
     button,
@@ -140,9 +141,13 @@ class LabelsSection(Section):
         entries = list(self.session.classes)
         if len(entries) > MANY:  # the class table shows the others
             entries = self.session.classes.active[:MANY]
+        made: list[QWidget] = []
         for index, entry in enumerate(entries):
-            for column, widget in enumerate(self._row(entry)):
+            row = self._row(entry)
+            made += row
+            for column, widget in enumerate(row):
                 self._rows.addWidget(widget, index, column)
+        tab_before(self.labels_button, made)
         if more := len(self.session.classes) - len(entries):
             said = ElidedLabel("more_classes", f"{more} more classes: see Classes")
             self._rows.addWidget(said, len(entries), 0, 1, -1)
@@ -224,7 +229,7 @@ class LabelsSection(Section):
     def _show_edits(self) -> None:
         sample = self.session.current
         edits = sample.edits if sample is not None else None
-        if edits is None:
+        if sample is None or edits is None or sample.unlabelled:
             self.edits.setText("No labels yet")
         elif not edits.count:
             self.edits.setText("Exactly as the maps propose")

@@ -10,17 +10,17 @@ from qtpy.QtCore import QSignalBlocker, Qt, Signal  # type: ignore[attr-defined]
 from qtpy.QtWidgets import QComboBox, QLabel, QPlainTextEdit, QWidget
 
 from napari_ovam._qt.session.state import split_phrases
+from napari_ovam._qt.widgets.reach import tab_before
 from napari_ovam._qt.widgets.section import (
     Section,
     button,
     clear,
-    duration,
     form,
     listen,
     more,
     small_button,
 )
-from napari_ovam._qt.widgets.text import ElidedCheckBox, ElidedLabel
+from napari_ovam._qt.widgets.text import ElidedCheckBox, ElidedLabel, duration
 from napari_ovam.segmentation.class_maps import LAYERS
 
 from .live import LiveMaps
@@ -115,7 +115,8 @@ class MapsSection(Section):
         content.layout().addRow(self.exact_button)
         listen(self, self.session.current_changed, self._show_exact)
         self._show_exact()
-        self.box.addWidget(more(content))
+        self._more = more(content)
+        self.box.addWidget(self._more)
         listen(self, self.session.classes_changed, self._fill)
         listen(self, self.session.maps_seen, self._show_seen)
         listen(self, self.session.phrases.changed, self._show_phrases)
@@ -154,13 +155,16 @@ class MapsSection(Section):
 
     def _fill(self) -> None:
         clear(self._rows)
+        made: list[QWidget] = []
         for index, entry in enumerate(self.session.classes.active):
-            shown, *others = self._row(entry)
+            shown, *others = row = self._row(entry)
+            made += row
             self._rows.addWidget(shown, index, 0)
             for column, widget in enumerate(others, start=1):
                 self._rows.addWidget(widget, index, column)
             if not self._pieces(entry):  # the phrase has the room of both
                 self._rows.addWidget(shown, index, 0, 1, 2)
+        tab_before(self._more.toggleButton(), made)
 
     def _show_seen(self) -> None:
         for entry in self.session.classes.active:

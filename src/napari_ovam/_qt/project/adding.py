@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from napari_ovam._qt.session.project_reading import MISSING
 from napari_ovam.project.references import Reference
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from napari_ovam._qt.session.session import Session
     from napari_ovam._qt.session.worker import Job
+    from napari_ovam.datasets.importers import Source
     from napari_ovam.project import Project
 
 _KEPT = "What was added before is in the project."
 
 
 class Adding:
-    """Adds pictures, folders of pictures and OME-Zarr stores to the project.
+    """Adds pictures, folders, OME-Zarr stores and data sets with masks to the project.
 
     Attributes
     ----------
@@ -38,6 +39,29 @@ class Adding:
         What the project holds already is not added again; a store's labels come with
         its pictures.
         """
+        by_reference = self.by_reference
+
+        def add(project: Project, job: Job, found: _Found) -> None:
+            for place in places:
+                _add(project, place, job, found, by_reference=by_reference)
+
+        self._start(add)
+
+    def add_masks(self, place: Path, form: str) -> None:
+        """Add pictures with their masks, of a data set of a form of `open_source`.
+
+        Labels that a person made of a picture that is there already stay.
+        """
+        by_reference = self.by_reference
+
+        def add(project: Project, job: Job, found: _Found) -> None:
+            from napari_ovam.datasets.importers import open_source
+
+            _import(project, open_source(place, form), job, found, by_reference)
+
+        self._start(add)
+
+    def _start(self, add: Callable[[Project, Job, _Found], None]) -> None:
         session, project = self.session, self.session.project
         if session.refused():
             return
@@ -46,32 +70,32 @@ class Adding:
             return
         session.take_edits(session.current)
         session.saving.begin()
-        before = set(session.projects.keys)
-        by_reference = self.by_reference
+        before, found = set(session.projects.keys), _Found([], [], [])
+        classes = len(session.classes)
 
-        def run(job: Job) -> tuple[list[str], list[str]]:
+        def run(job: Job) -> None:
             session.saving.flush()
-            said: list[str] = []
-            wrong: list[str] = []
-            for place in places:
-                _add(project, place, job, said, wrong, by_reference=by_reference)
-            return said, wrong
+            add(project, job, found)
 
         def ended() -> None:  # also where it was cancelled half-way
             if session.project is not project or session.closed:
                 return
             session.saving.save_index()
             session.classes_changed.emit()
+            if len(session.classes) > classes:  # as those of masks are looked for
+                session.phrases.restore()
             session.samples_changed.emit()
+            session.projects.refresh(before.intersection(found.labelled))
 
-        def returned(result: tuple[list[str], list[str]]) -> None:
-            said, wrong = result
+        def returned(_: None) -> None:
             new = [key for key in session.projects.keys if key not in before]
             if new:
                 session.select(new[0])
             count = f"{len(new)} image{'s' * (len(new) != 1)} added."
-            text = " ".join([count, *wrong[:3], *said[:3]])
-            session.say(text, "warning" if wrong else "info")
+            text = " ".join([count, *found.wrong[:3], *found.said[:3]])
+            if new and not len(session.classes):
+                text += " Type what to look for and press Map, or add Classes to paint."
+            session.say(text, "warning" if found.wrong else "info")
 
         session.start("Adding images", run, returned=returned, ended=ended, kept=_KEPT)
 
@@ -117,12 +141,19 @@ class Adding:
         return any(Reference.of(sample.provenance) for sample in samples)
 
 
+class _Found(NamedTuple):
+    """What is said of what is added: sentences, also of what went wrong."""
+
+    said: list[str]
+    wrong: list[str]
+    labelled: list[str]  # samples that got labels
+
+
 def _add(
     project: Project,
     place: Path | str,
     job: Job,
-    said: list[str],
-    wrong: list[str],
+    found: _Found,
     *,
     by_reference: bool,
 ) -> None:
@@ -131,7 +162,10 @@ def _add(
 
     path = Path(place)
     if is_remote(str(place)) or is_store(path):
-        _add_store(project, str(place), job, said, wrong)
+        from napari_ovam.datasets.importers.ome_zarr import Choice, open_ome_zarr
+
+        source = open_ome_zarr(str(place), Choice(watch=lambda *_: job.check()))
+        _import(project, source, job, found)
         return
     from napari_ovam.workflows.adding import add_file, pictures_in
 
@@ -144,17 +178,26 @@ def _add(
         try:
             add_file(project, file, left_in=folder if by_reference else None)
         except ValueError as error:
-            wrong.append(f"{error}.")
+            found.wrong.append(f"{error}.")
 
 
-def _add_store(
-    project: Project, place: str, job: Job, said: list[str], wrong: list[str]
+def _import(
+    project: Project,
+    source: Source,
+    job: Job,
+    found: _Found,
+    by_reference: bool = False,
 ) -> None:
-    from napari_ovam.datasets.importers.ome_zarr import Choice, open_ome_zarr
     from napari_ovam.workflows.importing import import_masks
 
-    source = open_ome_zarr(place, Choice(watch=lambda *_: job.check()))
-    report = import_masks(project, source, progress=job.progress)
-    said += report.notes
-    wrong += [f"{path}: {why}." for path, why in report.failed.items()]
-    wrong += [f"{path}: {'; '.join(why)}." for path, why in report.skipped.items()]
+    report = import_masks(
+        project, source, by_reference=by_reference, progress=job.progress
+    )
+    found.labelled.extend(report.labelled)
+    found.said.extend(report.notes)
+    if kept := len(report.kept):
+        found.said.append(f"{kept} were there already and are as they were.")
+    found.wrong.extend(f"{path}: {why}." for path, why in report.failed.items())
+    found.wrong.extend(
+        f"{path}: {'; '.join(why)}." for path, why in report.skipped.items()
+    )

@@ -18,7 +18,13 @@ from qtpy.QtWidgets import (
 )
 
 from napari_ovam._qt.layers.keys import ACTIONS, keys
-from napari_ovam._qt.widgets.docks import NAMES, BelowDock, dress_table, selected_rows
+from napari_ovam._qt.widgets.docks import (
+    NAMES,
+    BelowDock,
+    dress_table,
+    select_row,
+    selected_rows,
+)
 from napari_ovam._qt.widgets.row import Row
 from napari_ovam._qt.widgets.section import (
     button,
@@ -51,6 +57,16 @@ _BUTTONS = (
     ("accept", "Accept"),
     ("reject", "Reject"),
 )
+_MASKS = {
+    "indexed": "Masks as pictures",
+    "coco": "COCO",
+    "voc": "Pascal VOC",
+    "cvat": "CVAT",
+    "labelme": "LabelMe",
+    "label-studio": "Label Studio",
+    "datumaro": "Datumaro",
+}
+"""Forms of `datasets.importers.open_source`, and what they are called."""
 
 
 class ProjectWidget(BelowDock):
@@ -98,7 +114,7 @@ class ProjectWidget(BelowDock):
             "Add…",
             "add_button",
             self._fill_add,
-            "Add pictures, a folder of pictures, or an OME-Zarr store",
+            "Add pictures, an OME-Zarr store, or pictures with masks of other tools",
         )
         self.save_button = button(
             "Save as…",
@@ -243,7 +259,7 @@ class ProjectWidget(BelowDock):
             if row < 0:
                 selection.clear()
             elif self.view.currentIndex().row() != row:
-                self.view.selectRow(row)
+                select_row(self.view, row)
                 self.view.scrollTo(self.table.index(row, 0))
         viewport.update()
 
@@ -278,6 +294,9 @@ class ProjectWidget(BelowDock):
         menu_entry(menu, "Pictures…", self._add_pictures)
         menu_entry(menu, "Folder of pictures…", partial(self._add_folder, "pictures"))
         menu_entry(menu, "OME-Zarr store…", partial(self._add_folder, "OME-Zarr"))
+        masks: Any = menu.addMenu("Pictures with masks")
+        for form, text in _MASKS.items():
+            menu_entry(masks, f"{text}…", partial(self._add_masks, form))
         menu.addSeparator()
 
         def turn() -> None:
@@ -300,6 +319,10 @@ class ProjectWidget(BelowDock):
     def _add_folder(self, what: str) -> None:
         if folder := self._ask(f"Add a folder of {what}"):
             self.session.feature(Adding).add([folder])
+
+    def _add_masks(self, form: str) -> None:
+        if folder := self._ask(f"The folder of pictures and masks: {_MASKS[form]}"):
+            self.session.feature(Adding).add_masks(folder, form)
 
     def _locate(self) -> None:
         if folder := self._ask("The folder in which the pictures are now"):

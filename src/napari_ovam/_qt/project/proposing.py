@@ -62,8 +62,9 @@ class Proposing:
             session.complain("There is no image to propose labels for: select some")
             return
         if not session.classes.active:
+            ticked = "tick phrases under Classes, or " if len(session.classes) else ""
             session.complain(
-                "There is no class to look for: type phrases under Maps and press Map"
+                f"No class is looked for: {ticked}type phrases under Maps and press Map"
             )
             return
         settings = self._settings(redo=redo)

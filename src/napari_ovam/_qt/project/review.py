@@ -98,7 +98,8 @@ class Review:
         """
         projects, shown = self._projects, self.session.current
         keys = self._ordered()
-        current = of or projects.wanted or (shown.key if shown else "")
+        waited = projects.wanted or projects.unread  # a broken one is passed by
+        current = of or waited or (shown.key if shown else "")
         if current not in keys:
             return next(iter(self.shown()), "")
         at = keys.index(current)
@@ -137,9 +138,13 @@ class Review:
         if sample is None:
             session.complain("There is no image to decide on")
             return
-        opened = session.opened
+        opened, wanted = session.opened, self._projects.wanted
         if opened.read_only:
             session.complain(f"{opened.path} can only be read")
+            return
+        if wanted not in ("", sample.key):  # a key too fast would decide on what was
+            title = self._projects.title(wanted)
+            session.say(f"{title} is being read: decide once it is shown.")
             return
         session.take_edits(sample)
         if status == "accepted":

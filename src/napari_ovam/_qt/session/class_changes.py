@@ -131,6 +131,8 @@ class ClassChanges:
     def use_phrases(self, phrases: Sequence[str]) -> Callable[[], None] | None:
         """Look for exactly these phrases from now on; new ones become classes.
 
+        Of classes with the same phrase those that are looked for stay so.
+
         Returns what undoes it: classes that it added go again. None, and why, where
         a phrase cannot be a class.
         """
@@ -145,13 +147,20 @@ class ClassChanges:
                     classes.change(entry.id, active=known[entry.id])
             session.classes_changed.emit()
 
+        alike: dict[str, list[int]] = {}  # those that are looked for already go first
+        for entry in classes.active:
+            alike.setdefault(entry.phrase.casefold(), []).append(entry.id)
+        wanted: set[int] = set()
         try:
-            found = [classes.find(p) or classes.add(p) for p in phrases]
+            for phrase in phrases:
+                there = alike.get(phrase.casefold())
+                wanted.update(
+                    there or [(classes.find(phrase) or classes.add(phrase)).id]
+                )
         except ValueError as error:
             undo()
             session.complain(error)
             return None
-        wanted = {entry.id for entry in found}
         for entry in classes:
             if entry.active != (entry.id in wanted):
                 classes.change(entry.id, active=entry.id in wanted)

@@ -91,10 +91,8 @@ class Snapshot:
 
     def same(self, other: Snapshot) -> bool:
         """Whether labels and decisions of another moment are the same."""
-        return self is other or (
-            self.shape == other.shape
-            and all(a.same(b) for a, b in zip(self.tiles, other.tiles, strict=True))
-        )
+        pairs = zip(self.tiles, other.tiles, strict=False)
+        return self.shape == other.shape and all(a.same(b) for a, b in pairs)
 
     def _joined(self, name: str, dtype: Any) -> NDArray[Any]:
         whole = np.empty(self.shape, dtype)
@@ -168,10 +166,9 @@ class Steps:
         """Take one more."""
         self._waiting.append(step)
         self.mark += 1
-        if len(self._waiting) > _MOST:  # nothing can be written: to save memory
-            late = self._waiting[-_MOST - 1]
-            if isinstance(late, Step):
-                self._waiting[-_MOST - 1] = late.pack()
+        late = self._waiting[-_MOST - 1] if len(self._waiting) > _MOST else None
+        if isinstance(late, Step):  # nothing can be written: to save memory
+            self._waiting[-_MOST - 1] = late.pack()
 
     def until(self, mark: int) -> list[Change]:
         """Return what is to be written up to a mark; of maps that follow maps, one."""
@@ -230,8 +227,7 @@ class Edits:
     ) -> None:
         self.proposal = as_labels(proposal)
         labels = self.proposal if labels is None else as_labels(labels)
-        if painted is None:
-            painted = np.zeros(labels.shape, bool)
+        painted = np.zeros(labels.shape, bool) if painted is None else painted
         shape = (labels.shape[0], labels.shape[1])
         tiles = tuple(
             _Tile(labels[at].copy(), painted[at].copy(), self.proposal[at])
@@ -240,6 +236,7 @@ class Edits:
         self.now = Snapshot(shape, tiles)
         self.steps = steps or Steps()
         self._by: Mapping[str, Any] | None = None
+        self._proposed = about is not None
         if about is not None:
             self.steps.add(Step(None, self.now, {"at": now(), **about}))
 
@@ -263,6 +260,11 @@ class Edits:
         """Whether the labels are still exactly what the maps gave."""
         return all(tile.is_proposal for tile in self.now.tiles)
 
+    @property
+    def nothing(self) -> bool:
+        """Whether they are empty as they were at first: no maps, and nobody, spoke."""
+        return not (self._proposed or self.count or self.proposal.any())
+
     @contextmanager
     def doing(self, about: Mapping[str, Any]) -> Iterator[None]:
         """Take what is painted inside for something else than strokes."""
@@ -281,6 +283,7 @@ class Edits:
         if not isinstance(proposal, Proposed):
             proposal = Proposed.over(self.now, proposal)
         self.proposal, old, new = proposal
+        self._proposed = True
         places = tile_places(self.now.shape)
         tiles = tuple(
             new[n] if tile is old.tiles[n] else tile.over(self.proposal[places[n]])
@@ -328,9 +331,8 @@ class Edits:
             painted = tile.painted | changed
             if undone:
                 painted &= ~(changed & (labels[at] == self.proposal[at]))
-            found[number] = _Tile(
-                labels[at].astype(np.uint16), painted, self.proposal[at]
-            )
+            mine = labels[at].astype(np.uint16)
+            found[number] = _Tile(mine, painted, self.proposal[at])
         made_by = {"by": "undo" if undone else "stroke", **(about or {})}
         self._replace(found, self._by or made_by)
         return bool(found)
@@ -367,11 +369,10 @@ class Edits:
         self._note(Edits(self.proposal).now, {"by": "undo"})
 
     def _decide(self, masks: Mapping[int, Mask], *, decided: bool) -> None:
-        found = {}
+        found, places = {}, tile_places(self.now.shape)
         for number, mask in masks.items():
-            old = self.now.tiles[number]
+            old, at = self.now.tiles[number], places[number]
             painted = old.painted | mask if decided else old.painted & ~mask
-            at = tile_places(self.now.shape)[number]
             found[number] = _Tile(old.labels, painted, self.proposal[at])
         self._replace(found, {"by": "stroke" if decided else "undo"})
 

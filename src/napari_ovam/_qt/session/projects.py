@@ -48,6 +48,8 @@ class Projects:
     ----------
     wanted
         What is shown as soon as it is read; empty if nothing is waited for.
+    unread
+        What could not be read when it was wanted last; empty once another is shown.
     """
 
     selected = Signal(str)  # key of the sample that is shown from now on
@@ -57,7 +59,7 @@ class Projects:
         self._title = session.viewer.title
         self._ready: dict[str, LiveSample] = {}  # read ahead
         self._versions: dict[str, int] = {}  # how often jobs wrote labels, by key
-        self.wanted = ""
+        self.wanted = self.unread = ""
         self.near: tuple[str, ...] = ()  # what is likely to be shown next
         self._loader = Loader()
         self._loader.loaded.connect(self._loaded)
@@ -167,7 +169,8 @@ class Projects:
         for sample in session.samples:
             session.layers.forget(sample.key)
         session.samples.clear()
-        self._ready, self._versions, self.wanted, self.near = {}, {}, "", ()
+        self._ready, self._versions, self.near = {}, {}, ()
+        self.wanted = self.unread = ""
         self._loader.clear()
 
     def _show_title(self) -> None:
@@ -282,7 +285,7 @@ class Projects:
 
     def _selected(self, sample: LiveSample) -> None:
         """Read what comes next, and let go of what was shown long ago."""
-        self.wanted = ""
+        self.wanted = self.unread = ""
         self.selected.emit(sample.key)  # which says what is near
         chosen = self.opened.chosen
         if not (chosen or sample.plane):  # each has layers of its own
@@ -329,13 +332,8 @@ class Projects:
             _VERSION: self._versions.get(key, 0),
             _BEFORE: None if known is None else known.on_disk,
         }
-        sample = partial(
-            read_sample,
-            project,
-            key,
-            self.session.choice,
-            extra=version,
-        )
+        choice = self.session.choice
+        sample = partial(read_sample, project, key, choice, extra=version)
 
         def read() -> LiveSample | None:
             return sample() if not only_new or project.labels_changed(key) else None
@@ -365,7 +363,7 @@ class Projects:
             else:
                 self._renew(sample, found)
         elif key == self.wanted and isinstance(found, Exception):
-            self.wanted = ""
+            self.wanted, self.unread = "", key
             self.session.complain(found, "The other images can be worked on.")
 
     def _renew(self, sample: LiveSample, found: LiveSample) -> None:

@@ -185,7 +185,8 @@ class Saving:
                 sample.saved = edits.now
                 continue
             if saved is not None or sample.status == "new":
-                self._follow(sample, "edited" if edits.count else "proposed")
+                untouched: Status = "new" if edits.nothing else "proposed"
+                self._follow(sample, "edited" if edits.count else untouched)
             self.write_labels(sample)
 
     def write_labels(self, sample: LiveSample) -> None:

@@ -192,6 +192,12 @@ class LiveSample:
         return mine is not None and theirs is not None and mine.id == theirs.id
 
     @property
+    def unlabelled(self) -> bool:
+        """Whether neither maps nor a person made labels of it yet."""
+        edits = self.edits
+        return edits is None or (self.status == "new" and edits.nothing)
+
+    @property
     def unsaved(self) -> bool:
         """Whether its labels were changed since they were saved."""
         return self.edits is not None and self.edits.now is not self.saved

@@ -142,6 +142,7 @@ class Workspace(JobRunner):
         self.label_rules = LabelRules()
         self.phrases = Phrases(self)
         self._news: tuple[str, Kind] = ("", "info")
+        self._hinted: tuple[str, Kind, tuple[str, Kind] | None] = ("", "info", None)
 
     @property
     def viewer(self) -> Viewer:
@@ -284,21 +285,29 @@ class Workspace(JobRunner):
         """Say what can be done next."""
         (news, kind), self._news = self._news, ("", "info")
         self.say(f"{news} {self._next_step()}".strip(), kind)
+        self._hinted = news, kind, self.message
+
+    def hint_again(self) -> None:
+        """Say it anew, as labels are others now, where nothing else was said since."""
+        news, kind, said = self._hinted
+        if self.message == said:
+            self.tell_next(news, kind)
+            self.hint()
 
     def _next_step(self) -> str:
         sample = self.current
         if sample is None:
             return "Describe an image and press Generate, or load one."
-        if not sample.maps and sample.edits is None:
-            return "Type what to look for, and press Map."
-        if sample.edits is None:
+        if sample.unlabelled:
+            if not sample.maps:
+                return "Type what to look for, and press Map."
             return "Press Labels from maps to turn the maps into labels."
         found = self._found(sample)
         if self.opened.chosen:
             return (
                 f"{found}Correct the labels with the brush, then accept or reject them."
             )
-        if sample.edits.are_proposal:
+        if sample.edits is not None and sample.edits.are_proposal:
             return (
                 f"{found}Correct the labels with the brush, then optimize a token from "
                 "them."
@@ -317,7 +326,9 @@ class Workspace(JobRunner):
             return "None of the phrases was found: type others and press Map. "
         more = f" and {len(names) - 5} more" if len(names) > 5 else ""
         key = preferred_keys().get("toggle_maps") or "H"
-        return f"Found: {', '.join(names[:5])}{more} ({key} shows the maps). "
+        seen = any(self.view(entry.id).shown for entry in self.classes.active)
+        does = "hides" if seen else "shows"
+        return f"Found: {', '.join(names[:5])}{more} ({key} {does} the maps). "
 
     def show(self, sample: LiveSample) -> None:
         """Show a sample as it is now."""

@@ -28,8 +28,12 @@ class Tokens:
         number: int,
         samples: Sequence[LiveSample],
         settings: Callable[[], OptimizationSettings] | None = None,
+        left: int = 0,
     ) -> None:
-        """Optimize a token for a class from the labels of samples."""
+        """Optimize a token for a class from the labels of samples.
+
+        `left` is how many others a person may have meant as well.
+        """
         session = self.session
         usable = self._usable(number, samples)
         if not usable:
@@ -38,18 +42,24 @@ class Tokens:
         request = tasks.MapRequest(number, phrase, layers=layers)
         choice = usable[0].choice
         labels = [s.edits.labels for s in usable if s.edits]
-        traces = [s.trace for s in usable if s.trace is not None]
         images = [s.image for s in usable]
-        warning = ""
+        warnings = []
+        if left:
+            warnings.append(
+                f"{left} edited images that were not shown lately are left out: "
+                "Improve tokens… (☰) learns from all that are accepted."
+            )
         if any(s.edits and s.edits.are_proposal for s in usable):
-            warning = (
+            warnings.append(
                 "These labels are still exactly the map, so a token can learn little "
                 "from them: correct them with the brush for a better one."
             )
+        warning = " ".join(warnings)
 
         def run(job: Job) -> tasks.Optimized:
             from napari_ovam import labels_to_target
 
+            traces = [session.models.trace(sample, job) for sample in usable]
             targets = [labels_to_target(each, number) for each in labels]
             made = settings() if settings is not None else None
             return tasks.optimize(
@@ -81,13 +91,14 @@ class Tokens:
         if number not in session.classes:
             session.complain("There is no class yet: map a phrase first")
             return []
-        traced = [s for s in samples if s.trace is not None and s.edits is not None]
-        for sample in traced:
+        for sample in samples:
             session.take_edits(sample)
-        usable = [s for s in traced if s.edits and number in s.edits.now.ids]
-        if not traced:
+        labelled = [s for s in samples if not s.unlabelled]
+        usable = [s for s in labelled if s.edits and number in s.edits.now.ids]
+        if not labelled:
             session.complain(
-                "There are no labels to learn from: press Labels from maps"
+                "There are no labels to learn from: paint some, or press Map and "
+                "Labels from maps"
             )
         elif not usable:
             session.complain(

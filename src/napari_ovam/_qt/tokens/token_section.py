@@ -114,7 +114,14 @@ class TokenSection(Section):
             return OptimizationSettings(recipe=recipe, iterations=iterations)
 
         self.plot.clear()
-        self.session.feature(Tokens).optimize(self.number, self._samples(), settings)
+        samples, left = self._samples(), 0
+        if self.scope.currentIndex() == 1:
+            here = {sample.key for sample in samples}
+            known = self.session.project.samples
+            edited = [s.name for s in known if s.status in ("edited", "accepted")]
+            left = len(set(edited) - here)
+        tokens = self.session.feature(Tokens)
+        tokens.optimize(self.number, samples, settings, left)
 
     def _samples(self) -> list[LiveSample]:
         session = self.session

@@ -15,6 +15,7 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
+from .reach import TabReached
 from .section import SaidLine
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ def dock_of(widget: QWidget) -> QDockWidget | None:
     return found
 
 
-class BelowDock(QWidget):
+class BelowDock(TabReached):
     """A table with rows of buttons around it, which docks itself below the image.
 
     Parameters
@@ -114,6 +115,15 @@ def dress_table(
 def selected_rows(view: QAbstractItemView) -> list[int]:
     """Return the rows of a view that are selected, from top to bottom."""
     return sorted({index.row() for index in view.selectedIndexes()})
+
+
+def select_row(view: QAbstractItemView, row: int) -> None:
+    """Select a row of a view and no other, also while Shift or Ctrl is held down."""
+    selection, model = view.selectionModel(), view.model()
+    if selection is not None and model is not None:
+        flags = selection.SelectionFlag
+        alone = flags.ClearAndSelect | flags.Rows
+        selection.setCurrentIndex(model.index(row, 0), alone)
 
 
 def place_below(widget: QWidget) -> None:

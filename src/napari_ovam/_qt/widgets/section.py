@@ -26,7 +26,7 @@ from superqt import QCollapsible
 from superqt.utils import QSignalDebouncer
 
 from .row import Row
-from .text import ElidedComboBox, Message
+from .text import ElidedComboBox, Message, duration
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -83,8 +83,8 @@ class Progress(QWidget):
         self.bar.setRange(0, total)  # 0, 0 shows that it works, not how far it is
         self.bar.setValue(done)
         text, elide = self._text(done, total), Qt.TextElideMode.ElideMiddle
-        room = self.bar.width()
-        self.bar.setFormat(self.bar.fontMetrics().elidedText(text, elide, room))
+        metrics, room = self.bar.fontMetrics(), self.bar.width()
+        self.bar.setFormat(metrics.elidedText(text, elide, room))
         self.bar.setToolTip(text)
         self.bar.setUpdatesEnabled(True)
 
@@ -285,6 +285,7 @@ def small_button(
     made.setText(text)
     made.setObjectName(name)
     made.setToolTip(tip)
+    made.setAccessibleName(tip)
     made.clicked.connect(lambda *_: clicked())
     return made
 
@@ -364,13 +365,6 @@ def form(*rows: Any) -> QWidget:
         else:
             layout.addRow(field.label, line)
     return holder
-
-
-def duration(seconds: float) -> str:
-    """Return seconds as a person says them."""
-    if seconds < 90:
-        return f"{max(1, round(seconds))} s"
-    return f"{round(seconds / 60)} min"
 
 
 def clear(layout: Any) -> None:

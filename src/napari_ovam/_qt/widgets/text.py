@@ -180,3 +180,10 @@ class Message(QTextEdit):
             self.setStyleSheet(sheet)
         line = ceil(QFontMetricsF(self.font()).height())  # as documents round
         self.setFixedHeight(self._lines * line + 2)
+
+
+def duration(seconds: float) -> str:
+    """Return seconds as a person says them."""
+    if seconds < 90:
+        return f"{max(1, round(seconds))} s"
+    return f"{round(seconds / 60)} min"
