@@ -313,5 +313,5 @@ def test_mistakes_are_said(make_window: Any, project: Project, tmp_path: Path) -
     assert "No image is accepted yet" in window.said
     window.session.class_changes.look_for([CAT], on=False)
     choose(window, "This image")
-    assert "no class to look for" in window.said
+    assert "No class is looked for" in window.said
     assert not window.session.busy
