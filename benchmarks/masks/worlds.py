@@ -99,15 +99,13 @@ def drawn(archive: str, split: str) -> Iterator[Case]:
     With the composed ones come pairs that touch and three objects, pasted from them.
     The maps are those of the embedded model, as the program makes them.
     """
-    from data import PLAIN, Data, Kind, read_scenes, weights_hash
     from pasted import pasted
 
     from napari_ovam import encode_phrase, joint_map, load_pipeline, optimize_token
 
     pipe = load_pipeline("tiny", device="cpu")
     composed = archive == "scenes.zip"
-    data = Data(pipe, weights_hash(pipe), read_scenes(QUALITY / archive))
-    kind = PLAIN if composed else Kind(branch="cond", calls=(0.25, 0.5, 0.75))
+    data, kind = traced(pipe, archive)
     words = {name: encode_phrase(pipe, name) for name in data.names}
     tokens: dict[tuple[str, int], Any] = {}
     for name in data.names:
@@ -140,6 +138,15 @@ def drawn(archive: str, split: str) -> Iterator[Case]:
                 scene.image,
                 labels,
             )
+
+
+def traced(pipe: Any, archive: str) -> tuple[Any, Any]:
+    """Return the scenes of an archive, and how they are traced."""
+    from data import PLAIN, Data, Kind, read_scenes, weights_hash
+
+    data = Data(pipe, weights_hash(pipe), read_scenes(QUALITY / archive))
+    looked = PLAIN if archive == "scenes.zip" else None
+    return data, looked or Kind(branch="cond", calls=(0.25, 0.5, 0.75))
 
 
 def _seed(*words: str) -> int:

@@ -19,8 +19,8 @@ REFERENCES = ("cat", "dog", "car", "boat", "tree", "house", "apple", "ball")
 
 ABSENT = 0.95
 """Below this score a class is probably not in the image: on composed and generated
-pictures of the embedded model 1 to 6 % of the classes that are there, and 26 to 37 % of
-those that are not (docs/quality.md)."""
+pictures of the embedded model 4 to 12 % of the classes that are there, and 19 to 20 %
+of those that are not (docs/quality.md)."""
 
 
 def presence(
