@@ -125,3 +125,8 @@ def test_the_files_that_the_architecture_names_exist():
     named = re.findall(r"`((?:\w+/)+\w+\.py)`", page)
     assert len(named) > 20
     assert [name for name in named if not (FOLDER / name).is_file()] == []
+
+
+def test_what_the_panel_asks_of_returning_reads_no_tiff():
+    loaded = loaded_after("from napari_ovam.workflows.returning import AS_IMPORTED")
+    assert "tifffile" not in loaded

@@ -14,7 +14,6 @@ from napari_ovam.datasets.importers.source import UNSURE, ImportSourceError
 from napari_ovam.images.faults import MAX_PIXELS
 from napari_ovam.images.files import image_size, is_tiff, opened, page_count
 from napari_ovam.images.png import stored_values
-from napari_ovam.images.tiff import read_values
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -167,8 +166,11 @@ def _array(path: Path) -> NDArray[Any]:
 def _pixels(path: Path) -> NDArray[Any]:
     if page_count(path) > 1:
         raise ImportSourceError(f"{path.name} holds several pages: a mask is one")
-    if is_tiff(path) and (values := read_values(path)) is not None:
-        return _grey(path, values)
+    if is_tiff(path):
+        from napari_ovam.images.tiff import read_values  # the panel starts without it
+
+        if (values := read_values(path)) is not None:
+            return _grey(path, values)
     with opened(path) as picture:
         pixels = stored_values(path, picture)
         if pixels.ndim == 3 and picture.mode not in ("LA", "RGB", "RGBA"):
