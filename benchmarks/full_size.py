@@ -17,6 +17,7 @@ import statistics
 import time
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -41,7 +42,6 @@ from napari_ovam.diffusion.memory import MemoryPlan, estimate_memory
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
 STEPS = 20
 EVERYTHING = TraceSettings("uncond", layers=None, calls=None, dtype=None)
@@ -242,8 +242,6 @@ def recording(folder: Path, device: str, small: bool) -> None:
 
 
 def main() -> None:
-    from pathlib import Path
-
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("folder", type=Path)
     parser.add_argument("--device", default="cuda")

@@ -1,12 +1,14 @@
 """Is a class in the picture at all? What `presence` says of the drawn worlds.
 
-    python benchmarks/masks/presence.py
+    python benchmarks/masks/presence.py [--below 0.93]
 
 Each class of the embedded model is asked of each picture; the table is in
 docs/quality.md.
 """
 
 from __future__ import annotations
+
+import argparse
 
 import numpy as np
 import worlds
@@ -22,6 +24,9 @@ PARTS = {
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--below", type=float, default=ABSENT, help="What is absent.")
+    below = parser.parse_args().below
     pipe = load_pipeline("tiny", device="cpu")
     references = [encode_phrase(pipe, word) for word in REFERENCES]
     print(
@@ -38,7 +43,7 @@ def main() -> None:
             there += [name in scene.classes for name in data.names]
         values, truth = np.array(scores), np.array(there)
         above = values[truth][:, None] > values[~truth][None]
-        absent = values < ABSENT
+        absent = values < below
         print(
             f"| {title} | {above.mean():.3f} | {absent[truth].mean():.0%} | "
             f"{absent[~truth].mean():.0%} | {len(truth)} |",

@@ -9,9 +9,14 @@ from scipy.ndimage import gaussian_filter
 from napari_ovam.segmentation.thresholds import steepest_near
 
 
-def disc(radius: float, side: int = 96) -> np.ndarray:
+def distance(side: int = 96) -> np.ndarray:
+    """Return each pixel's distance from the middle."""
     rows, columns = np.mgrid[:side, :side] - side / 2
-    return np.hypot(rows, columns) <= radius
+    return np.hypot(rows, columns)
+
+
+def disc(radius: float) -> np.ndarray:
+    return distance() <= radius
 
 
 def shares(seen: np.ndarray, level: float) -> float:
@@ -22,17 +27,12 @@ def shares(seen: np.ndarray, level: float) -> float:
 def test_a_level_on_a_slope_goes_to_the_step_near_it(start):
     # a disc of 1 on a halo that falls off slowly from 0.6
     inner = disc(20)
-    halo = np.clip(0.6 - 0.012 * (distance_from_centre() - 20), 0, 0.6)
+    halo = np.clip(0.6 - 0.012 * (distance() - 20), 0, 0.6)
     seen = np.where(inner, 1.0, halo)
     level = float(np.quantile(seen, 1 - inner.mean() * (1 + start)))
     found = steepest_near(seen, level)
     assert shares(seen, level) > 1.1 * inner.mean()
     assert shares(seen, found) == pytest.approx(inner.mean(), rel=0.06)
-
-
-def distance_from_centre(side: int = 96) -> np.ndarray:
-    rows, columns = np.mgrid[:side, :side] - side / 2
-    return np.hypot(rows, columns)
 
 
 @settings(max_examples=30, deadline=None)
