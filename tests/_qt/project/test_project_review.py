@@ -132,9 +132,11 @@ def test_after_maps_without_labels_those_are_what_comes_next(window: Window) -> 
 
 
 def test_an_image_that_cannot_be_read_is_passed_by(window: Window) -> None:
-    project = window.session.project
-    (project.path / "images" / "picture-1.png").unlink()
-    window.session.projects._ready.clear()  # as if it had not been read ahead
+    projects = window.session.projects
+    # what is read ahead, which may end at any moment, has ended, and is as if it had not
+    window.bot.waitUntil(lambda: "picture-1" in projects._ready, timeout=10_000)
+    (window.session.project.path / "images" / "picture-1.png").unlink()
+    projects._ready.clear()
     window.click("next_button")
     window.bot.waitUntil(lambda: "picture-1" in window.said, timeout=10_000)
     assert window.shown == "picture 0"
