@@ -133,7 +133,7 @@ def test_after_maps_without_labels_those_are_what_comes_next(window: Window) -> 
 
 def test_an_image_that_cannot_be_read_is_passed_by(window: Window) -> None:
     projects = window.session.projects
-    # what is read ahead, which may end at any moment, has ended, and is as if it had not
+    # reading ahead, which may end at any moment, is over, and as if it had not been
     window.bot.waitUntil(lambda: "picture-1" in projects._ready, timeout=10_000)
     (window.session.project.path / "images" / "picture-1.png").unlink()
     projects._ready.clear()
