@@ -20,6 +20,11 @@ from word_tokenizer import make_tokenizer
 TEXT_DIM = 32
 
 
+def pytest_xdist_auto_num_workers() -> int:
+    """Return one more than there are cores: tests that wait leave theirs to others."""
+    return (os.cpu_count() or 1) + 1
+
+
 def build_pipeline(
     *,
     seed: int = 0,

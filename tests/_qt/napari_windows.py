@@ -151,8 +151,10 @@ class Windows:
             left = alive - set(self._left)
             clean = not left and all(window.is_clean() for window in self._made)
             if clean:
+                gc.freeze()  # the libraries that it imported: the next look is shorter
                 break
             del alive, left
+            gc.unfreeze()  # what was alive at the last check may hold it by a circle
             QApplication.processEvents()
             time.sleep(0.05)
         else:

@@ -82,9 +82,12 @@ napari.run = run_and_look
 """
 
 
-def test_it_opens_napari_with_the_annotator_ready(tmp_path):
+def test_it_opens_napari_with_the_annotator_ready_and_ends_silently(tmp_path):
     done = started(
-        LOOK + START, NAPARI_CONFIG=str(tmp_path / "napari.yaml"), HOME=str(tmp_path)
+        LOOK + START,
+        NAPARI_CONFIG=str(tmp_path / "napari.yaml"),
+        HOME=str(tmp_path),
+        PYTHONWARNINGS="error:::napari_ovam",
     )
     assert done.returncode == 0, done.stderr
     seen = json.loads(done.stdout.splitlines()[-1])

@@ -47,15 +47,15 @@ def launch() -> int:
     with quiet():
         for module in _HEAVY:
             importlib.import_module(module)
-    # napari collects garbage whenever a layer is removed, in the GUI thread: what was
-    # imported is none, and looking through it takes half a second.
-    gc.collect()
-    gc.freeze()
     import napari
 
     _make_first_layers()
     viewer = napari.Viewer(title="OVAM annotator")
     viewer.window.add_plugin_dock_widget("napari-ovam", "OVAM annotator")
+    # napari collects garbage whenever a layer is removed, in the GUI thread: what is
+    # there now is none, and looking through it takes half a second.
+    gc.collect()
+    gc.freeze()
     napari.run()
     return 0
 
