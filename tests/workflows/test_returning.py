@@ -17,9 +17,10 @@ from napari_ovam import ExportItem, LabelClass, export_dataset
 from napari_ovam.datasets.exporters import Split
 from napari_ovam.datasets.importers import open_source
 from napari_ovam.datasets.mask_codes import encode_brush, encode_png, encode_runs
+from napari_ovam.datasets.returning import AS_IMPORTED
 from napari_ovam.project import Project
 from napari_ovam.workflows.importing import import_masks
-from napari_ovam.workflows.returning import AS_IMPORTED, more_formats
+from napari_ovam.workflows.returning import more_formats
 
 SIZE = (24, 32)
 SHAPES = ("cvat", "labelme", "label-studio", "datumaro", "coco")

@@ -68,8 +68,9 @@ def export(
     """
     with reported(), show_progress("export") as progress:
         from napari_ovam.datasets import exporters
+        from napari_ovam.datasets.returning import AS_IMPORTED, RETURNED
         from napari_ovam.project import Project, ProjectError
-        from napari_ovam.workflows.returning import AS_IMPORTED, RETURNED, more_formats
+        from napari_ovam.workflows.returning import more_formats
 
         shares = None if split is None else exporters.parse_split(split, seed)
         project = Project.open(folder)

@@ -5,8 +5,9 @@ from __future__ import annotations
 from functools import cache, partial
 from typing import TYPE_CHECKING
 
+from napari_ovam.datasets.returning import AS_IMPORTED
 from napari_ovam.datasets.returning.kept import check_place, read_kept
-from napari_ovam.datasets.returning.writer import NAME, AsImportedWriter, Imported
+from napari_ovam.datasets.returning.writer import AsImportedWriter, Imported
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -14,12 +15,6 @@ if TYPE_CHECKING:
 
     from napari_ovam.datasets.exporters import LabelClass, Writer, WriterFactory
     from napari_ovam.project import Project
-
-AS_IMPORTED = NAME
-"""The name of the format, beside those of `exporters.FORMATS`."""
-
-RETURNED = "images that were not imported are left out; splits stay as they came"
-"""What it does not hold, as in `exporters.LOSSES`."""
 
 
 def more_formats(project: Project) -> dict[str, WriterFactory]:

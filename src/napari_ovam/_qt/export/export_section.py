@@ -51,7 +51,7 @@ class ExportSection(Section):
     def build(self) -> None:
         """Make the widgets."""
         from napari_ovam.datasets.exporters import FORMATS, LOSSES
-        from napari_ovam.workflows.returning import AS_IMPORTED, RETURNED
+        from napari_ovam.datasets.returning import AS_IMPORTED, RETURNED
 
         self.format = chooser(
             "format",

@@ -39,7 +39,6 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-NAME = "as-imported"
 _MASK_FILES = ("indexed", "voc")
 # What turns a picture back that an EXIF orientation turned.
 _BACK = {6: 8, 8: 6}
