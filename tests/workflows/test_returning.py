@@ -613,6 +613,23 @@ def test_what_was_kept_and_then_damaged_is_named(
     assert not (tmp_path / "o").exists()
 
 
+@pytest.mark.parametrize("damage", ["cut", "file", "about"])
+def test_what_was_damaged_is_whole_when_the_data_set_is_imported_again(
+    project: Project, tmp_path: Path, form: str, damage: str
+):
+    place = next(iter(MAKERS[form]()))
+    (kept,) = (project.path / "imported").glob(f"*/files/{place}")
+    if damage == "cut":
+        kept.write_bytes(kept.read_bytes()[:-9])
+    elif damage == "file":
+        kept.unlink()
+    else:
+        (about,) = (project.path / "imported").glob("*/about.json")
+        about.unlink()
+    import_masks(project, open_source(tmp_path / "set", form))  # labels are kept
+    assert tree_of(came_back(project, tmp_path / "o")) == tree_of(tmp_path / "set")
+
+
 def test_two_data_sets_in_one_project(tmp_path: Path):
     project = Project.create(tmp_path / "p")
     for form in ("cvat", "coco"):

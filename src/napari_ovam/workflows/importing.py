@@ -7,7 +7,6 @@ import unicodedata
 from collections import Counter, defaultdict
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import cache, partial
 from hashlib import sha256
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
@@ -21,7 +20,7 @@ from napari_ovam.datasets.class_lists import add_classes
 from napari_ovam.datasets.importers import ImportSourceError
 from napari_ovam.datasets.importers.shapes import number_objects
 from napari_ovam.datasets.importers.source import UPRIGHT
-from napari_ovam.datasets.returning.kept import keep_source
+from napari_ovam.datasets.returning.kept import Keeper
 from napari_ovam.project.references import Reference
 from napari_ovam.segmentation.instances import Instances
 from napari_ovam.segmentation.instances.files import instances_path, save_instances
@@ -93,10 +92,9 @@ def import_masks(
     with project.writing():
         listed = add_classes(project.classes, source.classes)
         project.save()
-    # by place; the last one is that of `UNSURE`, -1
     own_ids = [listed.ids[c.name] for c in source.classes]
-    table = np.array([0, *own_ids, IGNORE], "u2")
-    keep = cache(partial(keep_source, project.path, source, own_ids))  # once, if at all
+    table = np.array([0, *own_ids, IGNORE], "u2")  # by place; the last: `UNSURE`, -1
+    keeper = Keeper(project.path, source, own_ids)
     left_in = source if by_reference else None
     labelled: list[str] = []
     added: list[str] = []
@@ -114,10 +112,11 @@ def import_masks(
             continue
         if name is not None and (why := _why_kept(project, name, picture, overwrite)):
             kept[name] = f"it is there already{why}".strip()
+            keeper.mend(project.sample(name).told("imported").get("kept"))
             continue
         wanted = names[picture.path]
         try:
-            masks, about = picture.read_masks(), _about(source, picture, keep())
+            masks, about = picture.read_masks(), _about(source, picture, keeper.id)
             sample = name or _add(project, picture, masks, wanted, about, left_in)
             if picture.unlabelled:
                 skipped[picture.path] += picture.problems

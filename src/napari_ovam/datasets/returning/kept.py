@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import shutil
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from hashlib import sha256
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
@@ -67,6 +68,29 @@ def files_of(folder: Path, kept: Kept) -> Path:
     return folder / FOLDER / kept.id / _FILES
 
 
+@dataclass
+class Keeper:
+    """Keeps the files of a data set in a project folder: once, if at all."""
+
+    folder: Path
+    source: Source
+    ids: Sequence[int]
+    _seen: set[str] = field(default_factory=set)
+
+    @cached_property
+    def id(self) -> str:
+        """As `keep_source` returns it."""
+        return keep_source(self.folder, self.source, self.ids)
+
+    def mend(self, before: object) -> None:
+        """Keep them anew where what was kept under an id before is damaged."""
+        number = str(before or "")
+        if number and number not in self._seen:
+            self._seen.add(number)
+            if not is_whole(self.folder, number):
+                _ = self.id  # the same, if it is the same data set
+
+
 def keep_source(folder: Path, source: Source, ids: Sequence[int]) -> str:
     """Keep the files of a data set in a project folder; return the id, "" for none.
 
@@ -108,7 +132,7 @@ def keep_source(folder: Path, source: Source, ids: Sequence[int]) -> str:
     text = json.dumps(content | {"hashes": hashes}, ensure_ascii=False, indent=1)
     number = sha256(text.encode(errors="backslashreplace")).hexdigest()[:16]
     target = folder / FOLDER / number
-    if (target / _ABOUT).is_file():
+    if is_whole(folder, number):
         return number
     temporary = target.with_name(f".{number}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
@@ -117,8 +141,18 @@ def keep_source(folder: Path, source: Source, ids: Sequence[int]) -> str:
         file.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(root / place, file)
     (temporary / _ABOUT).write_text(text, "utf-8", "backslashreplace")
+    shutil.rmtree(target, ignore_errors=True)  # was damaged
     temporary.rename(target)
     return number
+
+
+def is_whole(folder: Path, number: str) -> bool:
+    """Whether all that was kept of a data set is there as it was."""
+    try:
+        check_files(folder, read_kept(folder, number))
+    except KeptError:
+        return False
+    return True
 
 
 def read_kept(folder: Path, number: str) -> Kept:
