@@ -20,8 +20,11 @@ from word_tokenizer import make_tokenizer
 TEXT_DIM = 32
 
 
+@pytest.hookimpl(optionalhook=True)  # the readers' environments have no xdist
 def pytest_xdist_auto_num_workers() -> int:
     """Return one more than there are cores: tests that wait leave theirs to others."""
+    if hasattr(os, "sched_getaffinity"):  # those that this process may use
+        return len(os.sched_getaffinity(0)) + 1
     return (os.cpu_count() or 1) + 1
 
 
